@@ -1,0 +1,1 @@
+"""What runs a model. Knows nothing of gRPC, queues or processes."""

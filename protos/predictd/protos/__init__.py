@@ -1,0 +1,1 @@
+"""Protocol definitions, one package for each protocol."""

@@ -1,0 +1,1 @@
+"""predictd.v1, our own API."""
