@@ -25,7 +25,7 @@ check: $(STAMP)
 	$(BIN)/python tests/typing/canary.py
 
 bench: $(STAMP)
-	$(BIN)/python -m tests.bench $(ARGS)
+	PYTHONPATH=. $(BIN)/python -m tests.bench $(ARGS)
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)

@@ -7,11 +7,18 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROTOS = Path(__file__).resolve().parent / "protos"
+PACKAGE = "predictd/protos"
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         compile_protos()
+        if self.metadata.name == "predictd-client" and version == "standard":
+            # The client's wheel carries its protocol; an editable install finds it through the path.
+            own = ("__init__.py", "py.typed", "v1")
+            build_data["force_include"].update(
+                {str(PROTOS / PACKAGE / name): f"{PACKAGE}/{name}" for name in own}
+            )
 
 
 def compile_protos() -> None:

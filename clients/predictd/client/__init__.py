@@ -1,0 +1,43 @@
+"""Client of the predictd inference daemon.
+
+with Client("127.0.0.1:8001") as client:
+    prediction = client.predict("resnet50", {"x": array})
+    prediction.outputs["y"]
+"""
+
+from predictd.client.aio import AsyncClient
+from predictd.client.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PredictdError,
+    RequestCancelledError,
+    UnavailableError,
+    UnsupportedError,
+)
+from predictd.client.messages import Model, ModelVersion, Prediction, Request, TensorSpec, Timing
+from predictd.client.sync import Client
+from predictd.client.tensors import BFloat16
+
+__all__ = [
+    "AsyncClient",
+    "BFloat16",
+    "Client",
+    "DeadlineExceededError",
+    "InternalError",
+    "InvalidRequestError",
+    "Model",
+    "ModelVersion",
+    "NotFoundError",
+    "OverloadedError",
+    "PredictdError",
+    "Prediction",
+    "Request",
+    "RequestCancelledError",
+    "TensorSpec",
+    "Timing",
+    "UnavailableError",
+    "UnsupportedError",
+]

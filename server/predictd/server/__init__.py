@@ -1,0 +1,1 @@
+"""The predictd daemon: supervisor, front ends and workers."""

@@ -1,0 +1,1 @@
+"""Settings of the daemon, of a model, and what they mean."""

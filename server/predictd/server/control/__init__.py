@@ -1,0 +1,1 @@
+"""What supervisor and children say to each other, and the socket that carries it."""

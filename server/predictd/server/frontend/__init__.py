@@ -1,0 +1,1 @@
+"""The front end process: gRPC in, tickets out, answers back."""

@@ -1,0 +1,1 @@
+"""The supervisor: starts, wires, watches, restarts and drains the children. It touches no tensor."""

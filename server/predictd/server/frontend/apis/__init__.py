@@ -1,0 +1,1 @@
+"""One adapter a protocol: pure codecs, a status table and thin handlers on raw bytes."""

@@ -1,0 +1,155 @@
+"""The asyncio client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from predictd.client import channel, errors, messages, streaming
+from predictd.client.messages import Model, Prediction, Request
+from predictd.protos.v1 import predictd_pb2 as v1
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+    from types import TracebackType
+
+    from predictd.client.tensors import TensorLike
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class AsyncClient:
+    """A connection to a daemon. Also an async context manager.
+
+    Make it where an event loop runs; it belongs to that loop. Any number of its calls may be in flight.
+
+    Args:
+        target: `host:port`, or another gRPC target.
+        deadline: Seconds that a call may take unless it says otherwise.
+    """
+
+    def __init__(self, target: str, *, deadline: float = messages.DEADLINE_SECONDS) -> None:
+        self._deadline = messages.deadline_seconds(deadline, deadline)
+        self._channel = grpc.aio.insecure_channel(target, options=channel.OPTIONS)
+        self._predict = self._channel.unary_unary(
+            channel.PREDICT,
+            request_serializer=v1.PredictRequest.SerializeToString,
+            response_deserializer=v1.PredictResponse.FromString,
+        )
+        self._predict_stream = self._channel.stream_stream(
+            channel.PREDICT_STREAM,
+            request_serializer=v1.PredictRequest.SerializeToString,
+            response_deserializer=v1.PredictStreamResponse.FromString,
+        )
+        self._list_models = self._channel.unary_unary(
+            channel.LIST_MODELS,
+            request_serializer=v1.ListModelsRequest.SerializeToString,
+            response_deserializer=v1.ListModelsResponse.FromString,
+        )
+        self._get_model = self._channel.unary_unary(
+            channel.GET_MODEL,
+            request_serializer=v1.GetModelRequest.SerializeToString,
+            response_deserializer=v1.Model.FromString,
+        )
+
+    async def predict(
+        self,
+        model: str,
+        inputs: Mapping[str, TensorLike],
+        *,
+        outputs: Sequence[str] = (),
+        version: int | None = None,
+        label: str | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+        id: str = "",  # noqa: A002 - the protocol's word
+    ) -> Prediction:
+        """Run a model once.
+
+        Args:
+            model: Its name.
+            inputs: Arrays, or what NumPy makes arrays of, by input name. `predictd.client.tensors` says how
+                BF16 and strings are given.
+            outputs: Names wanted; empty for all.
+            version: The version to ask; neither version nor label asks the default.
+            label: Instead of a version, one of its names.
+            priority: 0 is the default; 1 is served first, higher numbers later.
+            deadline: Seconds until the answer is no use; None for the client's own.
+            id: For logs and traces.
+
+        Raises:
+            PredictdError: There is no answer; its subclasses say why.
+            TypeError: An input is no array of a dtype that predictd knows.
+            ValueError: An input is ragged, or version and label are both given.
+        """
+        request = messages.build(
+            Request(
+                model=model,
+                inputs=inputs,
+                outputs=outputs,
+                version=version,
+                label=label,
+                priority=priority,
+                id=id,
+            )
+        )
+        return messages.prediction(await self._call(self._predict, request, deadline))
+
+    def predict_stream(
+        self, requests: AsyncIterable[Request], *, deadline: float | None = None
+    ) -> AsyncGenerator[tuple[str, Prediction | errors.PredictdError], None]:
+        """Send many requests over one stream and yield the answers as they come, in any order.
+
+        A request that fails yields its error and the stream goes on. `requests` is read only as fast as the
+        daemon accepts them. Leave early through `contextlib.aclosing`, which cancels what is in flight.
+
+        Args:
+            requests: What to send. A request without an id gets its number in the stream, from "0".
+            deadline: Seconds that the stream may bring no answer while it owes one; None for the client's.
+
+        Yields:
+            The id of a request and its prediction, or the error that it met.
+
+        Raises:
+            PredictdError: The stream itself broke. What was not yet yielded has no answer.
+            TypeError: As `predict` does.
+            ValueError: As `predict` does, and for an id that is already in flight.
+        """
+        seconds = messages.deadline_seconds(deadline, self._deadline)
+        return streaming.exchange(self._predict_stream, requests, seconds)
+
+    async def models(self, *, deadline: float | None = None) -> tuple[Model, ...]:
+        """Every model that the daemon serves, or tries to."""
+        response = await self._call(self._list_models, v1.ListModelsRequest(), deadline)
+        return tuple(messages.model(each) for each in response.models)
+
+    async def model(self, name: str, *, deadline: float | None = None) -> Model:
+        """One model. Raises NotFoundError if the daemon has none of that name."""
+        return messages.model(await self._call(self._get_model, v1.GetModelRequest(model=name), deadline))
+
+    async def close(self) -> None:
+        """Close the connection. Calls in flight are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        deadline: float | None,
+    ) -> _Response:
+        timeout = messages.deadline_seconds(deadline, self._deadline)
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error) from error

@@ -1,0 +1,15 @@
+"""What both clients must agree on: the paths of predictd.v1 and the options of a channel."""
+
+from __future__ import annotations
+
+_SERVICE = "/predictd.v1.PredictionService"
+PREDICT = f"{_SERVICE}/Predict"
+PREDICT_STREAM = f"{_SERVICE}/PredictStream"
+LIST_MODELS = f"{_SERVICE}/ListModels"
+GET_MODEL = f"{_SERVICE}/GetModel"
+
+# The daemon bounds messages; gRPC's own 4 MiB would refuse many an answer. -1 is no limit.
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+)

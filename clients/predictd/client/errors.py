@@ -1,0 +1,108 @@
+"""What can go wrong with a request, as typed exceptions.
+
+An argument that cannot be sent at all (an array of complex numbers, version and label together) is a plain
+`TypeError` or `ValueError`; everything that the daemon or the connection answers is a `PredictdError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class PredictdError(Exception):
+    """A request that was not answered. Base of the family.
+
+    Attributes:
+        message: What the daemon said; names the input, what was expected and what came.
+        code: The gRPC status behind it.
+    """
+
+    def __init__(self, message: str, code: grpc.StatusCode = grpc.StatusCode.UNKNOWN) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class InvalidRequestError(PredictdError):
+    """The request contradicts the model's signature or the protocol. It will never be answered."""
+
+
+class NotFoundError(PredictdError):
+    """No such model, version or label."""
+
+
+class UnavailableError(PredictdError):
+    """The daemon cannot be reached, or the model is loading, failed or draining."""
+
+
+class OverloadedError(PredictdError):
+    """A queue or the daemon's memory is full.
+
+    Attributes:
+        retry_after_seconds: When the daemon thinks that another try may succeed; None if it did not say.
+    """
+
+    retry_after_seconds: float | None = None
+
+
+class DeadlineExceededError(PredictdError):
+    """No answer came in time."""
+
+
+class UnsupportedError(PredictdError):
+    """The daemon does not have this call or option."""
+
+
+class RequestCancelledError(PredictdError):
+    """The request was given up before it was answered."""
+
+
+class InternalError(PredictdError):
+    """The model failed on this request, or daemon and client do not understand each other."""
+
+
+_BY_CODE: dict[grpc.StatusCode, type[PredictdError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.UNIMPLEMENTED: UnsupportedError,
+    grpc.StatusCode.CANCELLED: RequestCancelledError,
+    grpc.StatusCode.INTERNAL: InternalError,
+}
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def from_status(code: grpc.StatusCode, message: str) -> PredictdError:
+    """Return the exception for a gRPC status."""
+    return _BY_CODE.get(code, PredictdError)(message, code)
+
+
+def from_number(number: int, message: str) -> PredictdError:
+    """Return the exception for a status that travels as a number inside a message."""
+    return from_status(_CODES.get(number, grpc.StatusCode.UNKNOWN), message)
+
+
+def from_rpc(error: grpc.RpcError) -> PredictdError:
+    """Return the exception for a failed call."""
+    code = error.code()
+    failure = from_status(code, error.details() or code.value[1])
+    if isinstance(failure, OverloadedError):
+        failure.retry_after_seconds = _pushback_seconds(error)
+    return failure
+
+
+def _pushback_seconds(error: grpc.RpcError) -> float | None:
+    """The wait that gRPC's retry rules (gRFC A6) let a server ask for; a negative one says not to retry."""
+    trailers = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    for key, value in trailers:
+        if key == "grpc-retry-pushback-ms" and str(value).isdecimal():
+            return int(value) / 1000
+    return None

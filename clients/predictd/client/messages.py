@@ -1,0 +1,209 @@
+"""Requests, predictions and models as the user sees them, and their predictd.v1 messages. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from predictd.client import errors, tensors
+from predictd.protos.v1 import predictd_pb2 as v1
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+    from predictd.client.tensors import Array, TensorLike
+
+DEADLINE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Request:
+    """One request of a stream. What the fields mean is said at `AsyncClient.predict`."""
+
+    model: str
+    inputs: Mapping[str, TensorLike]
+    outputs: Sequence[str] = ()
+    version: int | None = None
+    label: str | None = None
+    priority: int = 0
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the daemon spent the time of a request.
+
+    Attributes:
+        queue_seconds: From the acceptance of the request to the start of its run.
+        compute_seconds: The run of the batch.
+        batch_rows: Rows in the batch that the request ran in; 0 for a model that does not batch.
+    """
+
+    queue_seconds: float
+    compute_seconds: float
+    batch_rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """An answer.
+
+    Attributes:
+        outputs: Arrays by name, in the order asked for, else of the model's signature. They are read-only.
+        dtypes: What predictd calls each output's dtype; tells BF16, which comes as uint16 bits, from UINT16.
+        model: The model that answered.
+        version: Its version.
+        timing: Where the time went.
+    """
+
+    outputs: Mapping[str, Array]
+    dtypes: Mapping[str, str]
+    model: str
+    version: int
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a model.
+
+    Attributes:
+        name: As the model names it.
+        dtype: Such as `FP32`, `INT64`, `BYTES`.
+        shape: Dimensions, -1 where one may vary. Includes the batch dimension of a model that batches.
+        optional: An input that may be left out.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a model.
+
+    Attributes:
+        version: Its number.
+        state: `LOADING`, `READY`, `FAILED` or `UNLOADING`.
+        reason: Why it failed, else empty.
+        engine: The runtime's name; empty until loaded.
+        inputs: Empty until loaded.
+        outputs: Empty until loaded.
+        max_batch_size: Rows that are merged into one run at most; 0 for a model that does not batch.
+        labels: Names of this version.
+    """
+
+    version: int
+    state: str
+    reason: str
+    engine: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that the daemon serves, or tries to.
+
+    Attributes:
+        name: What requests call it.
+        versions: Highest first.
+        default_version: Answers a request that names neither version nor label; 0 when none is ready.
+    """
+
+    name: str
+    versions: tuple[ModelVersion, ...]
+    default_version: int
+
+
+def build(request: Request) -> v1.PredictRequest:
+    """Return the message of a request.
+
+    Raises:
+        TypeError: An input is no array of a dtype that predictd knows.
+        ValueError: An input is ragged, or version and label are both given.
+    """
+    if request.version is not None and request.label is not None:
+        raise ValueError("a request names a version or a label, not both")
+    if not isinstance(request.inputs, Mapping):
+        raise TypeError(f"inputs map names to arrays, {type(request.inputs).__name__} does not")
+    if isinstance(request.outputs, str):
+        raise TypeError("outputs are a sequence of names, not one string")
+    message = v1.PredictRequest(
+        model=request.model,
+        version=request.version,
+        label=request.label,
+        id=request.id,
+        outputs=request.outputs,
+        priority=request.priority,
+    )
+    for name, value in request.inputs.items():
+        tensors.fill(message.inputs.add(), name, value)
+    return message
+
+
+def prediction(message: v1.PredictResponse) -> Prediction:
+    """Return what an answer says. Raises InternalError if it contradicts itself."""
+    timing = message.timing
+    return Prediction(
+        outputs={tensor.name: tensors.read(tensor) for tensor in message.outputs},
+        dtypes={tensor.name: v1.DataType.Name(tensor.dtype) for tensor in message.outputs},
+        model=message.model,
+        version=message.version,
+        timing=Timing(timing.queue_ns / 1e9, timing.compute_ns / 1e9, timing.batch_rows),
+    )
+
+
+def result(message: v1.PredictStreamResponse) -> Prediction | errors.PredictdError:
+    """Return what a stream's answer says: a prediction, or why there is none."""
+    try:
+        if message.WhichOneof("result") == "response":
+            return prediction(message.response)
+    except errors.InternalError as error:
+        return error
+    return errors.from_number(message.error.code, message.error.message)
+
+
+def model(message: v1.Model) -> Model:
+    """Return what a model's message says."""
+    return Model(
+        name=message.name,
+        versions=tuple(_version(each) for each in message.versions),
+        default_version=message.default_version,
+    )
+
+
+def deadline_seconds(deadline: float | None, default: float) -> float:
+    """Return a call's deadline: its own, else the client's. Raises ValueError for one that never comes."""
+    seconds = default if deadline is None else deadline
+    if not math.isfinite(seconds):
+        raise ValueError(f"a deadline is a finite number of seconds, not {seconds}")
+    return seconds
+
+
+def _version(message: v1.ModelVersion) -> ModelVersion:
+    return ModelVersion(
+        version=message.version,
+        state=_name(v1.ModelState, message.state),
+        reason=message.reason,
+        engine=message.engine,
+        inputs=tuple(_spec(each) for each in message.inputs),
+        outputs=tuple(_spec(each) for each in message.outputs),
+        max_batch_size=message.max_batch_size,
+        labels=tuple(message.labels),
+    )
+
+
+def _spec(message: v1.TensorSpec) -> TensorSpec:
+    return TensorSpec(message.name, _name(v1.DataType, message.dtype), tuple(message.shape), message.optional)
+
+
+def _name(enum: EnumTypeWrapper, number: int) -> str:
+    """Return a value's name, also for one that a newer daemon knows and this client does not."""
+    return str(enum.Name(number)) if number in enum.values() else f"UNKNOWN_{number}"

@@ -1,0 +1,123 @@
+"""Many requests over one PredictStream.
+
+A writer task takes requests from the caller and sends them, the generator reads answers and yields them. Flow
+control couples the two: while the caller takes no answers, the daemon stops reading and the writer waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from predictd.client import errors, messages
+from predictd.protos.v1 import predictd_pb2 as v1
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable
+
+    from google.protobuf.message import Message
+
+    from predictd.client.messages import Prediction, Request
+
+    Method = grpc.aio.StreamStreamMultiCallable[Message, v1.PredictStreamResponse]
+    Call = grpc.aio.StreamStreamCall[Message, v1.PredictStreamResponse]
+
+
+class _Owed:
+    """The ids that the daemon has to answer, and since when it owes the next one."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._since_seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, request_id: str) -> None:
+        if request_id in self._ids:
+            raise ValueError(f"a request with id {request_id!r} is already in flight on this stream")
+        if not self._ids:
+            self.restart_clock()
+        self._ids.add(request_id)
+
+    def settle(self, request_id: str) -> None:
+        if request_id not in self._ids:
+            raise errors.InternalError(f"the daemon answered id {request_id!r}, which nothing waits for")
+        self._ids.remove(request_id)
+
+    def restart_clock(self) -> None:
+        self._since_seconds = asyncio.get_running_loop().time()
+
+    def patience_seconds(self, deadline_seconds: float) -> float:
+        """How long to wait for the next answer. A request that is sent meanwhile has at least as long."""
+        if not self._ids:
+            return deadline_seconds
+        return self._since_seconds + deadline_seconds - asyncio.get_running_loop().time()
+
+
+async def exchange(
+    method: Method, requests: AsyncIterable[Request], deadline_seconds: float
+) -> AsyncGenerator[tuple[str, Prediction | errors.PredictdError], None]:
+    """Send the requests and yield the answers; see `AsyncClient.predict_stream`."""
+    call = method()
+    owed = _Owed()
+    writer = asyncio.create_task(_send(call, requests, owed))
+    try:
+        while True:
+            owed.restart_clock()
+            message = await _receive(call, writer, owed, deadline_seconds)
+            if message is None:
+                break
+            owed.settle(message.id)
+            yield message.id, messages.result(message)
+        if owed:
+            raise errors.InternalError(
+                f"the daemon ended the stream and left {len(owed)} requests unanswered"
+            )
+    except grpc.RpcError as error:
+        raise errors.from_rpc(error) from error
+    finally:
+        call.cancel()
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+
+
+async def _send(call: Call, requests: AsyncIterable[Request], owed: _Owed) -> None:
+    number = 0
+    async for request in requests:
+        request_id = request.id or str(number)
+        message = messages.build(dataclasses.replace(request, id=request_id))
+        owed.add(request_id)
+        try:
+            await call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return  # The stream is over; whoever reads it learns why.
+        number += 1
+    await call.done_writing()
+
+
+async def _receive(
+    call: Call, writer: asyncio.Task[None], owed: _Owed, deadline_seconds: float
+) -> v1.PredictStreamResponse | None:
+    """Return the next answer, None at the end. Raises what the caller's own iterator raised."""
+    reader = asyncio.ensure_future(call.read())
+    try:
+        while not reader.done():
+            if writer.done():
+                writer.result()
+            waiting: set[asyncio.Future[Any]] = {reader} if writer.done() else {reader, writer}
+            patience_seconds = owed.patience_seconds(deadline_seconds)
+            if patience_seconds <= 0:
+                raise errors.DeadlineExceededError(
+                    f"no answer came for {deadline_seconds:g} s, {len(owed)} are owed",
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                )
+            await asyncio.wait(waiting, timeout=patience_seconds, return_when=asyncio.FIRST_COMPLETED)
+        message = reader.result()
+    finally:
+        reader.cancel()
+    return message if isinstance(message, v1.PredictStreamResponse) else None

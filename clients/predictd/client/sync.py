@@ -1,0 +1,107 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+
+from predictd.client import channel, errors, messages
+from predictd.client.messages import Model, Prediction, Request
+from predictd.protos.v1 import predictd_pb2 as v1
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from predictd.client.tensors import TensorLike
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class Client:
+    """A connection to a daemon. Threads may share one. Also a context manager.
+
+    Args:
+        target: `host:port`, or another gRPC target.
+        deadline: Seconds that a call may take unless it says otherwise.
+    """
+
+    def __init__(self, target: str, *, deadline: float = messages.DEADLINE_SECONDS) -> None:
+        self._deadline = messages.deadline_seconds(deadline, deadline)
+        self._channel = grpc.insecure_channel(target, options=channel.OPTIONS)
+        self._predict = self._channel.unary_unary(
+            channel.PREDICT,
+            request_serializer=v1.PredictRequest.SerializeToString,
+            response_deserializer=v1.PredictResponse.FromString,
+        )
+        self._list_models = self._channel.unary_unary(
+            channel.LIST_MODELS,
+            request_serializer=v1.ListModelsRequest.SerializeToString,
+            response_deserializer=v1.ListModelsResponse.FromString,
+        )
+        self._get_model = self._channel.unary_unary(
+            channel.GET_MODEL,
+            request_serializer=v1.GetModelRequest.SerializeToString,
+            response_deserializer=v1.Model.FromString,
+        )
+
+    def predict(
+        self,
+        model: str,
+        inputs: Mapping[str, TensorLike],
+        *,
+        outputs: Sequence[str] = (),
+        version: int | None = None,
+        label: str | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+        id: str = "",  # noqa: A002 - the protocol's word
+    ) -> Prediction:
+        """Run a model once. Arguments, result and exceptions are those of `AsyncClient.predict`."""
+        request = messages.build(
+            Request(
+                model=model,
+                inputs=inputs,
+                outputs=outputs,
+                version=version,
+                label=label,
+                priority=priority,
+                id=id,
+            )
+        )
+        return messages.prediction(self._call(self._predict, request, deadline))
+
+    def models(self, *, deadline: float | None = None) -> tuple[Model, ...]:
+        """Every model that the daemon serves, or tries to."""
+        response = self._call(self._list_models, v1.ListModelsRequest(), deadline)
+        return tuple(messages.model(each) for each in response.models)
+
+    def model(self, name: str, *, deadline: float | None = None) -> Model:
+        """One model. Raises NotFoundError if the daemon has none of that name."""
+        return messages.model(self._call(self._get_model, v1.GetModelRequest(model=name), deadline))
+
+    def close(self) -> None:
+        """Close the connection. Calls in flight fail with RequestCancelledError."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        deadline: float | None,
+    ) -> _Response:
+        timeout = messages.deadline_seconds(deadline, self._deadline)
+        try:
+            return method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error) from error

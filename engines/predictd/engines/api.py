@@ -1,0 +1,169 @@
+"""What an engine is: the small contract between the worker that batches and the runtime that computes.
+
+A new engine is one file: a class that satisfies `Engine` and a `load(path, options)` function, named in
+`engine = "package.module:load"` of a model.toml, or added to the table in `predictd.engines.registry`.
+
+Arrays carry every dtype as NumPy has it, with two exceptions: BF16 travels as its bits in `uint16`, and BYTES
+(strings) as an `object` array of `bytes`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class DType(enum.IntEnum):
+    """Tensor element types. The values are those of predictd.v1's DataType and of the shared-memory layout."""
+
+    BOOL = 1
+    UINT8 = 2
+    UINT16 = 3
+    UINT32 = 4
+    UINT64 = 5
+    INT8 = 6
+    INT16 = 7
+    INT32 = 8
+    INT64 = 9
+    FP16 = 10
+    BF16 = 11
+    FP32 = 12
+    FP64 = 13
+    BYTES = 14
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The NumPy dtype of arrays of this type: `uint16` bits for BF16, `object` for BYTES."""
+        return _NUMPY[self]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element; 0 for BYTES, whose elements vary."""
+        return _ITEMSIZE[self]
+
+
+_NUMPY: dict[DType, np.dtype[Any]] = {
+    DType.BOOL: np.dtype(np.bool_),
+    DType.UINT8: np.dtype(np.uint8),
+    DType.UINT16: np.dtype(np.uint16),
+    DType.UINT32: np.dtype(np.uint32),
+    DType.UINT64: np.dtype(np.uint64),
+    DType.INT8: np.dtype(np.int8),
+    DType.INT16: np.dtype(np.int16),
+    DType.INT32: np.dtype(np.int32),
+    DType.INT64: np.dtype(np.int64),
+    DType.FP16: np.dtype(np.float16),
+    DType.BF16: np.dtype(np.uint16),
+    DType.FP32: np.dtype(np.float32),
+    DType.FP64: np.dtype(np.float64),
+    DType.BYTES: np.dtype(object),
+}
+_ITEMSIZE: dict[DType, int] = {d: 0 if d is DType.BYTES else dt.itemsize for d, dt in _NUMPY.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: As the model names it.
+        dtype: Element type.
+        shape: Dimensions, -1 where a dimension may vary. Includes the batch dimension of a model that batches.
+        optional: An input that may be left out.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives.
+
+    Attributes:
+        inputs: In the order that `Engine.run` takes them.
+        outputs: In the order that `Engine.run` returns them.
+        batches: The first dimension of every input and output is the batch dimension, so rows of several requests
+            may be concatenated along it and the answers cut apart again.
+        max_rows: The most rows that one run may have; None when the engine sets no limit.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batches: bool
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What the launcher decided for an engine.
+
+    Attributes:
+        threads: Threads that one run may use, the calling thread included; at least 1.
+        owns_cores: No other worker was given the same CPUs, so threads may spin briefly while a run lasts.
+        parameters: Engine-specific settings from the model's configuration.
+    """
+
+    threads: int = 1
+    owns_cores: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+class EngineError(Exception):
+    """The engine cannot do what was asked. The message is one line and safe to show to an operator."""
+
+
+class ModelLoadError(EngineError):
+    """The model cannot be served: the file is broken or it needs what the engine does not support."""
+
+
+class InvalidInputError(EngineError):
+    """The run failed because of its inputs, such as dimensions that contradict each other. Shown to the client."""
+
+
+class Engine(Protocol):
+    """A loaded model. One thread calls it at a time; a run must release the GIL while it computes."""
+
+    @property
+    def name(self) -> str:
+        """The runtime's name, such as `onnxruntime`."""
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives. Constant."""
+
+    def run(self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None) -> list[Array]:
+        """Compute one batch.
+
+        Args:
+            inputs: One C-contiguous array for each of `signature.inputs`, None for an optional one that is absent.
+                They may be read-only views of shared memory and are valid only during the call.
+            out: For each output a C-contiguous array to write into, or None where the engine shall allocate. The
+                caller gives one only where it knows the exact shape. An engine may ignore it.
+
+        Returns:
+            One array for each of `signature.outputs`, in order: the array of `out` where it was used.
+
+        Raises:
+            InvalidInputError: The inputs make the computation impossible.
+            EngineError: The run failed for another reason.
+        """
+
+    def close(self) -> None:
+        """Release the model. Nothing is called afterwards."""
+
+
+class LoadEngine(Protocol):
+    """Loads a model file. Raises ModelLoadError, with one clear line."""
+
+    def __call__(self, path: Path, options: EngineOptions) -> Engine: ...

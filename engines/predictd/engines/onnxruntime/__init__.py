@@ -1,0 +1,16 @@
+"""ONNX Runtime on the CPU.
+
+Parameters (`EngineOptions.parameters`), each with its default; any other name or value is refused:
+
+* `graph_optimization_level`: `disabled`, `basic`, `extended` or `all` (default).
+* `enable_cpu_mem_arena`: `true` (default) or `false`; false gives memory back after
+  a large batch and is slower.
+
+Not served, refused at load: sequences, maps, optionals, sparse tensors, element types that `DType` lacks,
+inputs without a declared shape, and models that combine a STRING input with a BF16 output. Text must be
+UTF-8, as ONNX demands.
+"""
+
+from predictd.engines.onnxruntime.engine import OnnxRuntimeEngine, load
+
+__all__ = ["OnnxRuntimeEngine", "load"]

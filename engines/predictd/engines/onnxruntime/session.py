@@ -1,0 +1,99 @@
+"""Opening an ONNX Runtime session the way a daemon needs it: nothing implicit, every failure one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as binding
+
+from predictd.engines.api import EngineOptions, ModelLoadError
+from predictd.engines.onnxruntime import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# They derive from Exception one by one, so a common base to catch does not exist.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(value for value in vars(binding).values() if isinstance(value, type) and issubclass(value, Exception)),
+)
+
+PROVIDERS = ["CPUExecutionProvider"]
+SILENT = 4  # Log severity FATAL: errors come as exceptions, printed ones would be a second, uncontrolled log.
+
+_LEVELS = {
+    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_SWITCH = {"true": True, "false": False}
+# Parameter name, which is also the name of the session option, and its values.
+_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "graph_optimization_level": _LEVELS,
+    "enable_cpu_mem_arena": _SWITCH,
+}
+
+
+def open_session(path: Path, options: EngineOptions) -> Any:
+    """Load a model file.
+
+    Raises:
+        ModelLoadError: The file or the options are not usable.
+    """
+    settings = session_options(options)
+    _check_readable(path)
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path),
+            settings,
+            providers=PROVIDERS,
+            # The launcher decides, not the model's metadata and not another provider.
+            read_config_from_model=0,
+            enable_fallback=0,
+        )
+    except ORT_ERRORS as error:
+        raise ModelLoadError(messages.one_line(str(error))) from error
+    if session.get_providers() != PROVIDERS:
+        raise ModelLoadError(f"ONNX Runtime chose the providers {session.get_providers()}, not {PROVIDERS}")
+    return session
+
+
+def session_options(options: EngineOptions) -> Any:
+    """Session options from the launcher's plan and the model's parameters."""
+    if options.threads < 1:
+        raise ModelLoadError(f"threads must be at least 1, not {options.threads}")
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = SILENT
+    settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Explicit counts also keep ONNX Runtime from pinning its threads to CPUs of its own choice.
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    if not options.owns_cores:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    elif options.threads > 1:
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
+    for name, text in options.parameters.items():
+        setattr(settings, name, _parameter(name, text))
+    return settings
+
+
+def _parameter(name: str, text: str) -> object:
+    values = _PARAMETERS.get(name)
+    if values is None:
+        raise ModelLoadError(
+            f"unknown parameter {name!r} of engine onnxruntime; known: {', '.join(_PARAMETERS)}"
+        )
+    if text not in values:
+        raise ModelLoadError(f"parameter {name!r} must be one of {', '.join(values)}, not {text!r}")
+    return values[text]
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ModelLoadError(error.strerror or str(error)) from error

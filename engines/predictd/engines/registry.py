@@ -1,0 +1,42 @@
+"""Engines by name. A runtime is imported when one of its models is first loaded, never before."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, cast
+
+from predictd.engines.api import LoadEngine, ModelLoadError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BUILT_IN = {"onnxruntime": "predictd.engines.onnxruntime:load"}
+_BY_SUFFIX = {".onnx": "onnxruntime"}
+
+
+def resolve(name: str) -> LoadEngine:
+    """The loader of an engine.
+
+    Args:
+        name: A built-in engine, or "package.module:function" of any other.
+
+    Raises:
+        ModelLoadError: There is no such engine, or it cannot be imported.
+    """
+    module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
+    if not module_name or not function_name:
+        known = ", ".join(BUILT_IN)
+        raise ModelLoadError(f"unknown engine {name!r}; known: {known}, or write package.module:function")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ModelLoadError(f"engine {name!r} cannot be imported: {error}") from error
+    load = getattr(module, function_name, None)
+    if not callable(load):
+        raise ModelLoadError(f"engine {name!r}: {module_name} has no function {function_name!r}")
+    return cast("LoadEngine", load)
+
+
+def engine_for_file(path: Path) -> str | None:
+    """The built-in engine that serves files with this suffix, None when there is none."""
+    return _BY_SUFFIX.get(path.suffix.lower())

@@ -1,0 +1,107 @@
+"""The control channel: a SOCK_SEQPACKET socketpair that carries one message a packet and descriptors beside it.
+
+The kernel keeps packets whole and in order, closes with the peer, and hands descriptors over atomically
+(unix(7), SCM_RIGHTS). At most MAX_DESCRIPTORS travel with one message.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from predictd.server.control.messages import AnyMessage, Message
+
+MAX_MESSAGE_BYTES: Final = 160 * 1024
+MAX_DESCRIPTORS: Final = 64
+_SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
+_FD_BYTES: Final = array.array("i").itemsize
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(AnyMessage).decode
+
+
+class ChannelClosedError(Exception):
+    """The peer is gone."""
+
+
+class Channel:
+    """One end of a control channel. Sending and receiving may happen in different threads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        # The least of what was asked for and net.core.wmem_max is granted; both suffice.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Two connected ends, neither inherited by default."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(one), cls(other)
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Channel:
+        """The end whose descriptor this process inherited."""
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = (), *, wait: bool = True) -> None:
+        """Send a message and copies of descriptors.
+
+        Raises:
+            BlockingIOError: The peer does not read and the call shall not wait.
+            ChannelClosedError: The peer is gone.
+            ValueError: The message is too large. This is a bug.
+        """
+        data = _encode(message)
+        if len(data) > MAX_MESSAGE_BYTES or len(fds) > MAX_DESCRIPTORS:
+            raise ValueError(
+                f"{type(message).__name__} has {len(data)} bytes and {len(fds)} descriptors. This is a bug."
+            )
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._socket.sendmsg(
+                [data], ancillary, socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT)
+            )
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ChannelClosedError from error
+
+    def receive(self, *, wait: bool = True) -> tuple[AnyMessage, list[int]]:
+        """Receive a message and its descriptors, which the caller owns.
+
+        Raises:
+            BlockingIOError: Nothing is there and the call shall not wait.
+            ChannelClosedError: The peer is gone.
+        """
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(
+                MAX_MESSAGE_BYTES,
+                socket.CMSG_SPACE(MAX_DESCRIPTORS * _FD_BYTES),
+                socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT),
+            )
+        except ConnectionResetError as error:
+            raise ChannelClosedError from error
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % _FD_BYTES])
+        if not data:
+            raise ChannelClosedError
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            for fd in fds:
+                os.close(fd)
+            raise ValueError(
+                "a control message was cut short: the descriptor limit (RLIMIT_NOFILE) may be reached"
+            )
+        return _decode(data), list(fds)
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()

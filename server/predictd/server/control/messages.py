@@ -1,0 +1,311 @@
+"""Every message of the control channel. One socketpair a child; descriptors travel beside the message.
+
+Requests that must be answered carry a `seq` that the answer repeats.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from predictd.server.config.lane import LaneConfig, LaneSignature
+from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WorkerDelta
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Base of all messages; the class name is the tag on the wire."""
+
+
+# Both kinds of children ---------------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """Child: I run. `abi` is that of the transport."""
+
+    pid: int
+    abi: int
+
+
+class Ack(Message, frozen=True, kw_only=True):
+    """Child: message `seq` took effect."""
+
+    seq: int
+
+
+class Collect(Message, frozen=True, kw_only=True):
+    """Supervisor: send what you counted since the last time."""
+
+    seq: int
+
+
+class GrowthRequest(Message, frozen=True, kw_only=True):
+    """Child: may I add a segment of `size_bytes` to my arena?"""
+
+    size_bytes: int
+
+
+class Growth(Message, frozen=True, kw_only=True):
+    """Supervisor: the answer. `reason` is empty when it is granted."""
+
+    granted: bool
+    reason: str = ""
+
+
+class SegmentAdded(Message, frozen=True, kw_only=True):
+    """Child: a new segment of my arena, one descriptor. Supervisor: the same, to those who shall read it.
+
+    `owner` is the id of the frontend or worker that writes it. A frontend has an arena for each pool, a worker one.
+    """
+
+    seq: int
+    owner: int
+    pool: int
+    segment: int
+    block_bytes: int
+    blocks: int
+
+
+class SegmentUsable(Message, frozen=True, kw_only=True):
+    """Supervisor: every reader mapped your segment."""
+
+    pool: int
+    segment: int
+
+
+# Worker -------------------------------------------------------------------------------------------------------
+
+
+class WorkerInit(Message, frozen=True, kw_only=True):
+    """Who a worker is. Descriptors: queue read ends by priority, carry read, carry write, baton read, baton write,
+    leader lock, release read end.
+    """
+
+    worker: int
+    pool: int
+    pool_name: str
+    index: int
+    priorities: int
+    arena_limit_bytes: int
+    lane_count: int
+    threads: int
+    owns_cores: bool
+    log_level: str
+
+
+class AddLanes(Message, frozen=True, kw_only=True):
+    """Lanes to load; loading starts when `lane_count` of them came."""
+
+    lanes: list[LaneConfig]
+
+
+class AttachFrontend(Message, frozen=True, kw_only=True):
+    """A frontend whose tickets may come. Descriptor: write end of its completion pipe."""
+
+    seq: int
+    frontend: int
+
+
+class DetachFrontend(Message, frozen=True, kw_only=True):
+    """A frontend that is dead: forget its memory, drop its tickets, take its blocks back."""
+
+    frontend: int
+
+
+class LaneLoading(Message, frozen=True, kw_only=True):
+    """Worker: I start to load this lane. Names the culprit should I die."""
+
+    lane: int
+
+
+class LaneLoaded(Message, frozen=True, kw_only=True):
+    """Worker: the lane is warm."""
+
+    lane: int
+    signature: LaneSignature
+    load_seconds: float
+    warmup_seconds: float
+
+
+class LaneFailed(Message, frozen=True, kw_only=True):
+    """Worker: the lane cannot be served, in one line."""
+
+    lane: int
+    reason: str
+
+
+class ClaimTable(Message, frozen=True, kw_only=True):
+    """Worker: my claim table, one descriptor."""
+
+
+class Warm(Message, frozen=True, kw_only=True):
+    """Worker: every lane was loaded or failed."""
+
+
+class Serve(Message, frozen=True, kw_only=True):
+    """Supervisor: everything is mapped; take tickets."""
+
+
+class Stop(Message, frozen=True, kw_only=True):
+    """Supervisor: finish the run in hand and exit."""
+
+
+class WorkerCounts(Message, frozen=True, kw_only=True):
+    """Worker: the answer to Collect."""
+
+    seq: int
+    delta: WorkerDelta
+    arena_bytes: int
+
+
+# Frontend -----------------------------------------------------------------------------------------------------
+
+
+class FrontendInit(Message, frozen=True, kw_only=True):
+    """Who a frontend is. Descriptor: read end of its completion pipe."""
+
+    frontend: int
+    index: int
+    addresses: list[str]
+    in_flight_limit: int
+    arena_limit_bytes: int
+    max_message_bytes: int
+    shape_secret: bytes
+    log_level: str
+
+
+class AttachPool(Message, frozen=True, kw_only=True):
+    """A pool whose queues tickets go to. Descriptors: queue write ends by priority."""
+
+    seq: int
+    pool: int
+    name: str
+    priorities: int
+
+
+class AttachWorker(Message, frozen=True, kw_only=True):
+    """A worker whose answers may come. Descriptors: release write end, claim table."""
+
+    seq: int
+    worker: int
+    pool: int
+
+
+class WorkerGone(Message, frozen=True, kw_only=True):
+    """The worker was reaped. `dead`: it did not leave by itself, so what it held has to be found again."""
+
+    worker: int
+    pool: int
+    dead: bool
+
+
+class PoolGone(Message, frozen=True, kw_only=True):
+    """No worker of the pool is left and none will come: fail what waits in it, for this reason."""
+
+    pool: int
+    reason: str
+
+
+class LaneView(Message, frozen=True, kw_only=True):
+    """One version of a model as frontends show and route it."""
+
+    version: int
+    state: str
+    lane: int = 0
+    pool: int = 0
+    reason: str = ""
+    instances: int = 0
+    config: LaneConfig | None = None
+    signature: LaneSignature | None = None
+
+
+class PublishModel(Message, frozen=True, kw_only=True):
+    """A model and all its versions, highest first. Replaces what was known of the model."""
+
+    seq: int
+    name: str
+    default_version: int
+    versions: list[LaneView]
+
+
+class Listen(Message, frozen=True, kw_only=True):
+    """Open the port."""
+
+
+class Listening(Message, frozen=True, kw_only=True):
+    """Frontend: the port is open."""
+
+
+class Ready(Message, frozen=True, kw_only=True):
+    """Whether the daemon as a whole is ready."""
+
+    ready: bool
+
+
+class Drain(Message, frozen=True, kw_only=True):
+    """Report NOT_SERVING, wait `lame_duck_ns`, finish what was accepted within `grace_ns`, then say Drained."""
+
+    lame_duck_ns: int
+    grace_ns: int
+
+
+class Drained(Message, frozen=True, kw_only=True):
+    """Frontend: nothing is left in flight."""
+
+
+class FrontendCounts(Message, frozen=True, kw_only=True):
+    """Frontend: the answer to Collect."""
+
+    seq: int
+    delta: FrontendDelta
+    in_flight: int
+    arena_bytes: int
+
+
+class StatisticsRequest(Message, frozen=True, kw_only=True):
+    """Frontend: what are the statistics of all lanes?"""
+
+    seq: int
+
+
+class Statistics(Message, frozen=True, kw_only=True):
+    """Supervisor: a part of the answer; `last` ends it."""
+
+    seq: int
+    rows: list[LaneStatisticsRow]
+    last: bool
+
+
+AnyMessage = (
+    Hello
+    | Ack
+    | Collect
+    | GrowthRequest
+    | Growth
+    | SegmentAdded
+    | SegmentUsable
+    | WorkerInit
+    | AddLanes
+    | AttachFrontend
+    | DetachFrontend
+    | LaneLoading
+    | LaneLoaded
+    | LaneFailed
+    | ClaimTable
+    | Warm
+    | Serve
+    | Stop
+    | WorkerCounts
+    | FrontendInit
+    | AttachPool
+    | AttachWorker
+    | WorkerGone
+    | PoolGone
+    | PublishModel
+    | Listen
+    | Listening
+    | Ready
+    | Drain
+    | Drained
+    | FrontendCounts
+    | StatisticsRequest
+    | Statistics
+)

@@ -1,0 +1,52 @@
+"""Everything that can go wrong with a request, in one small hierarchy.
+
+The domain raises these; `predictd.server.frontend.status` alone maps them to gRPC status codes, with the few
+differences that a protocol's own table demands. Messages are shown to clients: they name the model, the input,
+what was expected and what came, never a path or an internal name.
+"""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """A request that cannot be answered. Base of the family."""
+
+
+class InvalidRequestError(RequestError):
+    """The request contradicts the model's signature or the protocol."""
+
+
+class UnknownModelError(RequestError):
+    """No such model, version or label."""
+
+
+class ModelUnavailableError(RequestError):
+    """The model exists and cannot answer now: loading, failed, or the daemon is draining."""
+
+
+class UnsupportedError(RequestError):
+    """An RPC, parameter or extension that predictd does not have."""
+
+
+class OverloadedError(RequestError):
+    """A queue or an arena is full.
+
+    Attributes:
+        retry_after_seconds: When another try may succeed; an estimate.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float = 0.1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineError(RequestError):
+    """The deadline passed before an answer could be had."""
+
+
+class CancelledError(RequestError):
+    """The client went away."""
+
+
+class InferenceError(RequestError):
+    """The engine failed, or the request killed its worker."""

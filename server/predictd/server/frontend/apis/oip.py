@@ -1,0 +1,159 @@
+"""The Open Inference Protocol (KServe v2) with Triton's extensions: the service."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import grpc
+
+from predictd.protos.oip import grpc_service_pb2 as pb
+from predictd.server.errors import ModelUnavailableError, UnknownModelError, UnsupportedError
+from predictd.server.frontend.apis.oip_inference import (
+    decode,
+    encode,
+    encode_error,
+    encode_streamed,
+    infer_request,
+    version_number,
+)
+from predictd.server.frontend.apis.oip_metadata import (
+    model_config,
+    model_metadata,
+    model_statistics,
+    repository_index,
+)
+from predictd.server.frontend.apis.rpc import Context, Handler, deadline_ns, parse, unary
+from predictd.server.frontend.apis.streams import Streams, request_order
+from predictd.server.frontend.status import StatusTable
+
+if TYPE_CHECKING:
+    from predictd.server.frontend.core import Core
+
+API = "oip"
+SERVICE = "inference.GRPCInferenceService"
+STATUSES = StatusTable()
+
+# Of the names that Triton gives to extensions, those that work here.
+_EXTENSIONS = ("schedule_policy", "model_configuration", "statistics")
+
+
+def handlers(core: Core, streams: Streams | None = None) -> grpc.GenericRpcHandler:
+    """The service.
+
+    Args:
+        core: Answers.
+        streams: Where a server that closes its streams before it stops keeps them.
+    """
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        _server(core) | _models(core) | _repository(core) | _inference(core, streams or Streams()),
+    )
+
+
+def _server(core: Core) -> dict[str, Handler]:
+    about = pb.ServerMetadataResponse(
+        name="predictd", version=metadata.version("predictd"), extensions=_EXTENSIONS
+    ).SerializeToString()
+
+    async def server_live(data: bytes, _: Context) -> bytes:
+        parse(pb.ServerLiveRequest, data)
+        return pb.ServerLiveResponse(live=True).SerializeToString()
+
+    async def server_ready(data: bytes, _: Context) -> bytes:
+        parse(pb.ServerReadyRequest, data)
+        return pb.ServerReadyResponse(ready=core.ready).SerializeToString()
+
+    async def server_metadata(data: bytes, _: Context) -> bytes:
+        parse(pb.ServerMetadataRequest, data)
+        return about
+
+    return {
+        "ServerLive": unary(server_live, STATUSES),
+        "ServerReady": unary(server_ready, STATUSES),
+        "ServerMetadata": unary(server_metadata, STATUSES),
+    }
+
+
+def _models(core: Core) -> dict[str, Handler]:
+    async def ready(data: bytes, _: Context) -> bytes:
+        request = parse(pb.ModelReadyRequest, data)
+        try:
+            core.version(request.name, version_number(request.version), None)
+        except ModelUnavailableError:
+            return pb.ModelReadyResponse(ready=False).SerializeToString()
+        return pb.ModelReadyResponse(ready=True).SerializeToString()
+
+    async def about(data: bytes, _: Context) -> bytes:
+        request = parse(pb.ModelMetadataRequest, data)
+        version = core.version(request.name, version_number(request.version), None)
+        return model_metadata(core.model(request.name), version).SerializeToString()
+
+    async def config(data: bytes, _: Context) -> bytes:
+        request = parse(pb.ModelConfigRequest, data)
+        version = core.version(request.name, version_number(request.version), None)
+        return model_config(request.name, version).SerializeToString()
+
+    return {
+        "ModelReady": unary(ready, STATUSES),
+        "ModelMetadata": unary(about, STATUSES),
+        "ModelConfig": unary(config, STATUSES),
+    }
+
+
+def _repository(core: Core) -> dict[str, Handler]:
+    async def statistics(data: bytes, _: Context) -> bytes:
+        request = parse(pb.ModelStatisticsRequest, data)
+        number = version_number(request.version)
+        if request.name:
+            _require(core, request.name, number)
+        lanes = [
+            lane
+            for lane in await core.statistics()
+            if request.name in ("", lane.model) and number in (None, lane.version)
+        ]
+        return model_statistics(lanes).SerializeToString()
+
+    async def index(data: bytes, _: Context) -> bytes:
+        request = parse(pb.RepositoryIndexRequest, data)
+        if request.repository_name:
+            raise UnsupportedError("'repository_name' is not supported: repositories have no names")
+        return repository_index(core.models(), request.ready).SerializeToString()
+
+    return {
+        "ModelStatistics": unary(statistics, STATUSES),
+        "RepositoryIndex": unary(index, STATUSES),
+    }
+
+
+def _inference(core: Core, streams: Streams) -> dict[str, Handler]:
+    async def infer(data: bytes, context: Context) -> bytes:
+        request = decode(data)
+        return encode(await core.infer(request, API, deadline_ns(context)), request.id)
+
+    async def stream_infer(_: object, context: Context) -> None:
+        deadline = deadline_ns(context)
+
+        async def answer(data: bytes) -> bytes:
+            message = pb.ModelInferRequest()
+            try:
+                message = parse(pb.ModelInferRequest, data)
+                response = await core.infer(infer_request(message), API, deadline)
+                return encode_streamed(response, message.id)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
+                return encode_error(STATUSES.failure(error), message)
+
+        # As Triton does: its clients may give no id and count the answers.
+        await streams.serve(context, answer, request_order())
+
+    return {
+        "ModelInfer": unary(infer, STATUSES),
+        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream_infer),
+    }
+
+
+def _require(core: Core, name: str, number: int | None) -> None:
+    """Statistics outlive readiness, so this asks for existence only."""
+    model = core.model(name)
+    if number is not None and all(version.version != number for version in model.versions):
+        raise UnknownModelError(f"model {name!r} has no version {number}")

@@ -1,0 +1,133 @@
+"""ModelInfer and ModelStreamInfer of the Open Inference Protocol: the pure codec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from predictd.engines.api import DType
+from predictd.protos.oip import grpc_service_pb2 as pb
+from predictd.server.errors import InvalidRequestError
+from predictd.server.frontend.apis.oip_contents import raw_contents
+from predictd.server.frontend.apis.oip_parameters import refuse_tensor_parameters, request_parameters
+from predictd.server.frontend.apis.rpc import parse
+from predictd.server.frontend.inference import InferRequest, InferResponse, InputTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from predictd.server.frontend.status import Failure
+
+_DTYPES: Mapping[str, DType] = {dtype.name: dtype for dtype in DType}
+# What an int64 holds, and short enough to be converted in no time.
+_VERSION_DIGITS_MAX = 18
+
+
+def decode(data: bytes) -> InferRequest:
+    """A ModelInferRequest's bytes as a request.
+
+    Raises:
+        InvalidRequestError: They are not a ModelInferRequest, or contradict the protocol.
+        UnsupportedError: A parameter asks for something that predictd does not do.
+    """
+    return infer_request(parse(pb.ModelInferRequest, data))
+
+
+def infer_request(message: pb.ModelInferRequest) -> InferRequest:
+    """A ModelInferRequest as a request. Raises as `decode`."""
+    if not message.model_name:
+        raise InvalidRequestError("the request names no model")
+    parameters = request_parameters(message.parameters)
+    for output in message.outputs:
+        refuse_tensor_parameters("output", output.name, output.parameters)
+    return InferRequest(
+        model=message.model_name,
+        inputs=_inputs(message),
+        version=version_number(message.model_version),
+        outputs=[output.name for output in message.outputs],
+        priority=parameters.priority,
+        id=message.id,
+        timeout_ns=parameters.timeout_ns,
+    )
+
+
+def version_number(text: str) -> int | None:
+    """A version as the protocol writes it; None for the default one.
+
+    Raises:
+        InvalidRequestError: It is not a positive decimal number.
+    """
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _VERSION_DIGITS_MAX and int(text) > 0):
+        raise InvalidRequestError(f"a model version must be a positive number, not {text!r}")
+    return int(text)
+
+
+def encode(response: InferResponse, request_id: str) -> bytes:
+    """An answer as a ModelInferResponse's bytes."""
+    message = pb.ModelInferResponse()
+    _fill(message, response, request_id)
+    return message.SerializeToString()
+
+
+def encode_streamed(response: InferResponse, request_id: str) -> bytes:
+    """An answer as a ModelStreamInferResponse's bytes."""
+    message = pb.ModelStreamInferResponse()
+    _fill(message.infer_response, response, request_id)
+    message.infer_response.parameters["triton_final_response"].bool_param = True
+    return message.SerializeToString()
+
+
+def encode_error(failure: Failure, request: pb.ModelInferRequest) -> bytes:
+    """A failure as a ModelStreamInferResponse's bytes; the request tells the client which one failed."""
+    message = pb.ModelStreamInferResponse(
+        # An empty one would read as success.
+        error_message=failure.message or failure.code.name,
+        infer_response=pb.ModelInferResponse(
+            model_name=request.model_name, model_version=request.model_version, id=request.id
+        ),
+    )
+    message.infer_response.parameters["triton_final_response"].bool_param = True
+    return message.SerializeToString()
+
+
+def _inputs(message: pb.ModelInferRequest) -> Sequence[InputTensor]:
+    tensors, raw = message.inputs, message.raw_input_contents
+    for tensor in tensors:
+        refuse_tensor_parameters("input", tensor.name, tensor.parameters)
+    if not raw:
+        return [_typed(tensor) for tensor in tensors]
+    for tensor in tensors:
+        if tensor.HasField("contents"):
+            raise InvalidRequestError(
+                f"input {tensor.name!r}: contents must not be specified when using raw_input_contents"
+            )
+    if len(raw) != len(tensors):
+        raise InvalidRequestError(
+            f"expected {len(tensors)} raw_input_contents, one for each input, and {len(raw)} came"
+        )
+    return [
+        InputTensor(tensor.name, _dtype(tensor), tuple(tensor.shape), data)
+        for tensor, data in zip(tensors, raw, strict=True)
+    ]
+
+
+def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> InputTensor:
+    dtype, shape = _dtype(tensor), tuple(tensor.shape)
+    return InputTensor(tensor.name, dtype, shape, raw_contents(tensor.name, dtype, shape, tensor.contents))
+
+
+def _dtype(tensor: pb.ModelInferRequest.InferInputTensor) -> DType:
+    dtype = _DTYPES.get(tensor.datatype)
+    if dtype is None:
+        raise InvalidRequestError(f"input {tensor.name!r} has an unknown datatype: {tensor.datatype!r}")
+    return dtype
+
+
+def _fill(message: pb.ModelInferResponse, response: InferResponse, request_id: str) -> None:
+    message.model_name = response.model
+    message.model_version = str(response.version)
+    message.id = request_id
+    for output in response.outputs:
+        message.outputs.add(name=output.name, datatype=output.dtype.name, shape=output.shape)
+        message.raw_output_contents.append(bytes(output.data))

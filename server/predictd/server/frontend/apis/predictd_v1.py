@@ -1,0 +1,171 @@
+"""predictd.v1: our own API. The hot path, so an inference does nothing twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from predictd.engines.api import DType
+from predictd.protos.v1 import predictd_pb2 as pb
+from predictd.server.errors import InvalidRequestError
+from predictd.server.frontend.apis.rpc import Context, deadline_ns, parse, unary
+from predictd.server.frontend.apis.streams import Streams, completion_order
+from predictd.server.frontend.inference import (
+    InferRequest,
+    InferResponse,
+    InputTensor,
+    ModelInfo,
+    TensorInfo,
+    VersionInfo,
+)
+from predictd.server.frontend.status import Failure, StatusTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from predictd.server.frontend.core import Core
+
+API = "predictd.v1"
+SERVICE = "predictd.v1.PredictionService"
+STATUSES = StatusTable()
+
+_DTYPES: Mapping[int, DType] = {dtype.value: dtype for dtype in DType}
+
+
+def decode(data: bytes) -> InferRequest:
+    """A PredictRequest's bytes as a request.
+
+    Raises:
+        InvalidRequestError: They are not a PredictRequest, or no model is named, or a dtype is unknown.
+    """
+    return _request(parse(pb.PredictRequest, data))
+
+
+def encode(response: InferResponse, request_id: str) -> bytes:
+    """An answer as a PredictResponse's bytes."""
+    message = pb.PredictResponse()
+    _fill(message, response, request_id)
+    return message.SerializeToString()
+
+
+def encode_streamed(response: InferResponse, request_id: str) -> bytes:
+    """An answer as a PredictStreamResponse's bytes."""
+    message = pb.PredictStreamResponse(id=request_id)
+    _fill(message.response, response, request_id)
+    return message.SerializeToString()
+
+
+def encode_error(failure: Failure, request_id: str) -> bytes:
+    """A failure as a PredictStreamResponse's bytes."""
+    code, _ = failure.code.value
+    return pb.PredictStreamResponse(
+        id=request_id, error=pb.Error(code=code, message=failure.message)
+    ).SerializeToString()
+
+
+def encode_model(info: ModelInfo) -> pb.Model:
+    """A model as its message."""
+    return pb.Model(
+        name=info.name,
+        versions=[_version(version) for version in info.versions],
+        default_version=info.default_version,
+    )
+
+
+def handlers(core: Core, streams: Streams | None = None) -> grpc.GenericRpcHandler:
+    """The service.
+
+    Args:
+        core: Answers.
+        streams: Where a server that closes its streams before it stops keeps them.
+    """
+    open_streams = streams or Streams()
+
+    async def predict(data: bytes, context: Context) -> bytes:
+        request = decode(data)
+        return encode(await core.infer(request, API, deadline_ns(context)), request.id)
+
+    async def predict_stream(_: object, context: Context) -> None:
+        deadline = deadline_ns(context)
+
+        async def answer(data: bytes) -> bytes:
+            request_id = ""
+            try:
+                message = parse(pb.PredictRequest, data)
+                request_id = message.id
+                return encode_streamed(await core.infer(_request(message), API, deadline), request_id)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
+                return encode_error(STATUSES.failure(error), request_id)
+
+        await open_streams.serve(context, answer, completion_order())
+
+    async def list_models(data: bytes, _: Context) -> bytes:
+        parse(pb.ListModelsRequest, data)
+        return pb.ListModelsResponse(models=map(encode_model, core.models())).SerializeToString()
+
+    async def get_model(data: bytes, _: Context) -> bytes:
+        return encode_model(core.model(parse(pb.GetModelRequest, data).model)).SerializeToString()
+
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            "Predict": unary(predict, STATUSES),
+            "PredictStream": grpc.stream_stream_rpc_method_handler(predict_stream),
+            "ListModels": unary(list_models, STATUSES),
+            "GetModel": unary(get_model, STATUSES),
+        },
+    )
+
+
+def _request(message: pb.PredictRequest) -> InferRequest:
+    if not message.model:
+        raise InvalidRequestError("the request names no model")
+    choice = message.WhichOneof("version_choice")
+    return InferRequest(
+        model=message.model,
+        inputs=[_input(tensor) for tensor in message.inputs],
+        version=message.version if choice == "version" else None,
+        label=message.label if choice == "label" else None,
+        outputs=tuple(message.outputs),
+        priority=message.priority,
+        id=message.id,
+    )
+
+
+def _input(tensor: pb.Tensor) -> InputTensor:
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise InvalidRequestError(f"input {tensor.name!r} has an unknown dtype: {tensor.dtype}")
+    return InputTensor(tensor.name, dtype, tuple(tensor.shape), tensor.data)
+
+
+def _fill(message: pb.PredictResponse, response: InferResponse, request_id: str) -> None:
+    message.id = request_id
+    message.model = response.model
+    message.version = response.version
+    for output in response.outputs:
+        message.outputs.add(
+            name=output.name, dtype=output.dtype.value, shape=output.shape, data=bytes(output.data)
+        )
+    timing = message.timing
+    timing.queue_ns = response.queue_ns
+    timing.compute_ns = response.compute_ns
+    timing.batch_rows = response.batch_rows
+
+
+def _version(info: VersionInfo) -> pb.ModelVersion:
+    return pb.ModelVersion(
+        version=info.version,
+        state=info.state,
+        reason=info.reason,
+        engine=info.engine,
+        inputs=map(_spec, info.inputs),
+        outputs=map(_spec, info.outputs),
+        max_batch_size=info.max_batch_size if info.batches else 0,
+        labels=info.labels,
+    )
+
+
+def _spec(info: TensorInfo) -> pb.TensorSpec:
+    return pb.TensorSpec(name=info.name, dtype=info.dtype.name, shape=info.shape, optional=info.optional)

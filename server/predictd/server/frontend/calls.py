@@ -1,0 +1,175 @@
+"""The requests in flight of one front end: who waits for what, and what is due after a worker died.
+
+Every request has a slot; a slot's generation goes up each time it is used, so a late answer finds nobody. A block is
+freed only when its ticket was completed or found lost, whatever the client was told meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from predictd.server.errors import OverloadedError
+from predictd.server.frontend.inference import OutputTensor
+from predictd.server.frontend.routing import Lane
+from predictd.server.transport.allocator import Block
+from predictd.server.transport.claims import ClaimState
+from predictd.server.transport.records import TICKET_STRUCT, TicketFlag
+
+_TICKET = struct.Struct(TICKET_STRUCT)
+MAX_ATTEMPTS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came back from a worker."""
+
+    outputs: list[OutputTensor]
+    queue_ns: int
+    compute_ns: int
+    batch_rows: int
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request between its ticket and its completion.
+
+    Attributes:
+        future: Where the handler waits; None once the client is gone.
+        queued_ns: When the ticket was last written to a queue.
+        attempt: How often it was running in a worker that died.
+    """
+
+    slot: int
+    generation: int
+    lane: Lane
+    block: Block
+    wanted: tuple[int, ...]
+    future: asyncio.Future[Answered] | None
+    rows: int
+    shape_key: int
+    flags: int
+    size_bytes: int
+    priority: int
+    enqueued_ns: int
+    deadline_ns: int
+    queued_ns: int = 0
+    attempt: int = 0
+
+    def ticket(self, frontend: int) -> bytes:
+        """The record that goes into a queue."""
+        return _TICKET.pack(
+            frontend,
+            self.slot,
+            self.generation,
+            self.lane.id,
+            self.block.segment,
+            self.block.index,
+            self.size_bytes,
+            self.rows,
+            self.shape_key,
+            self.enqueued_ns,
+            self.deadline_ns,
+            self.priority,
+            self.flags,
+            self.attempt,
+        )
+
+
+class CallTable:
+    """Slots for at most `limit` calls."""
+
+    def __init__(self, limit: int) -> None:
+        self._calls: list[Call | None] = [None] * limit
+        self._generations = [0] * limit
+        self._free = list(range(limit - 1, -1, -1))
+
+    def __len__(self) -> int:
+        return len(self._calls) - len(self._free)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter([call for call in self._calls if call is not None])
+
+    def take_slot(self) -> tuple[int, int]:
+        """A free slot and the generation to use it with.
+
+        Raises:
+            OverloadedError: None is free.
+        """
+        if not self._free:
+            raise OverloadedError(
+                f"{len(self._calls)} requests are in flight, which is this front end's limit"
+            )
+        slot = self._free.pop()
+        generation = (self._generations[slot] + 1) & 0xFFFFFFFF
+        self._generations[slot] = generation
+        return slot, generation
+
+    def give_back_slot(self, slot: int) -> None:
+        """A slot that was taken and never used."""
+        self._free.append(slot)
+
+    def put(self, call: Call) -> None:
+        """Start a call in the slot it took."""
+        self._calls[call.slot] = call
+
+    def find(self, slot: int, generation: int) -> Call | None:
+        """The call that a record speaks of; None when it is over."""
+        call = self._calls[slot] if slot < len(self._calls) else None
+        return call if call is not None and call.generation == generation else None
+
+    def end(self, call: Call) -> None:
+        """The call is over; its slot is free."""
+        self._calls[call.slot] = None
+        self._free.append(call.slot)
+
+
+class Recovery(enum.Enum):
+    """What happens to a ticket that a dead worker held."""
+
+    PUT_BACK = enum.auto()
+    PUT_BACK_ALONE = enum.auto()
+    POISON = enum.auto()
+
+
+def recovery(state: ClaimState, attempt: int) -> Recovery:
+    """What is due to a ticket found in a dead worker's claim table.
+
+    A ticket that only waited goes back as it was. One that ran goes back once, to run alone; if it was running again,
+    alone, it is what kills workers.
+    """
+    if state is not ClaimState.RUNNING:
+        return Recovery.PUT_BACK
+    return Recovery.PUT_BACK_ALONE if attempt < MAX_ATTEMPTS else Recovery.POISON
+
+
+def held_slots(tickets: bytes, frontend: int) -> list[tuple[int, int]]:
+    """(slot, generation) of this front end's tickets in a claim table."""
+    return [
+        (slot, generation)
+        for owner, slot, generation, *_, flags, _ in _TICKET.iter_unpack(tickets)
+        if owner == frontend and not flags & TicketFlag.PROBE
+    ]
+
+
+def probe_ticket(frontend: int, number: int, generation: int, priority: int, now_ns: int) -> bytes:
+    """A record that comes back once all older tickets of its queue were taken."""
+    return _TICKET.pack(
+        frontend,
+        number,
+        generation,
+        0,
+        0xFFFFFFFF,
+        0,
+        0,
+        0,
+        0,
+        now_ns,
+        2**63 - 1,
+        priority,
+        int(TicketFlag.PROBE),
+        0,
+    )

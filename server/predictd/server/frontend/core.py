@@ -1,0 +1,59 @@
+"""What an API adapter may ask of the front end, whatever protocol it speaks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from predictd.server.frontend.inference import (
+        InferRequest,
+        InferResponse,
+        LaneStatistics,
+        ModelInfo,
+        VersionInfo,
+    )
+
+
+class Core(Protocol):
+    """Answers requests and tells about models. All calls are made on the front end's event loop."""
+
+    async def infer(self, request: InferRequest, api: str, deadline_ns: int) -> InferResponse:
+        """Check a request against the model's signature, run it and wait for the answer.
+
+        Cancelling the coroutine cancels the request.
+
+        Args:
+            request: As decoded.
+            api: The protocol's name, a label of metrics.
+            deadline_ns: CLOCK_MONOTONIC nanoseconds after which nobody waits any more; 0 for none.
+
+        Raises:
+            RequestError: There is no answer; its class says why.
+        """
+
+    def models(self) -> Sequence[ModelInfo]:
+        """All models, in the order of their names."""
+
+    def model(self, name: str) -> ModelInfo:
+        """One model.
+
+        Raises:
+            UnknownModelError: There is no such model.
+        """
+
+    def version(self, name: str, version: int | None, label: str | None) -> VersionInfo:
+        """The version that a request with this choice would be answered by.
+
+        Raises:
+            UnknownModelError: There is no such model, version or label.
+            ModelUnavailableError: It exists and is not READY.
+        """
+
+    async def statistics(self) -> Sequence[LaneStatistics]:
+        """What happened in each lane, over all processes."""
+
+    @property
+    def ready(self) -> bool:
+        """Every lane of the start-up configuration is warm, and the daemon is not draining."""

@@ -1,0 +1,357 @@
+"""From a checked request to its answer: arena, ticket, completion, and what to do when a worker dies in between."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from predictd.server.errors import (
+    DeadlineError,
+    InferenceError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    OverloadedError,
+    RequestError,
+)
+from predictd.server.frontend.admission import Admission
+from predictd.server.frontend.answers import cut
+from predictd.server.frontend.calls import (
+    Answered,
+    Call,
+    CallTable,
+    Recovery,
+    held_slots,
+    probe_ticket,
+    recovery,
+)
+from predictd.server.frontend.inference import InputTensor
+from predictd.server.frontend.pools import RETRY_WRITE_SECONDS, ArenaGrowth, PoolLink, WorkerLink
+from predictd.server.frontend.routing import Lane
+from predictd.server.observe.recorder import FrontendRecorder
+from predictd.server.transport.blocks import CANCELLED_OFFSET, GENERATION_OFFSET
+from predictd.server.transport.claims import read_claims
+from predictd.server.transport.records import (
+    COMPLETION_STRUCT,
+    NO_DEADLINE_NS,
+    NO_SEGMENT,
+    RECORD_BYTES,
+    RELEASE_STRUCT,
+    Status,
+    TicketFlag,
+)
+
+_COMPLETION = struct.Struct(COMPLETION_STRUCT)
+_RELEASE = struct.Struct(RELEASE_STRUCT)
+_U32 = struct.Struct("<I")
+_READ_BYTES = 1024 * RECORD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """A probe on its way through a queue."""
+
+    pool: int
+    level: int
+    sent_ns: int
+
+
+class Dispatcher:
+    """Owns everything in flight of this front end. Runs on the event loop alone."""
+
+    def __init__(
+        self,
+        frontend: int,
+        completion_fd: int,
+        in_flight_limit: int,
+        growth: ArenaGrowth,
+        recorder: FrontendRecorder,
+    ) -> None:
+        self._frontend = frontend
+        self._completion_fd = completion_fd
+        self._calls = CallTable(in_flight_limit)
+        self._growth = growth
+        self._recorder = recorder
+        self._pools: dict[int, PoolLink] = {}
+        self._workers: dict[int, WorkerLink] = {}
+        self._probes: dict[int, _Probe] = {}
+        self._probe_number = 0
+        self._on_idle: Callable[[], None] | None = None
+
+    # Links ----------------------------------------------------------------------------------------------------
+
+    def attach_pool(self, pool: PoolLink) -> None:
+        """Know a pool's queues."""
+        self._pools[pool.id] = pool
+
+    def attach_worker(self, worker: WorkerLink) -> None:
+        """Know a worker."""
+        self._workers[worker.id] = worker
+
+    def worker(self, worker: int) -> WorkerLink | None:
+        """A worker's link, None when it is gone."""
+        return self._workers.get(worker)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls whose tickets are out."""
+        return len(self._calls)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Shared memory of all request arenas."""
+        return sum(pool.arena.total_bytes for pool in self._pools.values())
+
+    # Requests -------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        lane: Lane,
+        admission: Admission,
+        tensors: Sequence[InputTensor],
+        wanted: tuple[int, ...],
+        priority: int,
+        deadline_ns: int,
+        accepted_ns: int,
+    ) -> Answered:
+        """Send a request to the lane's pool and wait for its answer.
+
+        Raises:
+            RequestError: Whatever came instead of an answer.
+        """
+        pool = self._pools[lane.pool]
+        size_bytes = admission.layout.size_bytes
+        block = pool.arena.allocate(size_bytes)
+        if block is None:
+            block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
+        try:
+            slot, generation = self._calls.take_slot()
+        except OverloadedError:
+            pool.arena.free(block)
+            raise
+        call = Call(
+            slot=slot,
+            generation=generation,
+            lane=lane,
+            block=block,
+            wanted=wanted,
+            future=asyncio.get_running_loop().create_future(),
+            rows=admission.layout.rows,
+            shape_key=admission.shape_key,
+            flags=admission.flags,
+            size_bytes=size_bytes,
+            priority=pool.level(priority),
+            enqueued_ns=accepted_ns,
+            deadline_ns=deadline_ns or NO_DEADLINE_NS,
+        )
+        _write(pool.arena.segment_view(block.segment), block.offset, generation, admission, tensors)
+        self._enqueue(pool, call)
+        return await self._answer(pool, call)
+
+    def _enqueue(self, pool: PoolLink, call: Call) -> None:
+        call.queued_ns = time.monotonic_ns()
+        try:
+            pool.enqueue(call.ticket(self._frontend), call.priority)
+        except BlockingIOError:
+            self._calls.give_back_slot(call.slot)
+            pool.arena.free(call.block)
+            raise OverloadedError(
+                f"the queue of model '{call.lane.model}' is full (max_queue_size)"
+            ) from None
+        self._calls.put(call)
+
+    async def _answer(self, pool: PoolLink, call: Call) -> Answered:
+        future = call.future
+        assert future is not None  # noqa: S101 - for the type checker
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._calls.find(call.slot, call.generation) is call:
+                call.future = None
+                pool.arena.view(call.block)[CANCELLED_OFFSET] = 1
+            raise
+
+    # Completions ----------------------------------------------------------------------------------------------
+
+    def on_completions(self) -> None:
+        """The completion pipe is readable."""
+        self._drain_once()
+
+    def _drain_once(self) -> bool:
+        """Handle what one read gives. False when there was nothing."""
+        try:
+            data = os.read(self._completion_fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        releases: dict[tuple[int, int, int], int] = {}
+        for record in _COMPLETION.iter_unpack(data):
+            worker, segment, block = record[2], record[3], record[4]
+            if record[12] == Status.PROBE:
+                self._probe_came_back(record[0])
+                continue
+            if segment != NO_SEGMENT:
+                key = (worker, segment, block)
+                releases[key] = releases.get(key, 0) + 1
+            call = self._calls.find(record[0], record[1])
+            if call is not None:
+                self._complete(call, record)
+        for (worker, segment, block), count in releases.items():
+            self._release(worker, _RELEASE.pack(self._frontend, segment, block, count))
+        if self._on_idle is not None and not len(self._calls):
+            self._on_idle()
+        return True
+
+    def _complete(self, call: Call, record: tuple[int, ...]) -> None:
+        _, _, worker, segment, index, first_row, rows, batch_rows, _, _, queue_ns, compute_ns, status = record
+        self._finish(call)
+        if call.future is None or call.future.done():
+            return
+        link = self._workers.get(worker)
+        if status == Status.OK and link is not None:
+            block = link.memory.block(segment, index)
+            outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
+            call.future.set_result(Answered(outputs, queue_ns, compute_ns, batch_rows))
+            return
+        text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
+        call.future.set_exception(_failure(Status(status), call.lane.model, text))
+
+    def _finish(self, call: Call) -> None:
+        """The ticket is accounted for: its slot and its block are free."""
+        self._calls.end(call)
+        pool = self._pools.get(call.lane.pool)
+        if pool is not None:
+            pool.arena.free(call.block)
+
+    def _release(self, worker: int, record: bytes) -> None:
+        link = self._workers.get(worker)
+        if link is not None and not link.release(record):
+            asyncio.get_running_loop().call_later(RETRY_WRITE_SECONDS, self._release, worker, b"")
+
+    # When workers die -----------------------------------------------------------------------------------------
+
+    def worker_gone(self, worker: int, *, dead: bool) -> None:
+        """The worker was reaped: answer for every ticket that it held, and look for those that it lost."""
+        link = self._workers.get(worker)
+        if link is None:
+            return
+        while self._drain_once():
+            pass
+        if dead:
+            state, tickets = read_claims(link.claims)
+            for slot, generation in held_slots(tickets, self._frontend):
+                call = self._calls.find(slot, generation)
+                if call is not None:
+                    self._recover(call, recovery(state, call.attempt))
+            pool = self._pools.get(link.pool)
+            if pool is not None:
+                self._send_probes(pool)
+        del self._workers[worker]
+        link.close()
+
+    def _recover(self, call: Call, due: Recovery) -> None:
+        pool = self._pools[call.lane.pool]
+        if call.future is None:
+            self._finish(call)
+            return
+        if due is Recovery.POISON:
+            self._finish(call)
+            self._recorder.poisoned(call.lane.id)
+            if not call.future.done():
+                call.future.set_exception(
+                    InferenceError(
+                        f"the request crashes the engine of model '{call.lane.model}'; it is not tried again"
+                    )
+                )
+            return
+        if due is Recovery.PUT_BACK_ALONE:
+            call.attempt += 1
+            call.flags |= TicketFlag.ALONE
+        self._recorder.retried(call.lane.id)
+        call.queued_ns = time.monotonic_ns()
+        pool.put_back(call.ticket(self._frontend), call.priority)
+
+    def _send_probes(self, pool: PoolLink) -> None:
+        now_ns = time.monotonic_ns()
+        for level in range(1, pool.priorities + 1):
+            self._probe_number = (self._probe_number + 1) & 0xFFFFFFFF
+            self._probes[self._probe_number] = _Probe(pool.id, level, now_ns)
+            pool.put_back(probe_ticket(self._frontend, self._probe_number, 0, level, now_ns), level)
+
+    def _probe_came_back(self, number: int) -> None:
+        probe = self._probes.pop(number, None)
+        if probe is not None:
+            # Not now: completions that were written before the probe's may still be in the pipe or in this read.
+            asyncio.get_running_loop().call_soon(self._find_lost, probe)
+
+    def _find_lost(self, probe: _Probe) -> None:
+        """A ticket older than the probe that no living worker claims and that is not completed was lost."""
+        held: set[tuple[int, int]] = set()
+        for link in self._workers.values():
+            if link.pool == probe.pool:
+                held.update(held_slots(read_claims(link.claims)[1], self._frontend))
+        while self._drain_once():
+            pass
+        for call in self._calls:
+            suspect = call.lane.pool == probe.pool and call.priority == probe.level
+            if suspect and call.queued_ns < probe.sent_ns and (call.slot, call.generation) not in held:
+                self._recover(call, Recovery.PUT_BACK)
+
+    def pool_gone(self, pool_id: int, reason: str) -> None:
+        """No worker is left to read the queues: fail what waits there and forget the pool."""
+        pool = self._pools.get(pool_id)
+        if pool is None:
+            return
+        while self._drain_once():
+            pass
+        for call in self._calls:
+            if call.lane.pool == pool_id:
+                self._finish(call)
+                if call.future is not None and not call.future.done():
+                    call.future.set_exception(
+                        ModelUnavailableError(f"model '{call.lane.model}' failed: {reason}")
+                    )
+        del self._pools[pool_id]
+        pool.close()
+
+    # Drain ----------------------------------------------------------------------------------------------------
+
+    def when_idle(self, callback: Callable[[], None]) -> None:
+        """Call back when nothing is in flight, at once if that is so now."""
+        self._on_idle = callback
+        if not len(self._calls):
+            callback()
+
+
+def _write(
+    segment: memoryview, offset: int, generation: int, admission: Admission, tensors: Sequence[InputTensor]
+) -> None:
+    """Fill a request block: the template of the shape, then the tensors."""
+    head = admission.layout.head
+    segment[offset : offset + len(head)] = head
+    _U32.pack_into(segment, offset + GENERATION_OFFSET, generation)
+    for at, placed in zip(admission.order, admission.layout.inputs, strict=True):
+        if at >= 0:
+            start = offset + placed.offset
+            segment[start : start + placed.nbytes] = tensors[at].data
+
+
+def _failure(status: Status, model: str, text: str) -> RequestError:
+    """The error that a completion's status stands for."""
+    match status:
+        case Status.EXPIRED:
+            return DeadlineError(
+                f"the deadline passed while the request to model '{model}' waited in its queue"
+            )
+        case Status.INVALID_INPUT:
+            return InvalidRequestError(f"model '{model}' cannot run on these inputs: {text}")
+        case Status.NO_MEMORY:
+            return OverloadedError(
+                f"no memory for the answer of model '{model}': {text or 'the arena is full'}"
+            )
+        case Status.UNKNOWN_LANE:
+            return ModelUnavailableError(f"model '{model}' is not served by this worker; try again")
+        case _:
+            return InferenceError(f"model '{model}' failed: {text or 'the engine failed'}")

@@ -1,0 +1,253 @@
+"""Entry of the front end process: `python -m predictd.server.frontend.main CONTROL_FD SUPERVISOR_PID`.
+
+One event loop (uvloop) carries the gRPC server, the completion pipe and the control channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import grpc.aio
+import uvloop
+from setproctitle import setproctitle
+
+from predictd.server.control.channel import Channel, ChannelClosedError
+from predictd.server.control.messages import (
+    Ack,
+    AnyMessage,
+    AttachPool,
+    AttachWorker,
+    Collect,
+    Drain,
+    Drained,
+    FrontendCounts,
+    FrontendInit,
+    Growth,
+    Hello,
+    Listen,
+    Listening,
+    Message,
+    PoolGone,
+    PublishModel,
+    Ready,
+    SegmentAdded,
+    SegmentUsable,
+    Statistics,
+    Stop,
+    WorkerGone,
+)
+from predictd.server.frontend.apis import health, oip, predictd_v1, reflection
+from predictd.server.frontend.apis.streams import Streams
+from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
+from predictd.server.frontend.routing import Routes
+from predictd.server.frontend.service import Service
+from predictd.server.launch.spawn import die_with_parent
+from predictd.server.observe.logs import configure
+from predictd.server.observe.recorder import FrontendRecorder
+from predictd.server.transport.claims import CLAIMS_BYTES
+from predictd.server.transport.memory import map_shared
+from predictd.server.transport.records import ABI_VERSION
+
+GC_THRESHOLD = 50_000
+SERVICES = (predictd_v1.SERVICE, oip.SERVICE)
+
+_log = logging.getLogger(__name__)
+
+
+class Frontend:
+    """The wiring of one front end process."""
+
+    def __init__(self, channel: Channel, init: FrontendInit, completion_fd: int) -> None:
+        self._channel = channel
+        self._init = init
+        self._recorder = FrontendRecorder()
+        self._growth = ArenaGrowth(init.frontend, self.send)
+        self._dispatcher = Dispatcher(
+            init.frontend, completion_fd, init.in_flight_limit, self._growth, self._recorder
+        )
+        self._routes = Routes(init.shape_secret)
+        self._service = Service(self._routes, self._dispatcher, self._recorder, self.send)
+        self._health = health.Health(SERVICES)
+        self._streams = Streams()
+        self._server = self._make_server()
+        self._finished = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(completion_fd, self._dispatcher.on_completions)
+        loop.add_reader(channel.fileno(), self._receive)
+
+    async def run(self) -> None:
+        """Serve until drained or stopped."""
+        await self._finished.wait()
+
+    def send(self, message: Message, fds: list[int] | None = None) -> None:
+        """Send to the supervisor. Its own loop always reads, so the socket's buffer is room enough."""
+        self._channel.send(message, fds or ())
+
+    def _make_server(self) -> grpc.aio.Server:
+        limit = self._init.max_message_bytes
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        server.add_generic_rpc_handlers(
+            (
+                predictd_v1.handlers(self._service, self._streams),
+                oip.handlers(self._service, self._streams),
+                self._health.handlers(),
+            )
+        )
+        reflection.enable(server, (*SERVICES, health.SERVICE))
+        return server
+
+    # Control --------------------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                message, fds = self._channel.receive(wait=False)
+            except BlockingIOError:
+                return
+            except ChannelClosedError:
+                _log.warning("the supervisor is gone")
+                os._exit(1)
+            self._handle(message, fds)
+
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:
+        match message:
+            case AttachPool(seq=seq, pool=pool, name=name):
+                self._dispatcher.attach_pool(PoolLink(pool, name, fds, self._init.arena_limit_bytes))
+                self.send(Ack(seq=seq))
+            case AttachWorker():
+                self._attach_worker(message, fds)
+            case SegmentAdded():
+                self._add_segment(message, fds)
+            case PublishModel(seq=seq):
+                self._routes.publish(message)
+                self._health.update(self._service)
+                self.send(Ack(seq=seq))
+            case Growth(granted=granted, reason=reason):
+                self._growth.granted(None if granted else reason)
+            case SegmentUsable(pool=pool, segment=segment):
+                self._growth.usable(pool, segment)
+            case WorkerGone(worker=worker, dead=dead):
+                self._dispatcher.worker_gone(worker, dead=dead)
+            case PoolGone(pool=pool, reason=reason):
+                self._dispatcher.pool_gone(pool, reason)
+            case Ready(ready=ready):
+                self._service.is_ready = ready
+                self._health.update(self._service)
+            case Collect(seq=seq):
+                self._count(seq)
+            case Statistics(seq=seq, rows=rows, last=last):
+                self._service.on_statistics(seq, rows, last=last)
+            case Listen():
+                self._spawn(self._listen())
+            case Drain():
+                self._spawn(self._drain(message))
+            case Stop():
+                self._finished.set()
+            case _:
+                raise TypeError(f"a front end got {type(message).__name__}. This is a bug.")
+
+    def _attach_worker(self, message: AttachWorker, fds: list[int]) -> None:
+        release_fd, claims_fd = fds
+        claims = map_shared(claims_fd, CLAIMS_BYTES)
+        os.close(claims_fd)
+        self._dispatcher.attach_worker(WorkerLink(message.worker, message.pool, release_fd, claims))
+        self.send(Ack(seq=message.seq))
+
+    def _add_segment(self, message: SegmentAdded, fds: list[int]) -> None:
+        worker = self._dispatcher.worker(message.owner)
+        if worker is None:
+            os.close(fds[0])
+        else:
+            worker.memory.add_segment(message.segment, fds[0], message.block_bytes, message.blocks)
+        self.send(Ack(seq=message.seq))
+
+    def _count(self, seq: int) -> None:
+        delta = self._recorder.take()
+        self.send(
+            FrontendCounts(
+                seq=seq,
+                delta=delta,
+                in_flight=self._dispatcher.in_flight,
+                arena_bytes=self._dispatcher.arena_bytes,
+            )
+        )
+
+    # Port -----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("the front end failed", exc_info=task.exception())
+            os._exit(1)
+
+    async def _listen(self) -> None:
+        for address in self._init.addresses:
+            self._server.add_insecure_port(address)
+        await self._server.start()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 50)
+        self.send(Listening())
+
+    async def _drain(self, message: Drain) -> None:
+        """Say that we leave, let balancers notice, finish what was accepted."""
+        self._service.draining = True
+        self._health.shut_down()
+        await asyncio.sleep(message.lame_duck_ns / 1e9)
+        self._health.close()
+        self._streams.close()
+        await self._server.stop(message.grace_ns / 1e9)
+        self._count(0)
+        self.send(Drained())
+
+
+async def _run(control_fd: int) -> None:
+    channel = Channel.from_fd(control_fd)
+    channel.send(Hello(pid=os.getpid(), abi=ABI_VERSION))
+    try:
+        init, fds = channel.receive()
+    except ChannelClosedError:
+        return
+    if not isinstance(init, FrontendInit):
+        raise TypeError(f"a front end got {type(init).__name__} first. This is a bug.")
+    setproctitle(f"predictd: frontend {init.index}")
+    configure(f"frontend {init.index}", init.log_level)
+    await Frontend(channel, init, fds[0]).run()
+
+
+def main() -> None:
+    """Run a front end."""
+    control_fd, supervisor_pid = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(supervisor_pid)
+    # The supervisor decides when a child ends; a signal to the whole group must not cut a drain short.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    uvloop.run(_run(control_fd))
+    # Interpreter shutdown would join gRPC's threads; everything that matters was answered and closed.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Which lane answers a request: the models as the supervisor published them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from predictd.engines.api import DType
+from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
+from predictd.server.control.messages import LaneView, PublishModel
+from predictd.server.errors import ModelUnavailableError, UnknownModelError
+from predictd.server.frontend.admission import LaneInputs
+from predictd.server.frontend.inference import ModelInfo, TensorInfo, VersionInfo
+
+
+@dataclass(slots=True)
+class Lane:
+    """A version that serves, with everything a request needs to be checked and sent.
+
+    Attributes:
+        inputs: Checks requests and remembers the layouts of shapes it has seen.
+        selections: Output indices of the combinations of names that were asked for.
+    """
+
+    id: int
+    pool: int
+    model: str
+    version: int
+    config: LaneConfig
+    signature: LaneSignature
+    inputs: LaneInputs
+    output_names: tuple[str, ...]
+    selections: dict[tuple[str, ...], tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    info: ModelInfo
+    lanes: dict[int, Lane]
+    labels: dict[str, int]
+
+
+class Routes:
+    """The routing table. A published model replaces what was known of it in one step."""
+
+    def __init__(self, shape_secret: bytes) -> None:
+        self._shape_secret = shape_secret
+        self._models: dict[str, _Model] = {}
+        self._infos: tuple[ModelInfo, ...] = ()
+
+    def publish(self, model: PublishModel) -> None:
+        """Take in a model; without versions it is forgotten."""
+        if not model.versions:
+            self._models.pop(model.name, None)
+        else:
+            known = self._models.get(model.name)
+            self._models[model.name] = self._build(model, known.lanes if known else {})
+        self._infos = tuple(self._models[name].info for name in sorted(self._models))
+
+    def lane(self, name: str, version: int | None, label: str | None) -> Lane:
+        """The lane for a request.
+
+        Raises:
+            UnknownModelError: No such model, version or label.
+            ModelUnavailableError: It exists and does not serve.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise UnknownModelError(f"model '{name}' is not known")
+        number = self._number(model, version, label)
+        lane = model.lanes.get(number)
+        if lane is None:
+            raise _not_serving(model.info, number)
+        return lane
+
+    def model(self, name: str) -> ModelInfo:
+        """A model's metadata. Raises UnknownModelError."""
+        model = self._models.get(name)
+        if model is None:
+            raise UnknownModelError(f"model '{name}' is not known")
+        return model.info
+
+    def version(self, name: str, version: int | None, label: str | None) -> VersionInfo:
+        """A serving version's metadata. Raises as `lane` does."""
+        lane = self.lane(name, version, label)
+        return next(v for v in self._models[name].info.versions if v.version == lane.version)
+
+    def models(self) -> Sequence[ModelInfo]:
+        """All models by name."""
+        return self._infos
+
+    @staticmethod
+    def _number(model: _Model, version: int | None, label: str | None) -> int:
+        if label is not None:
+            if label not in model.labels:
+                known = ", ".join(sorted(model.labels)) or "none"
+                raise UnknownModelError(f"model '{model.info.name}' has no label '{label}' (labels: {known})")
+            return model.labels[label]
+        if version is None:
+            return model.info.default_version
+        if all(v.version != version for v in model.info.versions):
+            known = ", ".join(str(v.version) for v in model.info.versions)
+            raise UnknownModelError(f"model '{model.info.name}' has no version {version} (versions: {known})")
+        return version
+
+    def _build(self, model: PublishModel, known: dict[int, Lane]) -> _Model:
+        lanes = {}
+        labels = {}
+        for view in model.versions:
+            if view.state == "READY" and view.config is not None and view.signature is not None:
+                old = known.get(view.version)
+                same = old is not None and (old.id, old.pool) == (view.lane, view.pool)
+                lanes[view.version] = old if same and old else self._lane(view, view.config, view.signature)
+            for label in view.config.labels if view.config else ():
+                labels[label] = view.version
+        versions = tuple(_version_info(view) for view in model.versions)
+        return _Model(ModelInfo(model.name, versions, model.default_version), lanes, labels)
+
+    def _lane(self, view: LaneView, config: LaneConfig, signature: LaneSignature) -> Lane:
+        return Lane(
+            id=view.lane,
+            pool=view.pool,
+            model=config.model,
+            version=config.version,
+            config=config,
+            signature=signature,
+            inputs=LaneInputs(config, signature, self._shape_secret),
+            output_names=tuple(output.name for output in signature.outputs),
+        )
+
+
+def _not_serving(info: ModelInfo, number: int) -> ModelUnavailableError:
+    version = next((v for v in info.versions if v.version == number), None) or info.versions[0]
+    state = {"LOADING": "is still loading", "FAILED": "failed to load", "UNLOADING": "is being unloaded"}
+    what = f"version {version.version} of model '{info.name}' {state.get(version.state, 'is not ready')}"
+    return ModelUnavailableError(
+        f"{what}; the daemon's log and 'predictd models' say why" if version.reason else what
+    )
+
+
+def _tensors(tensors: Sequence[WireTensor]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(t.name, DType(t.dtype), t.shape, t.optional) for t in tensors)
+
+
+def _version_info(view: LaneView) -> VersionInfo:
+    config, signature = view.config, view.signature
+    return VersionInfo(
+        version=view.version,
+        state=view.state,
+        reason=view.reason,
+        engine=signature.engine if signature else "",
+        inputs=_tensors(signature.inputs) if signature else (),
+        outputs=_tensors(signature.outputs) if signature else (),
+        batches=signature.batches if signature else False,
+        max_batch_size=config.max_batch_size if config and signature and signature.batches else 0,
+        max_delay_ns=config.max_delay_ns if config else 0,
+        instances=view.instances,
+        labels=config.labels if config else (),
+    )

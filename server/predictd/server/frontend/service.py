@@ -1,0 +1,190 @@
+"""What the API adapters call: resolve, check, dispatch, count."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from predictd.server.control.messages import Message, StatisticsRequest
+from predictd.server.errors import DeadlineError, InvalidRequestError, ModelUnavailableError, RequestError
+from predictd.server.frontend.calls import Answered
+from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.inference import (
+    DurationSum,
+    InferRequest,
+    InferResponse,
+    LaneStatistics,
+    ModelInfo,
+    VersionInfo,
+)
+from predictd.server.frontend.routing import Lane, Routes
+from predictd.server.frontend.status import status_name
+from predictd.server.observe.deltas import LaneStatisticsRow
+from predictd.server.observe.recorder import FrontendRecorder
+
+STATISTICS_TIMEOUT_SECONDS = 5.0
+_SELECTIONS_KEPT = 1024
+
+Send = Callable[[Message, list[int]], None]
+
+
+class Service:
+    """The Core of this front end (see `predictd.server.frontend.core`)."""
+
+    def __init__(
+        self, routes: Routes, dispatcher: Dispatcher, recorder: FrontendRecorder, send: Send
+    ) -> None:
+        self._routes = routes
+        self._dispatcher = dispatcher
+        self._recorder = recorder
+        self._send = send
+        self._sequence = itertools.count(1)
+        self._statistics: dict[int, tuple[list[LaneStatisticsRow], asyncio.Future[None]]] = {}
+        self.is_ready = False
+        self.draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Every lane of the start-up configuration is warm, and the daemon does not drain."""
+        return self.is_ready and not self.draining
+
+    def models(self) -> Sequence[ModelInfo]:
+        """All models by name."""
+        return self._routes.models()
+
+    def model(self, name: str) -> ModelInfo:
+        """One model. Raises UnknownModelError."""
+        return self._routes.model(name)
+
+    def version(self, name: str, version: int | None, label: str | None) -> VersionInfo:
+        """The version that would serve. Raises UnknownModelError or ModelUnavailableError."""
+        return self._routes.version(name, version, label)
+
+    async def infer(self, request: InferRequest, api: str, deadline_ns: int) -> InferResponse:
+        """Answer a request. Raises RequestError."""
+        accepted_ns = time.monotonic_ns()
+        lane: Lane | None = None
+        try:
+            lane = self._routes.lane(request.model, request.version, request.label)
+            response = await self._infer(lane, request, deadline_ns, accepted_ns)
+        except RequestError as error:
+            self._failed(lane, api, status_name(error), accepted_ns)
+            raise
+        except asyncio.CancelledError:
+            self._failed(lane, api, "CANCELLED", accepted_ns)
+            raise
+        self._recorder.answered(
+            lane.id,
+            api,
+            "OK",
+            time.monotonic_ns() - accepted_ns,
+            response.queue_ns,
+            response.compute_ns,
+            response.rows,
+        )
+        return response
+
+    async def _infer(
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+    ) -> InferResponse:
+        admission = lane.inputs.admit(request.inputs)
+        wanted = _selection(lane, request.outputs)
+        call = self._dispatcher.call(
+            lane, admission, request.inputs, wanted, request.priority, deadline_ns, accepted_ns
+        )
+        if request.timeout_ns:
+            answered = await _within(request.timeout_ns, call)
+        else:
+            answered = await call
+        return InferResponse(
+            model=lane.model,
+            version=lane.version,
+            outputs=answered.outputs,
+            queue_ns=answered.queue_ns,
+            compute_ns=answered.compute_ns,
+            batch_rows=answered.batch_rows,
+            rows=admission.layout.rows,
+        )
+
+    def _failed(self, lane: Lane | None, api: str, status: str, accepted_ns: int) -> None:
+        self._recorder.failed(lane.id if lane else None, api, status, time.monotonic_ns() - accepted_ns)
+
+    async def statistics(self) -> Sequence[LaneStatistics]:
+        """What happened in each lane, over all processes.
+
+        Raises:
+            ModelUnavailableError: The supervisor does not answer.
+        """
+        seq = next(self._sequence)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        rows: list[LaneStatisticsRow] = []
+        self._statistics[seq] = (rows, done)
+        self._send(StatisticsRequest(seq=seq), [])
+        try:
+            async with asyncio.timeout(STATISTICS_TIMEOUT_SECONDS):
+                await done
+        except TimeoutError:
+            raise ModelUnavailableError("the statistics cannot be had now") from None
+        finally:
+            del self._statistics[seq]
+        return [_statistics(row) for row in rows]
+
+    def on_statistics(self, seq: int, rows: list[LaneStatisticsRow], *, last: bool) -> None:
+        """A part of the supervisor's answer."""
+        waiting = self._statistics.get(seq)
+        if waiting is None:
+            return
+        waiting[0].extend(rows)
+        if last and not waiting[1].done():
+            waiting[1].set_result(None)
+
+
+async def _within(timeout_ns: int, call: Coroutine[Any, Any, Answered]) -> Answered:
+    """Wait for an answer at most as long as the request itself asks for."""
+    try:
+        async with asyncio.timeout(timeout_ns / 1e9):
+            return await call
+    except TimeoutError:
+        raise DeadlineError(f"the request's time-out of {timeout_ns // 1000} µs passed") from None
+
+
+def _selection(lane: Lane, names: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the outputs that are asked for: all of them when none is named."""
+    key = tuple(names)
+    selection = lane.selections.get(key)
+    if selection is None:
+        selection = _select(lane, key)
+        if len(lane.selections) >= _SELECTIONS_KEPT:
+            lane.selections.clear()
+        lane.selections[key] = selection
+    return selection
+
+
+def _select(lane: Lane, names: tuple[str, ...]) -> tuple[int, ...]:
+    if not names:
+        return tuple(range(len(lane.output_names)))
+    for name in names:
+        if name not in lane.output_names:
+            known = ", ".join(f"'{output}'" for output in lane.output_names)
+            raise InvalidRequestError(f"unknown output '{name}' of model '{lane.model}'; it gives {known}")
+        if names.count(name) > 1:
+            raise InvalidRequestError(f"output '{name}' of model '{lane.model}' is asked for twice")
+    return tuple(lane.output_names.index(name) for name in names)
+
+
+def _statistics(row: LaneStatisticsRow) -> LaneStatistics:
+    return LaneStatistics(
+        model=row.model,
+        version=row.version,
+        last_inference_ms=row.last_inference_ms,
+        inference_count=row.inference_count,
+        execution_count=row.execution_count,
+        success=DurationSum(row.success.count, row.success.ns),
+        fail=DurationSum(row.fail.count, row.fail.ns),
+        queue=DurationSum(row.queue.count, row.queue.ns),
+        compute_infer=DurationSum(row.compute.count, row.compute.ns),
+        batches={rows: DurationSum(one.count, one.ns) for rows, one in row.batches.items()},
+    )

@@ -1,0 +1,200 @@
+"""The totals of the whole daemon, in the supervisor: the sum of all deltas of all children, dead or alive.
+
+Totals belong to a model version, not to a lane: where a lane replaces another one of the same version, its
+counters go on, for a counter that falls reads as a restart in Prometheus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from predictd.server.observe.buckets import DURATION_BOUNDS_NS
+from predictd.server.observe.deltas import (
+    SUCCESS,
+    CountAndTime,
+    DropReason,
+    FrontendDelta,
+    LaneStatisticsRow,
+    RequestSeries,
+    RunSeries,
+    WorkerDelta,
+)
+
+
+class Served(NamedTuple):
+    """A model version, as a key and as label values."""
+
+    model: str
+    version: int
+
+
+class RequestKey(NamedTuple):
+    """What requests are told apart by. `served` is None for models that the daemon does not know."""
+
+    served: Served | None
+    api: str
+    status: str
+
+
+def _no_buckets() -> list[int]:
+    return [0] * (len(DURATION_BOUNDS_NS) + 1)
+
+
+def _add(totals: list[int], counts: list[int]) -> None:
+    for index, count in enumerate(counts):
+        totals[index] += count
+
+
+@dataclass(slots=True)
+class RequestTotals:
+    """The sum of RequestSeries; the attributes are explained there."""
+
+    requests: int = 0
+    total_ns: int = 0
+    rows: int = 0
+    queue_ns: int = 0
+    compute_ns: int = 0
+    last_unix_ns: int = 0
+    duration_buckets: list[int] = field(default_factory=_no_buckets)
+    queue_buckets: list[int] = field(default_factory=_no_buckets)
+
+    def add(self, series: RequestSeries) -> None:
+        """Add what one front end counted."""
+        self.requests += series.requests
+        self.total_ns += series.total_ns
+        self.rows += series.rows
+        self.queue_ns += series.queue_ns
+        self.compute_ns += series.compute_ns
+        self.last_unix_ns = max(self.last_unix_ns, series.last_unix_ns)
+        _add(self.duration_buckets, series.duration_buckets)
+        _add(self.queue_buckets, series.queue_buckets)
+
+
+@dataclass(slots=True)
+class RunTotals:
+    """The sum of RunSeries and RetrySeries; the attributes are explained there."""
+
+    tickets: int = 0
+    rows: int = 0
+    compute_buckets: list[int] = field(default_factory=_no_buckets)
+    batches: dict[int, tuple[int, int]] = field(default_factory=dict)
+    dropped: dict[DropReason, int] = field(default_factory=dict)
+    retries: int = 0
+    poison: int = 0
+
+    @property
+    def runs(self) -> int:
+        """Runs of the engine."""
+        return sum(self.compute_buckets)
+
+    @property
+    def compute_ns(self) -> int:
+        """What they took."""
+        return sum(ns for _, ns in self.batches.values())
+
+    def add(self, series: RunSeries) -> None:
+        """Add what one worker counted."""
+        self.tickets += series.tickets
+        self.rows += series.rows
+        _add(self.compute_buckets, series.compute_buckets)
+        for key, (runs, ns) in series.batches.items():
+            runs_before, ns_before = self.batches.get(key, (0, 0))
+            self.batches[key] = (runs_before + runs, ns_before + ns)
+        for reason, count in series.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+
+class Aggregate:
+    """Adds up deltas. It belongs to the supervisor's event loop.
+
+    A delta for a lane without a name is not counted: the lane was forgotten while the delta was under way.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: dict[int, Served] = {}
+        self._requests: dict[RequestKey, RequestTotals] = {}
+        self._runs: dict[Served, RunTotals] = {}
+
+    def name_lane(self, lane: int, model: str, version: int) -> None:
+        """Say which model version a lane serves, before its first delta comes."""
+        served = Served(model, version)
+        self._lanes[lane] = served
+        self._runs.setdefault(served, RunTotals())
+
+    def forget_lane(self, lane: int) -> None:
+        """Drop a retired lane, and its model version's totals unless another lane still serves that."""
+        served = self._lanes.pop(lane)
+        if served in self._lanes.values():
+            return
+        del self._runs[served]
+        for key in [key for key in self._requests if key.served == served]:
+            del self._requests[key]
+
+    def add_frontend(self, delta: FrontendDelta) -> None:
+        """Add what one front end did."""
+        for series in delta.requests:
+            served = None if series.lane is None else self._lanes.get(series.lane)
+            if served is None and series.lane is not None:
+                continue
+            key = RequestKey(served, series.api, series.status)
+            self._requests.setdefault(key, RequestTotals()).add(series)
+        for retries in delta.retries:
+            runs = self._runs_of(retries.lane)
+            if runs is not None:
+                runs.retries += retries.retries
+                runs.poison += retries.poison
+
+    def add_worker(self, delta: WorkerDelta) -> None:
+        """Add what one worker did."""
+        for series in delta.runs:
+            runs = self._runs_of(series.lane)
+            if runs is not None:
+                runs.add(series)
+
+    def requests(self) -> Iterator[tuple[RequestKey, RequestTotals]]:
+        """The totals of front ends, in a stable order."""
+        return iter(sorted(self._requests.items(), key=_request_order))
+
+    def runs(self) -> Iterator[tuple[Served, RunTotals]]:
+        """The totals of workers for each named model version, in a stable order."""
+        return iter(sorted(self._runs.items()))
+
+    def lane_statistics(self) -> list[LaneStatisticsRow]:
+        """One row a named model version, with exact sums."""
+        requests: dict[Served, list[tuple[str, RequestTotals]]] = {}
+        for key, totals in self._requests.items():
+            if key.served is not None:
+                requests.setdefault(key.served, []).append((key.status, totals))
+        return [_statistics(served, runs, requests.get(served, [])) for served, runs in self.runs()]
+
+    def _runs_of(self, lane: int) -> RunTotals | None:
+        served = self._lanes.get(lane)
+        return None if served is None else self._runs[served]
+
+
+def _request_order(item: tuple[RequestKey, RequestTotals]) -> tuple[str, int, str, str]:
+    served, api, status = item[0]
+    return (*(served or ("", 0)), api, status)
+
+
+def _statistics(
+    served: Served, runs: RunTotals, requests: list[tuple[str, RequestTotals]]
+) -> LaneStatisticsRow:
+    good = [totals for status, totals in requests if status == SUCCESS]
+    bad = [totals for status, totals in requests if status != SUCCESS]
+    answered = sum(totals.requests for totals in good)
+    newest_ns = max((totals.last_unix_ns for totals in good), default=0)
+    return LaneStatisticsRow(
+        model=served.model,
+        version=served.version,
+        last_inference_ms=newest_ns // 1_000_000,
+        inference_count=sum(totals.rows for totals in good),
+        execution_count=runs.runs,
+        success=CountAndTime(answered, sum(totals.total_ns for totals in good)),
+        fail=CountAndTime(sum(totals.requests for totals in bad), sum(totals.total_ns for totals in bad)),
+        queue=CountAndTime(answered, sum(totals.queue_ns for totals in good)),
+        compute=CountAndTime(answered, sum(totals.compute_ns for totals in good)),
+        batches={rows: CountAndTime(count, ns) for rows, (count, ns) in sorted(runs.batches.items())},
+    )

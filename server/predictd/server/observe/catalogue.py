@@ -1,0 +1,140 @@
+"""Every metric of predictd: name, type, labels and meaning. The documentation is generated from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric.
+
+    Attributes:
+        name: Full name, without the suffixes that a histogram's series carry.
+        kind: Prometheus type.
+        labels: Label names. Their values come from bounded sets: models that are served, never names that
+            clients send.
+        help: What it means, one line.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+_MODEL = ("model", "version")
+
+METRICS: tuple[MetricSpec, ...] = (
+    MetricSpec(
+        "predictd_requests_total",
+        "counter",
+        (*_MODEL, "api", "status"),
+        "Requests by gRPC status. Those for models that the daemon does not know have an empty model and "
+        "version.",
+    ),
+    MetricSpec(
+        "predictd_request_duration_seconds",
+        "histogram",
+        (*_MODEL, "api"),
+        "From the arrival of a request to its answer. Only requests with status OK, so that a fast refusal "
+        "is not taken for a fast answer; divide by predictd_requests_total for the share of good and fast "
+        "ones.",
+    ),
+    MetricSpec(
+        "predictd_queue_duration_seconds",
+        "histogram",
+        _MODEL,
+        "From the acceptance of a request to the start of its run, one observation a request that was run.",
+    ),
+    MetricSpec(
+        "predictd_compute_duration_seconds",
+        "histogram",
+        _MODEL,
+        "Time in the engine, one observation a run, whatever the number of requests in it.",
+    ),
+    MetricSpec("predictd_batch_rows", "histogram", _MODEL, "Rows of a run; 1 for models that do not batch."),
+    MetricSpec("predictd_runs_total", "counter", _MODEL, "Runs of the engine."),
+    MetricSpec(
+        "predictd_run_requests_total",
+        "counter",
+        _MODEL,
+        "Requests that took part in runs. A request that was retried counts each time.",
+    ),
+    MetricSpec(
+        "predictd_dropped_total",
+        "counter",
+        (*_MODEL, "reason"),
+        "Requests that a worker took from the queue and did not run: expired or cancelled.",
+    ),
+    MetricSpec(
+        "predictd_retries_total", "counter", _MODEL, "Requests put back because a worker died or lost them."
+    ),
+    MetricSpec(
+        "predictd_poison_total",
+        "counter",
+        _MODEL,
+        "Requests given up because they killed a worker while they ran alone.",
+    ),
+    MetricSpec(
+        "predictd_queue_depth",
+        "gauge",
+        ("pool", "priority"),
+        "Requests that wait in a queue; priority 0 is the default.",
+    ),
+    MetricSpec(
+        "predictd_in_flight",
+        "gauge",
+        ("frontend",),
+        "Requests that a front end accepted and has not answered.",
+    ),
+    MetricSpec(
+        "predictd_lane_state",
+        "gauge",
+        (*_MODEL, "state"),
+        "1 for the state that a model version is in, 0 for the others.",
+    ),
+    MetricSpec(
+        "predictd_load_duration_seconds",
+        "gauge",
+        _MODEL,
+        "From the start of a model version's workers until all were warm, the last time it was loaded.",
+    ),
+    MetricSpec(
+        "predictd_worker_state",
+        "gauge",
+        ("pool", "worker", "state"),
+        "1 for the state that a worker is in, 0 for the others.",
+    ),
+    MetricSpec(
+        "predictd_worker_restarts_total",
+        "counter",
+        ("pool",),
+        "Workers that were started in place of a dead one.",
+    ),
+    MetricSpec(
+        "predictd_process_resident_bytes",
+        "gauge",
+        ("role", "index"),
+        "Resident memory of a process. Shared memory counts in each process that touched it.",
+    ),
+    MetricSpec(
+        "predictd_arena_bytes", "gauge", ("role", "index"), "Shared memory that a process owns for tensors."
+    ),
+    MetricSpec("predictd_ready", "gauge", (), "1 while /readyz says ready, else 0."),
+    MetricSpec(
+        "predictd_process_start_time_seconds",
+        "gauge",
+        (),
+        "When the supervisor started, in seconds since the epoch.",
+    ),
+    MetricSpec(
+        "predictd_build_info",
+        "gauge",
+        ("version", "python", "onnxruntime"),
+        "Always 1; the labels are the versions of what runs.",
+    ),
+)

@@ -1,0 +1,191 @@
+"""One reader a metric: from the totals and the gauges to label values and numbers.
+
+A reader returns a dictionary, so no series appears twice: Prometheus refuses a whole scrape for a duplicate.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from predictd.server.observe.aggregate import Aggregate, RunTotals, Served
+from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS, ROWS_BUCKETS
+from predictd.server.observe.deltas import DROP_REASONS, SUCCESS
+from predictd.server.observe.gauges import LANE_STATES, Gauges
+
+
+class View(NamedTuple):
+    """Everything that a scrape looks at."""
+
+    aggregate: Aggregate
+    gauges: Gauges
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A histogram's value.
+
+    Attributes:
+        bounds: Upper bounds.
+        buckets: Observations in each bucket, and in one more for what lies past the last bound.
+        total: Sum of what was observed, in the bounds' unit.
+    """
+
+    bounds: tuple[float, ...]
+    buckets: list[int]
+    total: float
+
+
+Labels = tuple[str, ...]
+Numbers = dict[Labels, float]
+Distributions = dict[Labels, Distribution]
+
+
+def _labels(served: Served | None) -> Labels:
+    return ("", "") if served is None else (served.model, str(served.version))
+
+
+def _requests(view: View) -> Numbers:
+    return {
+        (*_labels(key.served), key.api, key.status): totals.requests
+        for key, totals in view.aggregate.requests()
+    }
+
+
+def _request_durations(view: View) -> Distributions:
+    return {
+        (*_labels(key.served), key.api): _durations(totals.duration_buckets, totals.total_ns)
+        for key, totals in view.aggregate.requests()
+        if key.status == SUCCESS
+    }
+
+
+def _queue_durations(view: View) -> Distributions:
+    buckets: dict[Labels, list[int]] = {}
+    sums_ns: dict[Labels, int] = {}
+    for key, totals in view.aggregate.requests():
+        if any(totals.queue_buckets):
+            labels = _labels(key.served)
+            before = buckets.get(labels, [0] * len(totals.queue_buckets))
+            buckets[labels] = [a + b for a, b in zip(before, totals.queue_buckets, strict=True)]
+            sums_ns[labels] = sums_ns.get(labels, 0) + totals.queue_ns
+    return {labels: _durations(counts, sums_ns[labels]) for labels, counts in buckets.items()}
+
+
+def _compute_durations(view: View) -> Distributions:
+    return {
+        _labels(served): _durations(runs.compute_buckets, runs.compute_ns)
+        for served, runs in _lanes_that_ran(view)
+    }
+
+
+def _batch_rows(view: View) -> Distributions:
+    return {_labels(served): _rows(runs) for served, runs in _lanes_that_ran(view)}
+
+
+def _lanes_that_ran(view: View) -> Iterator[tuple[Served, RunTotals]]:
+    # A histogram has 30 series: those of models that nobody uses would make up most of a scrape.
+    return ((served, runs) for served, runs in view.aggregate.runs() if runs.batches)
+
+
+def _durations(buckets: list[int], total_ns: int) -> Distribution:
+    return Distribution(DURATION_BUCKETS_SECONDS, buckets, total_ns / 1e9)
+
+
+def _rows(runs: RunTotals) -> Distribution:
+    buckets = [0] * (len(ROWS_BUCKETS) + 1)
+    for rows, (count, _) in runs.batches.items():
+        buckets[bisect_left(ROWS_BUCKETS, rows)] += count
+    return Distribution(ROWS_BUCKETS, buckets, runs.rows)
+
+
+def _per_lane(read: Callable[[RunTotals], int]) -> Callable[[View], Numbers]:
+    return lambda view: {_labels(served): read(runs) for served, runs in view.aggregate.runs()}
+
+
+def _dropped(view: View) -> Numbers:
+    return {
+        (*_labels(served), reason): runs.dropped.get(reason, 0)
+        for served, runs in view.aggregate.runs()
+        for reason in DROP_REASONS
+    }
+
+
+def _lane_states(view: View) -> Numbers:
+    # Two lanes of one model version live side by side while one replaces the other: both states are then 1.
+    lanes = view.gauges.readiness.lanes
+    present = {(lane.model, str(lane.version), lane.state) for lane in lanes}
+    return {
+        (lane.model, str(lane.version), state): (lane.model, str(lane.version), state) in present
+        for lane in lanes
+        for state in LANE_STATES
+    }
+
+
+def _load_durations(view: View) -> Numbers:
+    return {
+        (lane.model, str(lane.version)): lane.load_seconds
+        for lane in view.gauges.readiness.lanes
+        if lane.load_seconds is not None
+    }
+
+
+def _worker_states(view: View) -> Numbers:
+    return {
+        (worker.pool, str(worker.worker), state): worker.state == state
+        for worker in view.gauges.workers
+        for state in view.gauges.worker_states
+    }
+
+
+def _resident(view: View) -> Numbers:
+    return {
+        (process.role, process.index): process.resident_bytes
+        for process in view.gauges.processes
+        if process.resident_bytes is not None
+    }
+
+
+def _build(view: View) -> Numbers:
+    build = view.gauges.build
+    return {(build.version, build.python, build.onnxruntime): 1}
+
+
+NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
+    "predictd_requests_total": _requests,
+    "predictd_runs_total": _per_lane(lambda runs: runs.runs),
+    "predictd_run_requests_total": _per_lane(lambda runs: runs.tickets),
+    "predictd_dropped_total": _dropped,
+    "predictd_retries_total": _per_lane(lambda runs: runs.retries),
+    "predictd_poison_total": _per_lane(lambda runs: runs.poison),
+    "predictd_queue_depth": lambda view: {
+        (queue.pool, str(queue.priority)): queue.depth for queue in view.gauges.queues
+    },
+    "predictd_in_flight": lambda view: {
+        (str(frontend),): count for frontend, count in view.gauges.in_flight.items()
+    },
+    "predictd_lane_state": _lane_states,
+    "predictd_load_duration_seconds": _load_durations,
+    "predictd_worker_state": _worker_states,
+    "predictd_worker_restarts_total": lambda view: {
+        (pool,): count for pool, count in view.gauges.worker_restarts.items()
+    },
+    "predictd_process_resident_bytes": _resident,
+    "predictd_arena_bytes": lambda view: {
+        (process.role, process.index): process.arena_bytes for process in view.gauges.processes
+    },
+    "predictd_ready": lambda view: {(): view.gauges.readiness.ready},
+    "predictd_process_start_time_seconds": lambda view: {(): view.gauges.start_unix_seconds},
+    "predictd_build_info": _build,
+}
+"""Counters and gauges by metric name."""
+
+HISTOGRAMS: Mapping[str, Callable[[View], Distributions]] = {
+    "predictd_request_duration_seconds": _request_durations,
+    "predictd_queue_duration_seconds": _queue_durations,
+    "predictd_compute_duration_seconds": _compute_durations,
+    "predictd_batch_rows": _batch_rows,
+}
+"""Histograms by metric name."""

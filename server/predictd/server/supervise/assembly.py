@@ -1,0 +1,79 @@
+"""From settings and model folders to lanes and pools: the pure part of starting up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from predictd.server.config.lane import LaneConfig
+from predictd.server.config.settings import Settings
+from predictd.server.launch.plan import LaunchPlan, PlanRequest, PoolRequest
+from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
+from predictd.server.repository.placement import Placeable, place, pool_instances
+
+DEFAULT_ENGINE = "onnxruntime"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolModels:
+    """A pool before it is planned: its name and the models it hosts."""
+
+    name: str
+    models: tuple[FoundModel, ...]
+
+
+def divide(models: Sequence[FoundModel], settings: Settings, cores: int) -> tuple[PoolModels, ...]:
+    """Which models share workers."""
+    by_name = {model.name: model for model in models}
+    placeable = [Placeable(model.name, model.file.pool, model.file.instances) for model in models]
+    placed = place(placeable, settings.pools, cores)
+    return tuple(PoolModels(name, tuple(by_name[m] for m in members)) for name, members in placed.items())
+
+
+def plan_request(
+    pools: Sequence[PoolModels], settings: Settings, environment: Mapping[str, str]
+) -> PlanRequest:
+    """What the launcher is asked to plan."""
+    return PlanRequest(
+        tuple(_pool_request(pool, settings) for pool in pools), settings.frontends, environment
+    )
+
+
+def _pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
+    threads = [model.file.threads for model in pool.models if model.file.threads is not None]
+    asked = settings.instances is not None or any(model.file.instances is not None for model in pool.models)
+    placeable = [Placeable(model.name, model.file.pool, model.file.instances) for model in pool.models]
+    return PoolRequest(
+        name=pool.name,
+        instances=pool_instances(placeable, settings.instances or 1) if asked else None,
+        threads=max(threads) if threads else settings.threads,
+        shared=len(pool.models) > 1,
+    )
+
+
+def lanes(pool: PoolModels, plan: LaunchPlan, settings: Settings, first_id: int) -> list[LaneConfig]:
+    """The lanes of a pool, with ids from `first_id` on."""
+    threads = plan.pools[pool.name][0].threads
+    found = [(model, version) for model in pool.models for version in served_versions(model)]
+    return [
+        _lane(first_id + at, model, version, threads, settings) for at, (model, version) in enumerate(found)
+    ]
+
+
+def _lane(
+    lane: int, model: FoundModel, version: FoundVersion, threads: int, settings: Settings
+) -> LaneConfig:
+    file = model.file
+    return LaneConfig(
+        lane=lane,
+        model=model.name,
+        version=version.version,
+        path=str(version.path),
+        engine=file.engine or DEFAULT_ENGINE,
+        max_batch_size=settings.max_batch_size if file.max_batch_size is None else file.max_batch_size,
+        max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
+        max_queue_size=settings.max_queue_size if file.max_queue_size is None else file.max_queue_size,
+        max_request_rows=settings.max_request_rows,
+        threads=min(file.threads, threads) if file.threads else threads,
+        parameters=dict(file.parameters),
+    )

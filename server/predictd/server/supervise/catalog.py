@@ -1,0 +1,106 @@
+"""What is known of every lane: its configuration, its state, and what clients are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from predictd.server.config.lane import LaneConfig, LaneSignature
+from predictd.server.control.messages import LaneView, PublishModel
+from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
+
+
+@dataclass(slots=True)
+class LaneRecord:
+    """One lane.
+
+    Attributes:
+        pool: Id of the pool that hosts it.
+        reason: Why it failed; for operators, one line.
+        load_seconds: From the start of the daemon or of its isolation until it was warm.
+    """
+
+    config: LaneConfig
+    pool: int
+    instances: int
+    state: LaneState = "LOADING"
+    reason: str = ""
+    signature: LaneSignature | None = None
+    load_seconds: float | None = None
+
+
+class Catalog:
+    """All lanes by id. States change here and nowhere else."""
+
+    def __init__(self, records: Iterable[LaneRecord]) -> None:
+        self._records = {record.config.lane: record for record in records}
+
+    def record(self, lane: int) -> LaneRecord:
+        """One lane's record."""
+        return self._records[lane]
+
+    def records(self) -> list[LaneRecord]:
+        """All of them."""
+        return list(self._records.values())
+
+    def in_pool(self, pool: int) -> list[LaneRecord]:
+        """The lanes of a pool that have not failed."""
+        return [
+            record for record in self._records.values() if record.pool == pool and record.state != "FAILED"
+        ]
+
+    def models(self) -> list[str]:
+        """Names of all models."""
+        return sorted({record.config.model for record in self._records.values()})
+
+    @property
+    def settled(self) -> bool:
+        """Every lane is ready or has failed."""
+        return all(record.state in ("READY", "FAILED") for record in self._records.values())
+
+    @property
+    def failed(self) -> list[LaneRecord]:
+        """The lanes that cannot be served."""
+        return [record for record in self._records.values() if record.state == "FAILED"]
+
+    @property
+    def serving(self) -> bool:
+        """At least one lane is ready."""
+        return any(record.state == "READY" for record in self._records.values())
+
+    def publication(self, model: str) -> PublishModel:
+        """What front ends are told of a model."""
+        records = sorted(
+            (record for record in self._records.values() if record.config.model == model),
+            key=lambda record: -record.config.version,
+        )
+        ready = [record.config.version for record in records if record.state == "READY"]
+        return PublishModel(
+            seq=0,
+            name=model,
+            default_version=ready[0] if ready else records[0].config.version,
+            versions=[_view(record) for record in records],
+        )
+
+    def readiness(self, *, ready: bool, reasons: tuple[str, ...]) -> Readiness:
+        """What /readyz says."""
+        gauges = tuple(
+            LaneGauge(
+                record.config.model, record.config.version, record.state, record.reason, record.load_seconds
+            )
+            for record in self._records.values()
+        )
+        return Readiness(ready, gauges, reasons)
+
+
+def _view(record: LaneRecord) -> LaneView:
+    return LaneView(
+        version=record.config.version,
+        state=record.state,
+        lane=record.config.lane,
+        pool=record.pool,
+        reason=record.reason,
+        instances=record.instances,
+        config=record.config,
+        signature=record.signature,
+    )

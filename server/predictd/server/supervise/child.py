@@ -1,0 +1,123 @@
+"""A child process: its channel, and the news of its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from predictd.server.control.channel import Channel, ChannelClosedError
+from predictd.server.control.messages import AnyMessage, Message
+from predictd.server.launch.spawn import spawn
+
+OnMessage = Callable[["Child", AnyMessage, list[int]], None]
+OnExit = Callable[["Child", int], None]
+
+_SEND_AGAIN_SECONDS = 0.002
+
+
+class Child:
+    """One incarnation of a worker or a front end. Its id is never used again.
+
+    Attributes:
+        id: Of this incarnation.
+        title: For log lines.
+        pid: Of the process.
+    """
+
+    def __init__(
+        self,
+        child_id: int,
+        title: str,
+        module: str,
+        *,
+        environment: Mapping[str, str],
+        cpus: Sequence[int],
+        on_message: OnMessage,
+        on_exit: OnExit,
+    ) -> None:
+        self.id = child_id
+        self.title = title
+        self._on_message = on_message
+        self._on_exit = on_exit
+        self._outbox: deque[tuple[Message, list[int]]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._channel, theirs = Channel.pair()
+        argv = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())]
+        try:
+            self._process = spawn(argv, environment=environment, cpus=cpus, pass_fds=[theirs.fileno()])
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._channel.fileno(), self._receive)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send a message, later if the child does not read now. To a dead child nothing is sent."""
+        # Copies: the caller may close its descriptors before a postponed message leaves.
+        self._outbox.append((message, [os.dup(fd) for fd in fds]))
+        if len(self._outbox) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._outbox:
+            message, fds = self._outbox[0]
+            try:
+                self._channel.send(message, fds, wait=False)
+            except BlockingIOError:
+                self._loop.call_later(_SEND_AGAIN_SECONDS, self._flush)
+                return
+            except ChannelClosedError:
+                self._discard_outbox()
+                return
+            self._outbox.popleft()
+            _close(fds)
+
+    def _discard_outbox(self) -> None:
+        while self._outbox:
+            _close(self._outbox.popleft()[1])
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal."""
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                message, fds = self._channel.receive(wait=False)
+                self._on_message(self, message, fds)
+        except BlockingIOError:
+            return
+        except ChannelClosedError:
+            self._loop.remove_reader(self._channel.fileno())
+
+    def _exited(self) -> None:
+        """Reap. What it said before its end is heard first."""
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        status = self._process.wait()
+        self._receive()
+        self._loop.remove_reader(self._channel.fileno())
+        self._discard_outbox()
+        self._channel.close()
+        self._on_exit(self, status)
+
+
+def describe_exit(status: int) -> str:
+    """How a process ended, in words."""
+    if status < 0:
+        try:
+            return f"killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"killed by signal {-status}"
+    return f"exit status {status}"
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

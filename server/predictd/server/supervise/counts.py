@@ -1,0 +1,99 @@
+"""What the children counted, collected and handed out: to Prometheus, and to front ends that are asked for statistics."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+
+from predictd.server.control.messages import (
+    Collect,
+    FrontendCounts,
+    Statistics,
+    StatisticsRequest,
+    WorkerCounts,
+)
+from predictd.server.observe.aggregate import Aggregate
+from predictd.server.supervise.child import Child
+
+# Between scrapes, so that what a killed child takes with it stays small.
+PERIOD_SECONDS = 2.0
+ANSWER_SECONDS = 0.5
+ROWS_PER_MESSAGE = 100
+
+
+class Counts:
+    """Asks children for what they counted since the last time, and adds it up.
+
+    Attributes:
+        aggregate: The totals.
+        in_flight: Of each front end, by child id, as of its last answer.
+    """
+
+    def __init__(self, aggregate: Aggregate, children: Callable[[], Iterable[Child]]) -> None:
+        self.aggregate = aggregate
+        self.in_flight: dict[int, int] = {}
+        self._children = children
+        self._sequence = itertools.count(1)
+        self._waiting: dict[int, tuple[int, asyncio.Future[None]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Collect from time to time."""
+        self._task = asyncio.get_running_loop().create_task(self._periodically())
+
+    async def close(self) -> None:
+        """Stop collecting."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _periodically(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            await self.collect()
+
+    async def collect(self) -> None:
+        """Ask every child; those that do not answer soon are left for the next time."""
+        loop = asyncio.get_running_loop()
+        futures = []
+        for child in self._children():
+            seq = next(self._sequence)
+            future: asyncio.Future[None] = loop.create_future()
+            self._waiting[seq] = (child.id, future)
+            futures.append(future)
+            child.send(Collect(seq=seq))
+        if futures:
+            await asyncio.wait(futures, timeout=ANSWER_SECONDS)
+        for seq in [seq for seq, (_, future) in self._waiting.items() if future.done()]:
+            del self._waiting[seq]
+
+    def counted(self, child: Child, message: WorkerCounts | FrontendCounts) -> None:
+        """A child's answer."""
+        if isinstance(message, FrontendCounts):
+            self.aggregate.add_frontend(message.delta)
+            self.in_flight[child.id] = message.in_flight
+        else:
+            self.aggregate.add_worker(message.delta)
+        if message.delta.more:
+            child.send(Collect(seq=message.seq))
+            return
+        waiting = self._waiting.pop(message.seq, None)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_result(None)
+
+    def forget(self, child_id: int) -> None:
+        """A child is gone."""
+        self.in_flight.pop(child_id, None)
+        for seq in [seq for seq, (owner, _) in self._waiting.items() if owner == child_id]:
+            _, future = self._waiting.pop(seq)
+            if not future.done():
+                future.set_result(None)
+
+    async def answer(self, child: Child, request: StatisticsRequest) -> None:
+        """Send the statistics of all lanes, in parts that fit a message."""
+        await self.collect()
+        rows = self.aggregate.lane_statistics()
+        parts = [rows[at : at + ROWS_PER_MESSAGE] for at in range(0, len(rows), ROWS_PER_MESSAGE)] or [[]]
+        for part in parts:
+            child.send(Statistics(seq=request.seq, rows=part, last=part is parts[-1]))

@@ -1,0 +1,191 @@
+"""`predictd serve`: from settings to exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from setproctitle import setproctitle
+
+from predictd.server.config.settings import Settings
+from predictd.server.launch.budget import read_budget
+from predictd.server.launch.describe import describe
+from predictd.server.launch.plan import plan
+from predictd.server.launch.spawn import raise_nofile_limit
+from predictd.server.launch.topology import read_topology
+from predictd.server.observe.http import Handler, HttpServer, Request, Response
+from predictd.server.observe.logs import configure
+from predictd.server.observe.routes import build_routes
+from predictd.server.repository.scan import scan
+from predictd.server.supervise.assembly import divide, plan_request
+from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
+from predictd.server.supervise.supervisor import Supervisor, write_ready_file
+
+OnReady = Callable[[dict[str, str]], None]
+
+EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, on_ready: OnReady | None = None) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: What to serve, and how.
+        on_ready: Called once with the bound addresses ("grpc", "http") when the daemon is ready.
+
+    Returns:
+        0 after a complete drain, 1 when the daemon failed or had to cut requests off, 2 when it cannot start.
+    """
+    setproctitle("predictd: supervisor")
+    configure("supervisor", settings.log_level)
+    raise_nofile_limit()
+    try:
+        port = reserve(settings.grpc)
+    except AddressError as error:
+        return _refuse(f"gRPC address {error}")
+    try:
+        return asyncio.run(_serve(settings, port, on_ready))
+    finally:
+        port.close()
+
+
+def _refuse(message: str) -> int:
+    print(f"predictd: {message}", file=sys.stderr)
+    return EXIT_CONFIG
+
+
+async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
+    found = scan(settings.paths)
+    for problem in found.problems:
+        _log.warning("%s", problem)
+    if not found.models:
+        return _refuse(f"there is no model to serve in {', '.join(map(str, settings.paths))}")
+    if settings.strict and found.problems:
+        return _refuse(f"{found.problems[0]} (--strict)")
+    try:
+        http_address, http_sockets = listen(settings.http)
+    except AddressError as error:
+        return _refuse(f"HTTP address {error}")
+
+    affinity = os.sched_getaffinity(0)
+    topology = read_topology(affinity)
+    budget = read_budget(affinity, topology.ids)
+    pools = divide(found.models, settings, budget.effective_cpus)
+    launch = plan(topology, budget, plan_request(pools, settings, os.environ))
+    for warning in launch.warnings:
+        _log.warning("%s", warning)
+    for line in describe(launch, budget).splitlines():
+        _log.info("%s", line)
+
+    supervisor = Supervisor(settings, launch, pools, port)
+    addresses = {"grpc": str(port.address), "http": str(http_address)}
+    signals = _Signals()
+    servers = [HttpServer(_routes(supervisor)) for _ in http_sockets]
+    try:
+        for server, sock in zip(servers, http_sockets, strict=True):
+            await server.serve(sock)
+        supervisor.start()
+        return await _live(settings, supervisor, signals, addresses, on_ready)
+    finally:
+        await asyncio.gather(*(server.close() for server in servers))
+
+
+async def _live(
+    settings: Settings,
+    supervisor: Supervisor,
+    signals: _Signals,
+    addresses: dict[str, str],
+    on_ready: OnReady | None,
+) -> int:
+    """From start to the last child's end."""
+    started = asyncio.ensure_future(_started(settings, supervisor, addresses, on_ready))
+    failed = asyncio.ensure_future(supervisor.wait(lambda: supervisor.fatal is not None, float("inf")))
+    asked = asyncio.ensure_future(signals.first.wait())
+    try:
+        await asyncio.wait({failed, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            _log.critical("predictd stops: %s", supervisor.fatal)
+            await supervisor.stop()
+            return EXIT_FAILED
+        return await _leave(supervisor, signals)
+    finally:
+        for task in (started, failed, asked):
+            task.cancel()
+        await asyncio.gather(started, failed, asked, return_exceptions=True)
+
+
+async def _started(
+    settings: Settings, supervisor: Supervisor, addresses: dict[str, str], on_ready: OnReady | None
+) -> None:
+    """Wait until everything is loaded or failed, and tell whoever waits for it."""
+    await supervisor.wait(lambda: supervisor.settled, float("inf"))
+    failed = supervisor.catalog.failed
+    if failed and (settings.strict or not supervisor.catalog.serving):
+        first = failed[0]
+        which = "--strict" if settings.strict else "no model can be served"
+        supervisor.fatal = (
+            f"model {first.config.model} version {first.config.version}: {first.reason} ({which})"
+        )
+        supervisor.changed.set()
+        return
+    number = len(supervisor.catalog.records()) - len(failed)
+    _log.info("ready: %d models on gRPC %s, HTTP %s", number, addresses["grpc"], addresses["http"])
+    if settings.ready_file is not None:
+        write_ready_file(settings.ready_file, addresses)
+    if on_ready is not None:
+        on_ready(addresses)
+
+
+async def _leave(supervisor: Supervisor, signals: _Signals) -> int:
+    """Drain; a second signal cuts it short."""
+    _log.info("draining: finishing what was accepted")
+    drain = asyncio.ensure_future(supervisor.drain())
+    at_once = asyncio.ensure_future(signals.second.wait())
+    await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
+    drained = drain.done() and drain.result()
+    for task in (drain, at_once):
+        task.cancel()
+    await asyncio.gather(drain, at_once, return_exceptions=True)
+    if not drained:
+        _log.warning("leaving with requests in flight")
+        supervisor.kill()
+    await supervisor.stop()
+    _log.info("stopped")
+    return EXIT_OK if drained else EXIT_FAILED
+
+
+class _Signals:
+    """SIGTERM and SIGINT, counted."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._got)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def _got(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+    @staticmethod
+    def _hang_up() -> None:
+        _log.warning("SIGHUP is ignored: the models are read at start-up")
+
+
+def _routes(supervisor: Supervisor) -> dict[str, Handler]:
+    routes = dict(build_routes(supervisor.counts.aggregate, supervisor.gauges, supervisor.readiness))
+    expose = routes["/metrics"]
+
+    async def metrics(request: Request) -> Response:
+        await supervisor.counts.collect()
+        return await expose(request)
+
+    routes["/metrics"] = metrics
+    return routes

@@ -1,0 +1,230 @@
+"""Keeping front ends alive: start, listen, restart, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from predictd.server.control.messages import (
+    AnyMessage,
+    Drain,
+    Drained,
+    FrontendInit,
+    Listen,
+    Listening,
+    Message,
+    PublishModel,
+    Ready,
+    Stop,
+)
+from predictd.server.launch.environment import child_environment
+from predictd.server.launch.plan import ChildPlan
+from predictd.server.supervise.child import Child, OnMessage, describe_exit
+from predictd.server.supervise.pool import Place
+from predictd.server.supervise.states import Event, RestartPolicy, State
+from predictd.server.supervise.wiring import Wiring
+from predictd.server.transport.pipes import make_pipe
+
+MODULE = "predictd.server.frontend.main"
+# A completion must never block a worker: at most half the records of the pipe are in flight, since writes that do not
+# fill their pages may waste up to half of each (pipe(7)).
+COMPLETION_RECORDS = 4096
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendSettings:
+    """What every front end is told."""
+
+    addresses: Sequence[str]
+    arena_limit_bytes: int
+    max_message_bytes: int
+    shape_secret: bytes
+    log_level: str
+    environment: Mapping[str, str]
+
+
+class Frontends:
+    """All front ends and their places.
+
+    Args:
+        publications: What a new front end is told of all models.
+        is_ready: Whether the daemon as a whole is ready.
+        give_up: Ends the daemon, with the reason: without front ends there is no service.
+        on_message: Hears what front ends say; hands what is for us to `handle`.
+        on_change: Called when a front end opened its port.
+    """
+
+    def __init__(
+        self,
+        settings: FrontendSettings,
+        plans: Sequence[ChildPlan],
+        wiring: Wiring,
+        next_id: Callable[[], int],
+        publications: Callable[[], list[PublishModel]],
+        is_ready: Callable[[], bool],
+        give_up: Callable[[str], None],
+        on_message: OnMessage,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._wiring = wiring
+        self._next_id = next_id
+        self._publications = publications
+        self._is_ready = is_ready
+        self._give_up = give_up
+        self._on_message = on_message
+        self._on_change = on_change
+        self._policy = RestartPolicy()
+        self._draw = random.Random()  # noqa: S311 - jitter, no secret
+        self._loop = asyncio.get_running_loop()
+        self._by_child: dict[int, Place] = {}
+        self._drain: Drain | None = None
+        self._stopping = False
+        self.places = [Place(index, plan) for index, plan in enumerate(plans)]
+        self.drained: set[int] = set()
+
+    def start(self) -> None:
+        """Start all of them."""
+        for place in self.places:
+            self._spawn(place)
+
+    def children(self) -> list[tuple[Place, Child]]:
+        """The front ends that run."""
+        return [(place, place.child) for place in self._by_child.values() if place.child]
+
+    def send_all(self, message: Message) -> None:
+        """Tell all front ends that are wired."""
+        for place, child in self.children():
+            if place.state is not State.STARTING:
+                child.send(message)
+
+    @property
+    def listening(self) -> bool:
+        """Every front end's port is open."""
+        return all(place.state is State.SERVING for place in self.places)
+
+    def _spawn(self, place: Place) -> None:
+        place.move(Event.SPAWN)
+        place.pipe = make_pipe(COMPLETION_RECORDS)
+        place.child = Child(
+            self._next_id(),
+            f"frontend {place.index}",
+            MODULE,
+            environment=child_environment(self._settings.environment, place.plan.environment),
+            cpus=place.plan.cpus,
+            on_message=self._on_message,
+            on_exit=self._exited,
+        )
+        self._by_child[place.child.id] = place
+
+    def hello(self, child: Child) -> None:
+        """The front end runs: tell it who it is, wire it, and tell it of all models."""
+        place = self._by_child[child.id]
+        place.move(Event.HELLO)
+        assert place.pipe is not None  # noqa: S101 - made in _spawn
+        child.send(
+            FrontendInit(
+                frontend=child.id,
+                index=place.index,
+                addresses=list(self._settings.addresses),
+                in_flight_limit=place.pipe.records // 2,
+                arena_limit_bytes=self._settings.arena_limit_bytes,
+                max_message_bytes=self._settings.max_message_bytes,
+                shape_secret=self._settings.shape_secret,
+                log_level=self._settings.log_level,
+            ),
+            [place.pipe.read_fd],
+        )
+        self._wiring.add_frontend(place, child)
+        for publication in self._publications():
+            child.send(publication)
+        child.send(Ready(ready=self._is_ready()))
+        place.move(Event.WARM)
+        if self._wiring.is_mapped(child.id):
+            self.mapped(child.id)
+
+    def mapped(self, child_id: int) -> None:
+        """Everything that concerns a child is mapped: a front end may open its port."""
+        place = self._by_child.get(child_id)
+        if place is not None and place.child is not None and place.state is State.MAPPING:
+            place.child.send(Listen())
+
+    def handle(self, child: Child, message: AnyMessage) -> None:
+        """A front end said something about its port."""
+        place = self._by_child[child.id]
+        match message:
+            case Listening():
+                if place.state is State.MAPPING:
+                    place.move(Event.MAPPED)
+                if self._drain is not None:
+                    child.send(self._drain)
+                self._on_change()
+            case Drained():
+                self.drained.add(child.id)
+                self._on_change()
+            case _:
+                raise TypeError(f"a front end sent {type(message).__name__}. This is a bug.")
+
+    def _exited(self, child: Child, status: int) -> None:
+        place = self._by_child.pop(child.id)
+        served = place.state is State.SERVING
+        asked = place.state is State.STOPPING
+        self._wiring.frontend_gone(child)
+        place.clear()
+        if asked:
+            place.move(Event.EXITED)
+            return
+        place.barren_crashes = 0 if served else place.barren_crashes + 1
+        place.restarts += 1
+        place.move(Event.CRASHED)
+        _log.error("%s (pid %d) died: %s", child.title, child.pid, describe_exit(status))
+        if self._stopping or self._drain is not None:
+            place.move(Event.STOP)
+            self._on_change()
+        elif self._policy.gives_up(place.barren_crashes):
+            place.move(Event.GIVE_UP)
+            self._give_up(
+                f"{child.title} died {place.barren_crashes} times in a row: {describe_exit(status)}"
+            )
+        else:
+            delay = self._policy.delay_seconds(place.barren_crashes, self._draw)
+            self._loop.call_later(delay, self._respawn, place)
+
+    def _respawn(self, place: Place) -> None:
+        if place.state is State.BACKOFF and not self._stopping:
+            self._spawn(place)
+
+    # Stop -----------------------------------------------------------------------------------------------------
+
+    def drain(self, lame_duck_ns: int, grace_ns: int) -> None:
+        """Let every front end finish what it accepted."""
+        self._drain = Drain(lame_duck_ns=lame_duck_ns, grace_ns=grace_ns)
+        for place, child in self.children():
+            if place.state is State.SERVING:
+                child.send(self._drain)
+
+    @property
+    def all_drained(self) -> bool:
+        """No front end has anything left in flight."""
+        return all(
+            child.id in self.drained or place.state is not State.SERVING for place, child in self.children()
+        )
+
+    def stop(self) -> None:
+        """End all front ends; nothing is restarted from here on."""
+        self._stopping = True
+        for place in self.places:
+            place.move(Event.STOP)
+            if place.child is not None:
+                place.child.send(Stop())
+
+    def kill(self) -> None:
+        """Kill what is left."""
+        self._stopping = True
+        for _, child in self.children():
+            child.kill()

@@ -1,0 +1,46 @@
+"""May an arena grow? Answered before the memory is touched: pressure kills, it does not fail."""
+
+from __future__ import annotations
+
+from predictd.server.launch.memory import MemoryHeadroom
+
+# What must stay free for everything that is not an arena: interpreters, engines, the page cache of the models.
+RESERVE_BYTES = 64 * 1024 * 1024
+
+
+class GrowthPolicy:
+    """Grants growth against the arena limit and the memory that all control groups leave.
+
+    Args:
+        limit_bytes: For all arenas together; None takes a quarter of the tightest memory limit.
+        headroom: Reads what is left.
+    """
+
+    def __init__(self, limit_bytes: int | None, headroom: MemoryHeadroom) -> None:
+        self._headroom = headroom
+        self.limit_bytes = limit_bytes or headroom.read().limit_bytes // 4
+        self._promised: dict[int, int] = {}
+
+    def decide(self, child: int, size_bytes: int, arenas_bytes: int) -> str | None:
+        """Grant `size_bytes` to a child, or say why not.
+
+        Args:
+            child: Who asks. It has at most one growth under way.
+            size_bytes: Of the new segment.
+            arenas_bytes: All segments of all children now.
+
+        Returns:
+            None when granted, else the reason, which clients may read.
+        """
+        promised = sum(size for other, size in self._promised.items() if other != child)
+        if arenas_bytes + promised + size_bytes > self.limit_bytes:
+            return f"the shared memory is at its limit of {self.limit_bytes} bytes (arena_limit)"
+        left = self._headroom.read().bytes - promised - RESERVE_BYTES
+        if size_bytes > left:
+            return f"the memory limit leaves no room for {size_bytes} more bytes"
+        self._promised[child] = size_bytes
+        return None
+
+    def settle(self, child: int) -> None:
+        """The child made its segment, or died."""
+        self._promised.pop(child, None)

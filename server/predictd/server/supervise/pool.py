@@ -1,0 +1,132 @@
+"""A pool as the supervisor holds it: pipes that outlive its workers, and the places that the workers have."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+
+from predictd.server.launch.plan import ChildPlan
+from predictd.server.supervise.child import Child
+from predictd.server.supervise.states import Event, State, transition
+from predictd.server.transport.pipes import Pipe, make_pipe
+
+PRIORITIES = 3
+CARRY_RECORDS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSegment:
+    """A segment of somebody's arena; the supervisor keeps the descriptor for readers yet to come."""
+
+    pool: int
+    segment: int
+    block_bytes: int
+    blocks: int
+    fd: int
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A worker's or a front end's place: it stays while incarnations come and go.
+
+    Attributes:
+        barren_crashes: Crashes in a row in which the child completed nothing.
+        restarts: Of all time.
+        loading: The lane that the worker loads now.
+        claims: The worker's claim table, once it sent it.
+        claims_fd: The same, for front ends yet to come.
+        pipe: A worker's release pipe, or a front end's completion pipe.
+        segments: What the child's arena consists of.
+    """
+
+    index: int
+    plan: ChildPlan
+    state: State = State.STOPPED
+    child: Child | None = None
+    barren_crashes: int = 0
+    restarts: int = 0
+    loading: int | None = None
+    claims: mmap.mmap | None = None
+    claims_fd: int | None = None
+    pipe: Pipe | None = None
+    segments: list[SharedSegment] = field(default_factory=list)
+
+    def move(self, event: Event) -> None:
+        """Take a transition. Raises IllegalTransitionError."""
+        self.state = transition(self.state, event)
+
+    def clear(self) -> None:
+        """The child is gone: close everything that was its own."""
+        self.child = None
+        self.loading = None
+        if self.pipe is not None:
+            self.pipe.close()
+            self.pipe = None
+        if self.claims_fd is not None:
+            os.close(self.claims_fd)
+            self.claims_fd = None
+        if self.claims is not None:
+            self.claims.close()
+            self.claims = None
+        for segment in self.segments:
+            os.close(segment.fd)
+        self.segments.clear()
+
+    @property
+    def arena_bytes(self) -> int:
+        """Shared memory that the child has made."""
+        return sum(segment.block_bytes * segment.blocks for segment in self.segments)
+
+
+class Pool:
+    """Workers that host the same lanes, and what they share.
+
+    Attributes:
+        blame: How often each lane was at work when a worker died.
+    """
+
+    def __init__(self, pool_id: int, name: str, plans: tuple[ChildPlan, ...], queue_records: int) -> None:
+        self.id = pool_id
+        self.name = name
+        self.places = [Place(index, plan) for index, plan in enumerate(plans)]
+        self.blame: Counter[int] = Counter()
+        self.queues = [make_pipe(queue_records) for _ in range(PRIORITIES)]
+        self.carry = make_pipe(CARRY_RECORDS)
+        self.baton = make_pipe()
+        self.lock_fd = os.memfd_create("predictd-leader", os.MFD_CLOEXEC)
+        self.closed = False
+
+    def worker_fds(self) -> list[int]:
+        """What a worker gets, in the order that WorkerInit names."""
+        carry, baton = self.carry, self.baton
+        return [
+            *(queue.read_fd for queue in self.queues),
+            carry.read_fd,
+            carry.write_fd,
+            baton.read_fd,
+            baton.write_fd,
+            self.lock_fd,
+        ]
+
+    @property
+    def gone(self) -> bool:
+        """No worker serves and none will."""
+        return all(place.state in (State.FAILED, State.STOPPED) for place in self.places)
+
+    def wake_followers(self) -> None:
+        """The leader may be dead: let the others try for the token."""
+        try:
+            os.write(self.baton.write_fd, b"\0")
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self.closed:
+            return
+        self.closed = True
+        for pipe in (*self.queues, self.carry, self.baton):
+            pipe.close()
+        os.close(self.lock_fd)

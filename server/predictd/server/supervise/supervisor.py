@@ -1,0 +1,356 @@
+"""The supervisor: one object that joins catalog, wiring, workers and front ends, and speaks for the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from predictd.server.config.settings import Settings
+from predictd.server.control.messages import (
+    Ack,
+    AnyMessage,
+    ClaimTable,
+    FrontendCounts,
+    Growth,
+    GrowthRequest,
+    Hello,
+    Ready,
+    SegmentAdded,
+    StatisticsRequest,
+    WorkerCounts,
+)
+from predictd.server.launch.memory import MemoryHeadroom
+from predictd.server.launch.plan import LaunchPlan
+from predictd.server.observe.aggregate import Aggregate
+from predictd.server.observe.gauges import (
+    Gauges,
+    ProcessGauge,
+    QueueGauge,
+    Readiness,
+    WorkerGauge,
+    build_info,
+    resident_bytes,
+)
+from predictd.server.supervise.assembly import PoolModels, lanes
+from predictd.server.supervise.catalog import Catalog, LaneRecord
+from predictd.server.supervise.child import Child
+from predictd.server.supervise.counts import Counts
+from predictd.server.supervise.frontends import Frontends, FrontendSettings
+from predictd.server.supervise.growth import GrowthPolicy
+from predictd.server.supervise.pool import Pool
+from predictd.server.supervise.ports import ReservedPort
+from predictd.server.supervise.states import State
+from predictd.server.supervise.wiring import Wiring
+from predictd.server.supervise.workers import Workers, WorkerSettings
+
+# The abi of transport.records, which imports NumPy; the supervisor does without. A test compares the two.
+ABI_VERSION = 1
+
+STOP_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Everything between start and stop.
+
+    Attributes:
+        changed: Set whenever readiness, a drain or a failure may have made progress.
+        fatal: Why the daemon cannot go on; None while it can.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        plan: LaunchPlan,
+        pools: Sequence[PoolModels],
+        port: ReservedPort,
+    ) -> None:
+        self.changed = asyncio.Event()
+        self.fatal: str | None = None
+        self._plan = plan
+        self._settings = settings
+        self._draining = False
+        self._was_ready = False
+        self._started_unix = time.time()
+        self._ids = itertools.count(1)
+        self._pool_ids = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
+        self._pools = [
+            Pool(next(self._pool_ids), pool.name, plan.pools[pool.name], _queue_records(pool, settings))
+            for pool in pools
+        ]
+        self.catalog = Catalog(self._lane_records(pools))
+        self._wiring = Wiring(self._mapped)
+        self._workers = self._make_workers()
+        self._frontends = self._make_frontends(port)
+        self.counts = Counts(Aggregate(), self._children)
+        for record in self.catalog.records():
+            self.counts.aggregate.name_lane(record.config.lane, record.config.model, record.config.version)
+
+    def _lane_records(self, pools: Sequence[PoolModels]) -> list[LaneRecord]:
+        records: list[LaneRecord] = []
+        for members, pool in zip(pools, self._pools, strict=True):
+            for config in lanes(members, self._plan, self._settings, len(records) + 1):
+                records.append(LaneRecord(config, pool.id, len(pool.places)))
+        return records
+
+    def _make_workers(self) -> Workers:
+        settings = WorkerSettings(
+            arena_limit_bytes=self._growth.limit_bytes,
+            load_timeout_seconds=self._settings.load_timeout_ns / 1e9,
+            log_level=self._settings.log_level,
+            environment=dict(os.environ),
+        )
+        return Workers(
+            settings,
+            self.catalog,
+            self._wiring,
+            self._next_id,
+            self._publish,
+            self._isolate,
+            self._on_message,
+        )
+
+    def _make_frontends(self, port: ReservedPort) -> Frontends:
+        settings = FrontendSettings(
+            addresses=port.targets,
+            arena_limit_bytes=self._growth.limit_bytes,
+            max_message_bytes=self._settings.max_message_bytes,
+            shape_secret=os.urandom(16),
+            log_level=self._settings.log_level,
+            environment=dict(os.environ),
+        )
+        return Frontends(
+            settings,
+            self._plan.frontends,
+            self._wiring,
+            self._next_id,
+            publications=lambda: [self.catalog.publication(model) for model in self.catalog.models()],
+            is_ready=lambda: self.ready,
+            give_up=self._give_up,
+            on_message=self._on_message,
+            on_change=self._check,
+        )
+
+    def start(self) -> None:
+        """Start every child."""
+        for pool in self._pools:
+            self._workers.add_pool(pool)
+        self._frontends.start()
+        self.counts.start()
+
+    # News -----------------------------------------------------------------------------------------------------
+
+    def _next_id(self) -> int:
+        return next(self._ids)
+
+    def _children(self) -> list[Child]:
+        """All children that can be spoken to."""
+        workers = [child for _, place, child in self._workers.children() if place.state is not State.STARTING]
+        return [
+            *workers,
+            *(child for place, child in self._frontends.children() if place.state is not State.STARTING),
+        ]
+
+    def _is_worker(self, child: Child) -> bool:
+        return any(child is worker for _, _, worker in self._workers.children())
+
+    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:
+        match message:
+            case Hello(abi=abi):
+                self._hello(child, abi)
+            case Ack(seq=seq):
+                self._wiring.acknowledged(seq)
+            case GrowthRequest(size_bytes=size_bytes):
+                refusal = self._growth.decide(child.id, size_bytes, self._arena_bytes())
+                child.send(Growth(granted=refusal is None, reason=refusal or ""))
+            case SegmentAdded():
+                self._growth.settle(child.id)
+                self._wiring.segment_added(child, message, fds[0])
+            case ClaimTable():
+                self._wiring.claims(child, fds[0])
+            case WorkerCounts() | FrontendCounts():
+                self.counts.counted(child, message)
+            case StatisticsRequest():
+                self._spawn(self.counts.answer(child, message))
+            case _ if self._is_worker(child):
+                self._workers.handle(child, message)
+            case _:
+                self._frontends.handle(child, message)
+
+    def _hello(self, child: Child, abi: int) -> None:
+        if abi != ABI_VERSION:
+            self._give_up(
+                f"{child.title} speaks version {abi} of the transport, the supervisor {ABI_VERSION}"
+            )
+        elif self._is_worker(child):
+            self._workers.hello(child)
+        else:
+            self._frontends.hello(child)
+
+    def _mapped(self, child_id: int) -> None:
+        self._workers.mapped(child_id)
+        self._frontends.mapped(child_id)
+
+    def _publish(self, model: str) -> None:
+        self._frontends.send_all(self.catalog.publication(model))
+        self._check()
+
+    def _isolate(self, record: LaneRecord) -> None:
+        """Give a lane of a shared pool a worker of its own."""
+        plan = next(child for pool in self._plan.pools.values() for child in pool)
+        pool = Pool(
+            next(self._pool_ids), f"{record.config.model}~isolated", (plan,), record.config.max_queue_size
+        )
+        record.pool = pool.id
+        record.instances = 1
+        record.signature = None
+        self._workers.add_pool(pool)
+
+    def _give_up(self, reason: str) -> None:
+        self.fatal = reason
+        self.changed.set()
+
+    def _check(self) -> None:
+        """Something happened that readiness may depend on."""
+        if self.ready != self._was_ready:
+            self._was_ready = self.ready
+            self._frontends.send_all(Ready(ready=self._was_ready))
+        self.changed.set()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # State ----------------------------------------------------------------------------------------------------
+
+    @property
+    def settled(self) -> bool:
+        """Every lane of the start-up configuration is warm or has failed, and every port is open."""
+        return self.catalog.settled and self._frontends.listening
+
+    @property
+    def ready(self) -> bool:
+        """Requests are served: all is settled, at least one lane is ready, and nobody asked us to leave."""
+        return self.settled and self.catalog.serving and not self._draining
+
+    def readiness(self) -> Readiness:
+        """What /readyz says."""
+        reasons = []
+        if self._draining:
+            reasons.append("draining")
+        if not self._frontends.listening:
+            reasons.append("a front end has not opened its port")
+        return self.catalog.readiness(ready=self.ready, reasons=tuple(reasons))
+
+    def _arena_bytes(self) -> int:
+        workers = sum(place.arena_bytes for _, place, _ in self._workers.children())
+        return workers + sum(place.arena_bytes for place, _ in self._frontends.children())
+
+    def gauges(self) -> Gauges:
+        """What /metrics shows of this moment."""
+        pools = list(self._workers.pools.values())
+        return Gauges(
+            readiness=self.readiness(),
+            build=build_info(),
+            start_unix_seconds=self._started_unix,
+            queues=tuple(
+                QueueGauge(pool.name, level, queue.depth())
+                for pool in pools
+                if not pool.closed
+                for level, queue in enumerate(pool.queues, 1)
+            ),
+            in_flight={
+                place.index: self.counts.in_flight.get(child.id, 0)
+                for place, child in self._frontends.children()
+            },
+            workers=tuple(
+                WorkerGauge(pool.name, place.index, place.state.value)
+                for pool in pools
+                for place in pool.places
+            ),
+            worker_states=tuple(state.value for state in State),
+            worker_restarts={pool.name: sum(place.restarts for place in pool.places) for pool in pools},
+            processes=self._processes(),
+        )
+
+    def _processes(self) -> tuple[ProcessGauge, ...]:
+        known = [("supervisor", "0", os.getpid(), 0)]
+        known += [("frontend", str(p.index), c.pid, p.arena_bytes) for p, c in self._frontends.children()]
+        known += [
+            ("worker", f"{pool.name}/{place.index}", child.pid, place.arena_bytes)
+            for pool, place, child in self._workers.children()
+        ]
+        resident = resident_bytes(pid for _, _, pid, _ in known)
+        return tuple(ProcessGauge(role, index, resident.get(pid), arena) for role, index, pid, arena in known)
+
+    # End ------------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> bool:
+        """Let the front ends finish what they accepted. False when the time-out came first."""
+        self._draining = True
+        self._check()
+        timeout_ns = self._settings.drain_timeout_ns
+        grace_ns = timeout_ns - self._settings.lame_duck_ns
+        self._frontends.drain(self._settings.lame_duck_ns, grace_ns)
+        drained = await self.wait(lambda: self._frontends.all_drained, timeout_ns / 1e9 + 1)
+        if drained:
+            await self.counts.collect()
+        return drained
+
+    async def stop(self) -> None:
+        """End every child, the stubborn ones by force."""
+        await self.counts.close()
+        self._frontends.stop()
+        self._workers.stop()
+        if not await self.wait(lambda: not self._alive(), STOP_SECONDS):
+            self.kill()
+            await self.wait(lambda: not self._alive(), STOP_SECONDS)
+        self._wiring.close()
+
+    def kill(self) -> None:
+        """End every child at once."""
+        self._frontends.kill()
+        self._workers.kill()
+
+    def _alive(self) -> bool:
+        return bool(self._workers.children() or self._frontends.children())
+
+    async def wait(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
+        """Wait until a condition holds, looking after each change and from time to time."""
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        while not condition():
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return False
+            self.changed.clear()
+            try:
+                await asyncio.wait_for(self.changed.wait(), min(left, 0.05))
+            except TimeoutError:
+                continue
+        return True
+
+
+def _queue_records(pool: PoolModels, settings: Settings) -> int:
+    """The size of a pool's queues: what its most demanding model asks for."""
+    return max(
+        settings.max_queue_size if model.file.max_queue_size is None else model.file.max_queue_size
+        for model in pool.models
+    )
+
+
+def write_ready_file(path: Path, addresses: Mapping[str, str]) -> None:
+    """Write the bound addresses in one step: who sees the file sees all of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
+    temporary.replace(path)

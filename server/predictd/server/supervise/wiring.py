@@ -1,0 +1,207 @@
+"""Who must know whose memory and pipes: the wiring between front ends and workers.
+
+Every front end of this moment is wired to every worker of this moment, whichever of them came first. Writers use a
+segment, workers take tickets and front ends listen only once everybody concerned has acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from predictd.server.control.messages import (
+    AttachFrontend,
+    AttachPool,
+    AttachWorker,
+    DetachFrontend,
+    PoolGone,
+    SegmentAdded,
+    SegmentUsable,
+    WorkerGone,
+)
+from predictd.server.supervise.acks import Acknowledgements, Matter
+from predictd.server.supervise.child import Child
+from predictd.server.supervise.pool import Place, Pool, SharedSegment
+from predictd.server.transport.claims import CLAIMS_BYTES
+from predictd.server.transport.memory import map_shared
+
+
+@dataclass(frozen=True, slots=True)
+class ChildMapped:
+    """Matter: everything that a child must map, and that others must map for it, is mapped."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMapped:
+    """Matter: every reader mapped a segment."""
+
+    owner: int
+    pool: int
+    segment: int
+
+
+class Wiring:
+    """The living children and the acknowledgements between them.
+
+    Args:
+        on_mapped: Called when a child's wiring is complete.
+    """
+
+    def __init__(self, on_mapped: Callable[[int], None]) -> None:
+        self._on_mapped = on_mapped
+        self._acks = Acknowledgements()
+        self._workers: dict[int, tuple[Pool, Place, Child]] = {}
+        self._frontends: dict[int, tuple[Place, Child]] = {}
+        self._pools: dict[int, Pool] = {}
+
+    def is_mapped(self, child_id: int) -> bool:
+        """Whether a child's wiring is complete now."""
+        return self._acks.is_settled(ChildMapped(child_id))
+
+    # Pools ----------------------------------------------------------------------------------------------------
+
+    def add_pool(self, pool: Pool) -> None:
+        """Tell the front ends of a pool."""
+        self._pools[pool.id] = pool
+        for place, child in self._frontends.values():
+            self._attach_pool(place, child, pool)
+
+    def remove_pool(self, pool: Pool, reason: str) -> None:
+        """No worker of the pool is left and none will come."""
+        if self._pools.pop(pool.id, None) is not None:
+            for _, child in self._frontends.values():
+                child.send(PoolGone(pool=pool.id, reason=reason))
+            pool.close()
+
+    def _attach_pool(self, place: Place, child: Child, pool: Pool) -> None:
+        seq = self._acks.expect(child.id, ChildMapped(child.id))
+        fds = [queue.write_fd for queue in pool.queues]
+        child.send(AttachPool(seq=seq, pool=pool.id, name=pool.name, priorities=len(fds)), fds)
+
+    # Children -------------------------------------------------------------------------------------------------
+
+    def add_worker(self, pool: Pool, place: Place, child: Child) -> None:
+        """A worker was initialised: give it the front ends of now."""
+        self._workers[child.id] = (pool, place, child)
+        for frontend_place, frontend in self._frontends.values():
+            self._introduce(frontend_place, frontend, pool, child)
+
+    def add_frontend(self, place: Place, child: Child) -> None:
+        """A front end was initialised: give it the pools and workers of now, and the workers this front end."""
+        self._frontends[child.id] = (place, child)
+        for pool in self._pools.values():
+            self._attach_pool(place, child, pool)
+        for pool, worker_place, worker in self._workers.values():
+            if worker_place.claims_fd is not None:
+                self._attach_worker(child, pool, worker_place, worker)
+            self._introduce(place, child, pool, worker)
+
+    def _introduce(self, place: Place, frontend: Child, pool: Pool, worker: Child) -> None:
+        """Give a worker the completion pipe of a front end, and its memory for this pool."""
+        if place.pipe is None:
+            return
+        seq = self._acks.expect(worker.id, ChildMapped(worker.id), ChildMapped(frontend.id))
+        worker.send(AttachFrontend(seq=seq, frontend=frontend.id), [place.pipe.write_fd])
+        for segment in place.segments:
+            if segment.pool == pool.id:
+                self._send_segment(worker, frontend, segment)
+
+    def _attach_worker(self, frontend: Child, pool: Pool, place: Place, worker: Child) -> None:
+        """Give a front end a worker's release pipe, claims and memory."""
+        if place.pipe is None or place.claims_fd is None:
+            return
+        seq = self._acks.expect(frontend.id, ChildMapped(worker.id), ChildMapped(frontend.id))
+        fds = [place.pipe.write_fd, place.claims_fd]
+        frontend.send(AttachWorker(seq=seq, worker=worker.id, pool=pool.id), fds)
+        for segment in place.segments:
+            self._send_segment(frontend, worker, segment)
+
+    def claims(self, child: Child, fd: int) -> None:
+        """A worker sent its claim table."""
+        pool, place, _ = self._workers[child.id]
+        place.claims_fd = fd
+        place.claims = map_shared(fd, CLAIMS_BYTES)
+        for _, frontend in self._frontends.values():
+            self._attach_worker(frontend, pool, place, child)
+
+    def worker_gone(self, child: Child, *, dead: bool) -> None:
+        """A worker was reaped."""
+        known = self._workers.pop(child.id, None)
+        if known is None:
+            return
+        pool, _, _ = known
+        for _, frontend in self._frontends.values():
+            frontend.send(WorkerGone(worker=child.id, pool=pool.id, dead=dead))
+        pool.wake_followers()
+        self._settled(self._acks.forget(child.id))
+
+    def frontend_gone(self, child: Child) -> None:
+        """A front end was reaped."""
+        if self._frontends.pop(child.id, None) is None:
+            return
+        for _, _, worker in self._workers.values():
+            worker.send(DetachFrontend(frontend=child.id))
+        self._settled(self._acks.forget(child.id))
+
+    # Segments -------------------------------------------------------------------------------------------------
+
+    def segment_added(self, child: Child, message: SegmentAdded, fd: int) -> None:
+        """A child made a segment: keep it, and pass it to all who read it."""
+        segment = SharedSegment(message.pool, message.segment, message.block_bytes, message.blocks, fd)
+        if child.id in self._workers:
+            self._workers[child.id][1].segments.append(segment)
+            readers = [frontend for _, frontend in self._frontends.values()]
+        else:
+            self._frontends[child.id][0].segments.append(segment)
+            readers = [w for pool, _, w in self._workers.values() if pool.id == segment.pool]
+        for reader in readers:
+            self._send_segment(reader, child, segment)
+        matter = SegmentMapped(child.id, segment.pool, segment.segment)
+        if self._acks.is_settled(matter):
+            self._settled([matter])
+
+    def _send_segment(self, reader: Child, owner: Child, segment: SharedSegment) -> None:
+        matters = (
+            SegmentMapped(owner.id, segment.pool, segment.segment),
+            ChildMapped(owner.id),
+            ChildMapped(reader.id),
+        )
+        reader.send(
+            SegmentAdded(
+                seq=self._acks.expect(reader.id, *matters),
+                owner=owner.id,
+                pool=segment.pool,
+                segment=segment.segment,
+                block_bytes=segment.block_bytes,
+                blocks=segment.blocks,
+            ),
+            [segment.fd],
+        )
+
+    def acknowledged(self, seq: int) -> None:
+        """A child sent an Ack."""
+        self._settled(self._acks.acknowledge(seq))
+
+    def _settled(self, matters: list[Matter]) -> None:
+        for matter in matters:
+            match matter:
+                case ChildMapped(child=child_id):
+                    self._on_mapped(child_id)
+                case SegmentMapped(owner=owner, pool=pool, segment=segment):
+                    child = self._child(owner)
+                    if child is not None:
+                        child.send(SegmentUsable(pool=pool, segment=segment))
+                case _:
+                    raise TypeError(f"{matter!r} is no matter of the wiring. This is a bug.")
+
+    def _child(self, child_id: int) -> Child | None:
+        if child_id in self._workers:
+            return self._workers[child_id][2]
+        return self._frontends[child_id][1] if child_id in self._frontends else None
+
+    def close(self) -> None:
+        """Give up the pipes of all pools."""
+        for pool in self._pools.values():
+            pool.close()

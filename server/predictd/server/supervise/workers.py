@@ -1,0 +1,315 @@
+"""Keeping workers alive: start, load, serve, restart, isolate, give up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from predictd.server.control.messages import (
+    AddLanes,
+    AnyMessage,
+    LaneFailed,
+    LaneLoaded,
+    LaneLoading,
+    Serve,
+    Stop,
+    Warm,
+    WorkerInit,
+)
+from predictd.server.launch.environment import child_environment
+from predictd.server.supervise.catalog import Catalog, LaneRecord
+from predictd.server.supervise.child import Child, OnMessage, describe_exit
+from predictd.server.supervise.pool import PRIORITIES, Place, Pool
+from predictd.server.supervise.states import Event, RestartPolicy, State
+from predictd.server.supervise.wiring import Wiring
+from predictd.server.transport.claims import claimed_lanes, completed_batches
+from predictd.server.transport.pipes import make_pipe
+
+MODULE = "predictd.server.worker.main"
+LANES_PER_MESSAGE = 50
+# A lane at work in so many deaths of a shared pool's workers gets a pool of its own.
+BLAME_LIMIT = 2
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What every worker is told."""
+
+    arena_limit_bytes: int
+    load_timeout_seconds: float
+    log_level: str
+    environment: Mapping[str, str]
+
+
+class Workers:
+    """All pools and their places. Decides by the table and the policy of `states`.
+
+    Args:
+        publish: Tells the front ends about a model whose lanes changed.
+        isolate: Makes a pool for one lane of a shared pool and starts it.
+        on_message: Hears what workers say; hands what is for us to `handle`.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        catalog: Catalog,
+        wiring: Wiring,
+        next_id: Callable[[], int],
+        publish: Callable[[str], None],
+        isolate: Callable[[LaneRecord], None],
+        on_message: OnMessage,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._wiring = wiring
+        self._next_id = next_id
+        self._publish = publish
+        self._isolate = isolate
+        self._on_message = on_message
+        self._policy = RestartPolicy()
+        self._draw = random.Random()  # noqa: S311 - jitter, no secret
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._by_child: dict[int, tuple[Pool, Place]] = {}
+        self._deadlines: dict[int, asyncio.TimerHandle] = {}
+        self._loaded: dict[int, set[int]] = {}
+        self._stopping = False
+        self.pools: dict[int, Pool] = {}
+
+    def add_pool(self, pool: Pool) -> None:
+        """Start a pool."""
+        self.pools[pool.id] = pool
+        self._wiring.add_pool(pool)
+        for place in pool.places:
+            self._spawn(pool, place)
+
+    def children(self) -> list[tuple[Pool, Place, Child]]:
+        """The workers that run."""
+        return [(pool, place, place.child) for pool, place in self._by_child.values() if place.child]
+
+    # Life -----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, pool: Pool, place: Place) -> None:
+        if self._stopping or pool.closed:
+            return
+        place.move(Event.SPAWN)
+        place.pipe = make_pipe()
+        place.child = Child(
+            self._next_id(),
+            f"worker {pool.name} {place.index}",
+            MODULE,
+            environment=child_environment(self._settings.environment, place.plan.environment),
+            cpus=place.plan.cpus,
+            on_message=self._on_message,
+            on_exit=self._exited,
+        )
+        self._by_child[place.child.id] = (pool, place)
+
+    def hello(self, child: Child) -> None:
+        """The worker runs: tell it who it is and what to load."""
+        pool, place = self._by_child[child.id]
+        place.move(Event.HELLO)
+        assert place.pipe is not None  # noqa: S101 - made in _spawn
+        lanes = [record.config for record in self._catalog.in_pool(pool.id)]
+        # What killed a worker while it was loaded comes last, so that the others are ready by then.
+        lanes.sort(key=lambda lane: pool.blame[lane.lane])
+        child.send(
+            WorkerInit(
+                worker=child.id,
+                pool=pool.id,
+                pool_name=pool.name,
+                index=place.index,
+                priorities=PRIORITIES,
+                arena_limit_bytes=self._settings.arena_limit_bytes,
+                lane_count=len(lanes),
+                threads=place.plan.threads,
+                owns_cores=place.plan.owns_cores,
+                log_level=self._settings.log_level,
+            ),
+            [*pool.worker_fds(), place.pipe.read_fd],
+        )
+        for at in range(0, len(lanes), LANES_PER_MESSAGE):
+            child.send(AddLanes(lanes=lanes[at : at + LANES_PER_MESSAGE]))
+        self._wiring.add_worker(pool, place, child)
+        self._deadlines[child.id] = self._loop.call_later(
+            self._settings.load_timeout_seconds, self._load_timed_out, child
+        )
+
+    def handle(self, child: Child, message: AnyMessage) -> None:
+        """A worker said something about its lanes."""
+        pool, place = self._by_child[child.id]
+        match message:
+            case LaneLoading(lane=lane):
+                place.loading = lane
+            case LaneLoaded(lane=lane, signature=signature, load_seconds=load, warmup_seconds=warm_up):
+                record = self._catalog.record(lane)
+                record.signature = signature
+                self._loaded.setdefault(child.id, set()).add(lane)
+                name = f"{record.config.model} version {record.config.version}"
+                _log.info("%s: loaded %s in %.2f s, warmed up in %.2f s", child.title, name, load, warm_up)
+            case LaneFailed(lane=lane, reason=reason):
+                self.fail_lane(self._catalog.record(lane), reason)
+            case Warm():
+                place.loading = None
+                place.move(Event.WARM)
+                self._cancel_deadline(child)
+                if not self._catalog.in_pool(pool.id):
+                    self._retire(pool, "every model of the pool failed to load")
+                elif self._wiring.is_mapped(child.id):
+                    self.mapped(child.id)
+            case _:
+                raise TypeError(f"a worker sent {type(message).__name__}. This is a bug.")
+
+    def mapped(self, child_id: int) -> None:
+        """Everything that concerns a child is mapped: a warm worker may serve."""
+        known = self._by_child.get(child_id)
+        if known is None or known[1].state is not State.MAPPING:
+            return
+        pool, place = known
+        place.move(Event.MAPPED)
+        if place.child is not None:
+            place.child.send(Serve())
+        self._announce(pool)
+
+    def _announce(self, pool: Pool) -> None:
+        """Publish the lanes of a pool once no place of it is still on its way for the first time."""
+        on_their_way = (State.STARTING, State.LOADING, State.MAPPING)
+        if any(place.state in on_their_way and not place.restarts for place in pool.places):
+            return
+        for record in self._catalog.in_pool(pool.id):
+            if record.state == "LOADING" and record.signature is not None:
+                record.state = "READY"
+                record.load_seconds = self._loop.time() - self._started
+                self._publish(record.config.model)
+
+    def _exited(self, child: Child, status: int) -> None:
+        """A worker was reaped."""
+        pool, place = self._by_child.pop(child.id)
+        self._cancel_deadline(child)
+        self._loaded.pop(child.id, None)
+        asked = place.state is State.STOPPING
+        if asked:
+            place.move(Event.EXITED)
+            self._wiring.worker_gone(child, dead=status != 0)
+            place.clear()
+        else:
+            self._crashed(pool, place, child, status)
+        if pool.gone:
+            self._wiring.remove_pool(pool, "its workers are stopped")
+
+    def _crashed(self, pool: Pool, place: Place, child: Child, status: int) -> None:
+        worked = place.claims is not None and completed_batches(place.claims) > 0
+        culprits = self._culprits(place)
+        place.barren_crashes = 0 if worked else place.barren_crashes + 1
+        place.restarts += 1
+        place.move(Event.CRASHED)
+        how = describe_exit(status)
+        names = ", ".join(self._catalog.record(lane).config.model for lane in sorted(culprits))
+        at_work = f" while it worked on {names}" if names else ""
+        _log.error("%s (pid %d) died: %s%s", child.title, child.pid, how, at_work)
+        self._wiring.worker_gone(child, dead=True)
+        place.clear()
+        if self._stopping:
+            place.move(Event.STOP)
+            return
+        self._blame(pool, place, culprits, how)
+        if self._policy.gives_up(place.barren_crashes):
+            self._give_up(
+                pool, place, f"its worker died {place.barren_crashes} times in a row: {how}{at_work}"
+            )
+            return
+        delay = self._policy.delay_seconds(place.barren_crashes, self._draw)
+        self._loop.call_later(delay, self._respawn, pool, place)
+
+    def _respawn(self, pool: Pool, place: Place) -> None:
+        if place.state is State.BACKOFF:
+            self._spawn(pool, place)
+
+    @staticmethod
+    def _culprits(place: Place) -> set[int]:
+        """The lanes that a dead worker was at work on."""
+        if place.loading is not None:
+            return {place.loading}
+        return claimed_lanes(place.claims) if place.claims is not None else set()
+
+    def _blame(self, pool: Pool, place: Place, culprits: set[int], how: str) -> None:
+        """Move a lane that kills a shared pool's workers into a pool of its own."""
+        pool.blame.update(culprits)
+        hosted = self._catalog.in_pool(pool.id)
+        if len(hosted) < 2:
+            return
+        for record in hosted:
+            if pool.blame[record.config.lane] >= BLAME_LIMIT:
+                name = f"{record.config.model} version {record.config.version}"
+                _log.error(
+                    "%s kills workers of pool %s (%s): it gets a pool of its own", name, pool.name, how
+                )
+                record.state = "LOADING"
+                record.reason = (
+                    f"killed workers of the shared pool {pool.name} ({how}); moved to a pool of its own"
+                )
+                place.barren_crashes = 0
+                self._isolate(record)
+                self._publish(record.config.model)
+
+    def _give_up(self, pool: Pool, place: Place, reason: str) -> None:
+        place.move(Event.GIVE_UP)
+        _log.error("pool %s: place %d is given up: %s", pool.name, place.index, reason)
+        if not pool.gone:
+            self._announce(pool)
+            return
+        for record in self._catalog.in_pool(pool.id):
+            self.fail_lane(record, reason)
+        self._wiring.remove_pool(pool, reason)
+
+    def _retire(self, pool: Pool, reason: str) -> None:
+        """Stop a pool that has nothing to serve."""
+        _log.warning("pool %s is stopped: %s", pool.name, reason)
+        for place in pool.places:
+            self._stop_place(place)
+
+    def fail_lane(self, record: LaneRecord, reason: str) -> None:
+        """A lane cannot be served."""
+        record.state = "FAILED"
+        record.reason = reason
+        _log.error("model %s version %d failed: %s", record.config.model, record.config.version, reason)
+        self._publish(record.config.model)
+
+    def _load_timed_out(self, child: Child) -> None:
+        _, place = self._by_child[child.id]
+        limit = self._settings.load_timeout_seconds
+        _log.error("%s is not warm after %g s (load_timeout) and is killed", child.title, limit)
+        if place.state is State.LOADING:
+            child.kill()
+
+    def _cancel_deadline(self, child: Child) -> None:
+        deadline = self._deadlines.pop(child.id, None)
+        if deadline is not None:
+            deadline.cancel()
+
+    # Stop -----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _stop_place(place: Place) -> None:
+        place.move(Event.STOP)
+        if place.child is not None:
+            place.child.send(Stop())
+
+    def stop(self) -> None:
+        """Stop all workers; nothing is restarted from here on."""
+        self._stopping = True
+        for pool in self.pools.values():
+            for place in pool.places:
+                self._stop_place(place)
+
+    def kill(self) -> None:
+        """Kill what is left."""
+        self._stopping = True
+        for _, _, child in self.children():
+            child.kill()

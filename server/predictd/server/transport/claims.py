@@ -1,0 +1,74 @@
+"""The claim table: the tickets that a worker holds now, readable after its death.
+
+The worker is its only writer. It writes the tickets, then their number; it clears the number after the completions
+were written to their pipes. A reader acts on it only once the writer is dead, or to find tickets that were claimed
+before a system call it has seen the result of; so no lock and no atomic is needed.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import struct
+
+from predictd.server.transport.memory import create_shared
+
+CLAIMS_CAPACITY = 4096
+CLAIMS_HEADER_BYTES = 64
+CLAIMS_BYTES = CLAIMS_HEADER_BYTES + CLAIMS_CAPACITY * 64
+_HEADER = struct.Struct("<IIII")
+_TICKET_HEAD = struct.Struct("<IIII")
+
+
+class ClaimState(enum.IntEnum):
+    """What the worker does with the tickets that it holds."""
+
+    IDLE = 0
+    WAITING = 1
+    RUNNING = 2
+
+
+class ClaimWriter:
+    """The worker's own table."""
+
+    def __init__(self) -> None:
+        self.fd, self._map = create_shared("predictd-claims", CLAIMS_BYTES)
+        self._batches = 0
+        self._write(0, ClaimState.IDLE)
+
+    def hold(self, tickets: bytes) -> None:
+        """Claim encoded tickets, at most CLAIMS_CAPACITY."""
+        self._map[CLAIMS_HEADER_BYTES : CLAIMS_HEADER_BYTES + len(tickets)] = tickets
+        self._write(len(tickets) // 64, ClaimState.WAITING)
+
+    def start(self) -> None:
+        """The engine is about to run what is held."""
+        self._map[8] = ClaimState.RUNNING
+
+    def clear(self) -> None:
+        """Everything held was completed."""
+        self._batches = (self._batches + 1) & 0xFFFFFFFF
+        self._write(0, ClaimState.IDLE)
+
+    def _write(self, count: int, state: ClaimState) -> None:
+        self._map[:16] = _HEADER.pack(count, 0, state, self._batches)
+
+
+def read_claims(table: mmap.mmap) -> tuple[ClaimState, bytes]:
+    """The state of a table and its encoded tickets."""
+    count, _, state, _ = _HEADER.unpack_from(table)
+    end = CLAIMS_HEADER_BYTES + min(count, CLAIMS_CAPACITY) * 64
+    return ClaimState(state), table[CLAIMS_HEADER_BYTES:end]
+
+
+def completed_batches(table: mmap.mmap) -> int:
+    """How many batches the worker has completed in its life."""
+    return int(_HEADER.unpack_from(table)[3])
+
+
+def claimed_lanes(table: mmap.mmap) -> set[int]:
+    """The lanes whose tickets a dead worker was running."""
+    state, tickets = read_claims(table)
+    if state is not ClaimState.RUNNING:
+        return set()
+    return {_TICKET_HEAD.unpack_from(tickets, at)[3] for at in range(0, len(tickets), 64)}

@@ -1,0 +1,104 @@
+"""The 64-byte records that pass through pipes, and the constants of the ABI.
+
+Every record is little-endian and exactly RECORD_BYTES long, so that any number of writers may share a pipe:
+writes of at most PIPE_BUF are neither split nor mixed (pipe(7)).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ABI_VERSION = 1
+RECORD_BYTES = 64
+PIPE_BUF_BYTES = 4096
+RECORDS_PER_WRITE = PIPE_BUF_BYTES // RECORD_BYTES
+
+NO_DEADLINE_NS = 2**63 - 1
+NO_SEGMENT = 0xFFFFFFFF
+
+Records = npt.NDArray[Any]
+
+TICKET: np.dtype[Any] = np.dtype(
+    [
+        ("frontend", "<u4"),
+        ("slot", "<u4"),
+        ("generation", "<u4"),
+        ("lane", "<u4"),
+        ("segment", "<u4"),
+        ("block", "<u4"),
+        ("bytes", "<u4"),
+        ("rows", "<u4"),
+        ("shape_key", "<u8"),
+        ("enqueued_ns", "<i8"),
+        ("deadline_ns", "<i8"),
+        ("priority", "u1"),
+        ("flags", "u1"),
+        ("attempt", "u1"),
+        ("reserved", "u1", (5,)),
+    ]
+)
+TICKET_STRUCT = "<8IQqqBBB5x"
+
+COMPLETION: np.dtype[Any] = np.dtype(
+    [
+        ("slot", "<u4"),
+        ("generation", "<u4"),
+        ("worker", "<u4"),
+        ("segment", "<u4"),
+        ("block", "<u4"),
+        ("first_row", "<u4"),
+        ("rows", "<u4"),
+        ("batch_rows", "<u4"),
+        ("answers", "<u4"),
+        ("lane", "<u4"),
+        ("queue_ns", "<u8"),
+        ("compute_ns", "<u8"),
+        ("status", "<u2"),
+        ("reserved", "u1", (6,)),
+    ]
+)
+COMPLETION_STRUCT = "<10IQQH6x"
+
+RELEASE: np.dtype[Any] = np.dtype(
+    [
+        ("frontend", "<u4"),
+        ("segment", "<u4"),
+        ("block", "<u4"),
+        ("count", "<u4"),
+        ("reserved", "u1", (48,)),
+    ]
+)
+RELEASE_STRUCT = "<4I48x"
+
+
+class TicketFlag(enum.IntFlag):
+    """What is special about a ticket."""
+
+    ALONE = 1
+    """Must not share a run: it was in a batch that killed its worker."""
+    PROBE = 2
+    """No request: it comes back once every older ticket of its queue was taken by a living worker."""
+    VARYING = 4
+    """Its tensors have no fixed size (strings), so it is gathered by itself."""
+
+
+class Status(enum.IntEnum):
+    """How a ticket ended."""
+
+    OK = 0
+    EXPIRED = 1
+    CANCELLED = 2
+    INVALID_INPUT = 3
+    ENGINE_FAILED = 4
+    NO_MEMORY = 5
+    UNKNOWN_LANE = 6
+    PROBE = 7
+
+
+def chunks(records: bytes) -> list[bytes]:
+    """Cut encoded records into writes that a pipe keeps whole."""
+    return [records[at : at + PIPE_BUF_BYTES] for at in range(0, len(records), PIPE_BUF_BYTES)]

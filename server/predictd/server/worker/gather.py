@@ -1,0 +1,141 @@
+"""Tensors from request blocks into engine inputs, with as few copies as there can be.
+
+A batch of one ticket is a view of the block itself. Tickets of one shape are gathered with one indexed copy a segment
+while their tensors are small, and with one plain copy each when they are large or differ in rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from predictd.engines.api import DType
+from predictd.server.transport.blocks import Placed, RequestLayout, read_request
+from predictd.server.transport.records import Records, TicketFlag
+from predictd.server.worker.request_memory import FrontendMemory, RequestSegment
+from predictd.server.worker.strings import decode_strings
+
+Array = npt.NDArray[Any]
+
+# Above this an indexed copy, which goes through a temporary array, costs more than a loop of plain copies.
+INDEXED_COPY_LIMIT_BYTES = 16 * 1024
+_LAYOUTS_KEPT = 4096
+
+
+class Gatherer:
+    """Builds the inputs of a batch. Keeps the layout of each shape it has met."""
+
+    def __init__(self, memory: FrontendMemory) -> None:
+        self._memory = memory
+        self._layouts: dict[tuple[int, int, int, int], RequestLayout] = {}
+
+    def inputs(self, batch: Records) -> list[Array | None]:
+        """One array for each input, in engine order; None for an optional one that is absent.
+
+        Raises:
+            KeyError: The front end died and its memory is gone.
+            ValueError: A block does not hold what its ticket says.
+        """
+        if len(batch) == 1:
+            segment, index = self._locate(batch[0])
+            layout = self._layout(batch[0], segment, index)
+            return [_view(segment, index, placed) for placed in layout.inputs]
+        if batch["flags"][0] & int(TicketFlag.VARYING):
+            return self._one_by_one(batch)
+        rows = batch["rows"]
+        if (rows == rows[0]).all() and (batch["bytes"] == batch["bytes"][0]).all():
+            return self._together(batch)
+        return self._one_by_one(batch)
+
+    def _together(self, batch: Records) -> list[Array | None]:
+        """All tickets have the same rows: the layout of the first is that of all."""
+        segment, index = self._locate(batch[0])
+        layout = self._layout(batch[0], segment, index)
+        count = len(batch)
+        frontends, segments = batch["frontend"], batch["segment"]
+        pairs = frontends.astype(np.uint64) << np.uint64(32) | segments
+        slabs = [
+            (self._memory.segment(int(pair) >> 32, int(pair) & 0xFFFFFFFF).slab, pairs == pair)
+            for pair in ([pairs[0]] if (pairs == pairs[0]).all() else np.unique(pairs))
+        ]
+        blocks = batch["block"]
+        result: list[Array | None] = []
+        for placed in layout.inputs:
+            if not placed.present:
+                result.append(None)
+                continue
+            start, end = placed.offset, placed.offset + placed.nbytes
+            if len(slabs) == 1 and placed.nbytes <= INDEXED_COPY_LIMIT_BYTES:
+                data = slabs[0][0][:, start:end][blocks]
+            else:
+                data = np.empty((count, placed.nbytes), np.uint8)
+                for slab, at in slabs:
+                    _copy_rows(data, np.flatnonzero(at), slab, blocks, start, end)
+            shape = (count * placed.shape[0], *placed.shape[1:])
+            result.append(data.reshape(-1).view(placed.dtype.numpy).reshape(shape))
+        return result
+
+    def _one_by_one(self, batch: Records) -> list[Array | None]:
+        """Tickets differ in rows or carry strings: each is read by its own layout."""
+        parts: list[list[Array | None]] = []
+        for ticket in batch:
+            segment, index = self._locate(ticket)
+            layout = self._layout(ticket, segment, index)
+            parts.append([_view(segment, index, placed) for placed in layout.inputs])
+        return [_concatenate(column) for column in zip(*parts, strict=True)]
+
+    def _locate(self, ticket: Any) -> tuple[RequestSegment, int]:
+        return self._memory.segment(int(ticket["frontend"]), int(ticket["segment"])), int(ticket["block"])
+
+    def _layout(self, ticket: Any, segment: RequestSegment, index: int) -> RequestLayout:
+        if ticket["flags"] & int(TicketFlag.VARYING):
+            return read_request(segment.block(index))
+        key = (int(ticket["lane"]), int(ticket["shape_key"]), int(ticket["rows"]), int(ticket["bytes"]))
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = read_request(segment.block(index))
+            if layout.size_bytes != key[3] or layout.rows != key[2]:
+                raise ValueError("a request block does not hold what its ticket says")
+            if len(self._layouts) >= _LAYOUTS_KEPT:
+                self._layouts.clear()
+            self._layouts[key] = layout
+        return layout
+
+
+def _view(segment: RequestSegment, index: int, placed: Placed) -> Array | None:
+    """The tensor where it lies; strings are decoded into objects."""
+    if not placed.present:
+        return None
+    data = segment.slab[index, placed.offset : placed.offset + placed.nbytes]
+    if placed.dtype is DType.BYTES:
+        return decode_strings(data.data, math.prod(placed.shape)).reshape(placed.shape)
+    return data.view(placed.dtype.numpy).reshape(placed.shape)
+
+
+def _copy_rows(
+    data: npt.NDArray[np.uint8],
+    positions: npt.NDArray[np.intp],
+    slab: npt.NDArray[np.uint8],
+    blocks: npt.NDArray[np.uint32],
+    start: int,
+    end: int,
+) -> None:
+    """Copy blocks[positions] of one slab into the rows `positions` of data."""
+    if end - start <= INDEXED_COPY_LIMIT_BYTES:
+        data[positions] = slab[:, start:end][blocks[positions]]
+        return
+    for position in positions:
+        data[position] = slab[blocks[position], start:end]
+
+
+def _concatenate(column: Sequence[Array | None]) -> Array | None:
+    present = [part for part in column if part is not None]
+    if not present:
+        return None
+    if len(present) != len(column):
+        raise ValueError("requests with and without an optional input share a batch. This is a bug.")
+    return np.concatenate(present)

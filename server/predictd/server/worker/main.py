@@ -1,0 +1,247 @@
+"""Entry of the worker process: `python -m predictd.server.worker.main CONTROL_FD SUPERVISOR_PID`.
+
+Two threads. The run loop (the main thread) loads, leads, runs and answers. The control thread maps memory, passes
+answers of the supervisor on, and ends the process when the supervisor is gone, also during a long run.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import sys
+import threading
+from collections import deque
+
+from setproctitle import setproctitle
+
+from predictd.engines.api import EngineError
+from predictd.server.config.lane import LaneConfig
+from predictd.server.control.channel import Channel, ChannelClosedError
+from predictd.server.control.messages import (
+    Ack,
+    AddLanes,
+    AnyMessage,
+    AttachFrontend,
+    ClaimTable,
+    Collect,
+    DetachFrontend,
+    Growth,
+    Hello,
+    LaneFailed,
+    LaneLoaded,
+    LaneLoading,
+    Message,
+    SegmentAdded,
+    SegmentUsable,
+    Serve,
+    Stop,
+    Warm,
+    WorkerCounts,
+    WorkerInit,
+)
+from predictd.server.launch.spawn import die_with_parent
+from predictd.server.observe.logs import configure
+from predictd.server.observe.recorder import WorkerRecorder
+from predictd.server.transport.claims import ClaimWriter
+from predictd.server.transport.records import ABI_VERSION
+from predictd.server.worker.intake import Intake
+from predictd.server.worker.lanes import load_lane, wire_signature
+from predictd.server.worker.planning import LaneRules
+from predictd.server.worker.request_memory import FrontendMemory
+from predictd.server.worker.response_memory import ResponseMemory
+from predictd.server.worker.runner import LoadedLane, Runner
+from predictd.server.worker.token import LeaderToken
+
+FOLLOWER_POLL_MS = 50
+# Young objects of a request die at once; a higher threshold keeps collections off the path (facts: GC and tail latency).
+GC_THRESHOLD = 50_000
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """The state that both threads share, and which of them owns what."""
+
+    def __init__(self, channel: Channel, init: WorkerInit, fds: list[int]) -> None:
+        queue_fds, rest = fds[: init.priorities], fds[init.priorities :]
+        carry_read, carry_write, baton_read, baton_write, lock, release = rest
+        self._channel = channel
+        self._init = init
+        self._send_lock = threading.Lock()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stop = False
+        self._serve = threading.Event()
+        self._gone_frontends: deque[int] = deque()
+        self._lanes_given: list[LaneConfig] = []
+        self._lanes_complete = threading.Event()
+        self._memory = FrontendMemory()
+        self._claims = ClaimWriter()
+        self._recorder = WorkerRecorder()
+        self._token = LeaderToken(lock, baton_read, baton_write)
+        self._responses = ResponseMemory(init.worker, init.pool, init.arena_limit_bytes, release, self.send)
+        self._runner = Runner(init.worker, self._memory, self._responses, self._claims, self._recorder)
+        self._intake = Intake(
+            queue_fds, (carry_read, carry_write), self._wake_fd, self._memory, self._claims, self._runner.drop
+        )
+        self._lanes: dict[int, LoadedLane] = {}
+        self._spent_ns: dict[int, int] = {}
+
+    # Run loop -------------------------------------------------------------------------------------------------
+
+    def main(self) -> None:
+        """Load every lane, say so, and serve until told to stop."""
+        self.send(ClaimTable(), [self._claims.fd])
+        self._lanes_complete.wait()
+        for config in self._lanes_given:
+            self._load(config)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 50)
+        self.send(Warm())
+        self._serve.wait()
+        self._serve_tickets()
+
+    def _load(self, config: LaneConfig) -> None:
+        self.send(LaneLoading(lane=config.lane))
+        try:
+            warm = load_lane(config, owns_cores=self._init.owns_cores)
+            self._reserve_answers(warm.lane)
+        except EngineError as error:
+            self.send(LaneFailed(lane=config.lane, reason=str(error)))
+            return
+        except Exception as error:
+            _log.exception("loading %s failed", config.path)
+            self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
+            return
+        self._lanes[config.lane] = warm.lane
+        self.send(
+            LaneLoaded(
+                lane=config.lane,
+                signature=wire_signature(warm.lane),
+                load_seconds=warm.load_seconds,
+                warmup_seconds=warm.warmup_seconds,
+            )
+        )
+
+    def _reserve_answers(self, lane: LoadedLane) -> None:
+        """Have memory for the answer of a full batch before the first request, where its size is known."""
+        layout = lane.layout(lane.config.max_batch_size)
+        if layout is not None:
+            self._responses.discard(self._responses.block(layout.size_bytes))
+
+    def _serve_tickets(self) -> None:
+        rules = {
+            lane.config.lane: LaneRules(
+                lane.config.max_batch_size, lane.config.max_delay_ns, lane.signature.batches
+            )
+            for lane in self._lanes.values()
+        }
+        following = select.poll()
+        following.register(self._token.baton_fd, select.POLLIN)
+        following.register(self._wake_fd, select.POLLIN)
+        while self._keep_house():
+            if not self._token.try_acquire():
+                self._follow(following)
+                continue
+            batch = self._intake.next_batch(rules, self._spent_ns, self._keep_house)
+            self._token.release()
+            if len(batch):
+                lane = self._lanes[int(batch["lane"][0])]
+                compute_ns = self._runner.run(lane, batch)
+                self._spent_ns[lane.config.lane] = self._spent_ns.get(lane.config.lane, 0) + compute_ns
+        for lane in self._lanes.values():
+            lane.engine.close()
+
+    def _follow(self, following: select.poll) -> None:
+        """Wait until the token may be free. Losing the race for a baton costs one poll at most."""
+        for fd, _ in following.poll(FOLLOWER_POLL_MS):
+            if fd == self._wake_fd:
+                os.eventfd_read(fd)
+
+    def _keep_house(self) -> bool:
+        """Between batches: forget dead front ends. False when the worker shall stop."""
+        while self._gone_frontends:
+            frontend = self._gone_frontends.popleft()
+            self._memory.detach(frontend)
+            self._responses.forget_frontend(frontend)
+        return not self._stop
+
+    # Control thread -------------------------------------------------------------------------------------------
+
+    def send(self, message: Message, fds: list[int] | None = None) -> None:
+        """Send to the supervisor, from either thread."""
+        with self._send_lock:
+            self._channel.send(message, fds or ())
+
+    def listen(self) -> None:
+        """Serve the control channel until the supervisor is gone, which ends the process."""
+        try:
+            while True:
+                message, fds = self._channel.receive()
+                self._handle(message, fds)
+        except ChannelClosedError:
+            os._exit(0)
+        except BaseException:
+            _log.exception("the control channel failed")
+            os._exit(1)
+
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:
+        match message:
+            case AddLanes(lanes=lanes):
+                self._lanes_given += lanes
+                if len(self._lanes_given) >= self._init.lane_count:
+                    self._lanes_complete.set()
+            case AttachFrontend(seq=seq, frontend=frontend):
+                self._memory.attach(frontend, fds[0])
+                self.send(Ack(seq=seq))
+            case SegmentAdded(seq=seq, owner=owner, segment=segment, block_bytes=block_bytes, blocks=blocks):
+                self._memory.add_segment(owner, segment, fds[0], block_bytes, blocks)
+                self.send(Ack(seq=seq))
+            case DetachFrontend(frontend=frontend):
+                self._gone_frontends.append(frontend)
+                self._wake()
+            case Growth(granted=granted, reason=reason):
+                self._responses.granted(None if granted else reason)
+            case SegmentUsable(segment=segment):
+                self._responses.usable(segment)
+            case Collect(seq=seq):
+                delta = self._recorder.take()
+                self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
+            case Serve():
+                self._serve.set()
+            case Stop():
+                self._stop = True
+                self._lanes_complete.set()
+                self._serve.set()
+                self._wake()
+            case _:
+                raise TypeError(f"a worker got {type(message).__name__}. This is a bug.")
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+
+def main() -> None:
+    """Run a worker."""
+    control_fd, supervisor_pid = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(supervisor_pid)
+    channel = Channel.from_fd(control_fd)
+    channel.send(Hello(pid=os.getpid(), abi=ABI_VERSION))
+    try:
+        init, fds = channel.receive()
+    except ChannelClosedError:
+        return
+    if not isinstance(init, WorkerInit):
+        raise TypeError(f"a worker got {type(init).__name__} first. This is a bug.")
+    title = f"worker {init.pool_name} {init.index}"
+    setproctitle(f"predictd: {title}")
+    configure(title, init.log_level)
+    worker = Worker(channel, init, fds)
+    threading.Thread(target=worker.listen, name="control", daemon=True).start()
+    worker.main()
+
+
+if __name__ == "__main__":
+    main()

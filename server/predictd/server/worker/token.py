@@ -1,0 +1,41 @@
+"""The leader token of a pool: a POSIX record lock that dies with its holder.
+
+A record lock belongs to a process, so it excludes other processes and vanishes with the one that holds it (fcntl(2)).
+It also vanishes when the process closes *any* descriptor of the file: a worker holds exactly one, and never closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+
+
+class LeaderToken:
+    """Held by the one worker of the pool that may read its queues."""
+
+    def __init__(self, lock_fd: int, baton_read_fd: int, baton_write_fd: int) -> None:
+        self._lock_fd = lock_fd
+        self._baton_read_fd = baton_read_fd
+        self._baton_write_fd = baton_write_fd
+
+    @property
+    def baton_fd(self) -> int:
+        """Readable when somebody released the token."""
+        return self._baton_read_fd
+
+    def try_acquire(self) -> bool:
+        """Take the token unless another worker holds it."""
+        try:
+            fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._baton_read_fd, 64)
+        return True
+
+    def release(self) -> None:
+        """Give the token up and wake a worker that waits for it."""
+        fcntl.lockf(self._lock_fd, fcntl.LOCK_UN)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._baton_write_fd, b"\0")

@@ -1,0 +1,1 @@
+"""The benchmark: `python -m tests.bench` measures the daemon and its yardsticks, and prints ratios."""

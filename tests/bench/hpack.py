@@ -1,0 +1,100 @@
+"""The little of HPACK (RFC 7541) that a load generator needs.
+
+Requests carry the headers that grpcio sends. The server is told that our table has no room, so its header
+blocks do not depend on those before them and equal blocks mean equal headers.
+"""
+
+from __future__ import annotations
+
+# The codes of appendix B for what may stand in `grpc-status` and its value; all others are never compared.
+_HUFFMAN = {
+    "0": "00000", "1": "00001", "2": "00010", "3": "011001", "4": "011010", "5": "011011", "6": "011100",
+    "7": "011101", "8": "011110", "9": "011111", "-": "010110", "a": "00011", "c": "00100", "g": "100110",
+    "p": "101011", "r": "101100", "s": "01000", "t": "01001", "u": "101101",
+}  # fmt: skip
+
+Text = tuple[bool, bytes]
+"""A string as it travels: whether it is Huffman-coded, and its bytes."""
+
+
+class HpackError(Exception):
+    """The block is not what a server may send to a client without a table."""
+
+
+def _huffman(text: str) -> bytes:
+    bits = "".join(_HUFFMAN[letter] for letter in text)
+    bits += "1" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+_STATUS_NAMES: frozenset[Text] = frozenset({(False, b"grpc-status"), (True, _huffman("grpc-status"))})
+_STATUS_CODES: dict[Text, int] = {
+    **{(False, str(code).encode()): code for code in range(17)},
+    **{(True, _huffman(str(code))): code for code in range(17)},
+}
+
+
+def _integer(block: bytes, at: int, prefix_bits: int) -> tuple[int, int]:
+    limit = (1 << prefix_bits) - 1
+    value = block[at] & limit
+    at += 1
+    if value < limit:
+        return value, at
+    shift = 0
+    while True:
+        byte = block[at]
+        value += (byte & 127) << shift
+        at += 1
+        shift += 7
+        if byte < 128:
+            return value, at
+
+
+def _text(block: bytes, at: int) -> tuple[Text, int]:
+    coded = block[at] >= 128
+    length, at = _integer(block, at, 7)
+    return (coded, block[at : at + length]), at + length
+
+
+def grpc_status(block: bytes) -> int:
+    """The gRPC status in a header block, or HpackError if there is none."""
+    at = 0
+    while at < len(block):
+        first = block[at]
+        if first >= 128:  # wholly from the static table, where grpc-status is not
+            _, at = _integer(block, at, 7)
+            continue
+        if first & 0b1110_0000 == 0b0010_0000:  # the size of the table
+            _, at = _integer(block, at, 5)
+            continue
+        name: Text = (False, b"")
+        index, at = _integer(block, at, 6 if first & 0b0100_0000 else 4)
+        if index == 0:
+            name, at = _text(block, at)
+        value, at = _text(block, at)
+        if name in _STATUS_NAMES:
+            if value not in _STATUS_CODES:
+                raise HpackError(f"grpc-status is {value[1]!r}")
+            return _STATUS_CODES[value]
+    raise HpackError(f"no grpc-status in {block.hex()}")
+
+
+def _literal(name: int | bytes, value: bytes) -> bytes:
+    head = bytes([0x40 | name]) if isinstance(name, int) else b"\x40" + bytes([len(name)]) + name
+    return head + bytes([len(value)]) + value
+
+
+def request_headers(path: str, authority: str) -> tuple[bytes, bytes]:
+    """Header blocks of a unary call: the first on a connection fills the server's table, others use it."""
+    fields = [
+        _literal(4, path.encode()),
+        _literal(1, authority.encode()),
+        _literal(b"te", b"trailers"),
+        _literal(31, b"application/grpc"),
+        _literal(58, b"predictd-bench"),
+        _literal(b"grpc-accept-encoding", b"identity, deflate, gzip"),
+    ]
+    pseudo = bytes([0x83, 0x86])  # :method POST, :scheme http
+    # The newest entry of the dynamic table has the number 62.
+    indexed = bytes([0x80 | (62 + age) for age in reversed(range(len(fields)))])
+    return pseudo + b"".join(fields), pseudo + indexed

@@ -1,0 +1,111 @@
+"""What the clients send and what must come back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+METHOD = "/predictd.v1.PredictionService/Predict"
+
+# Timing and version are varints, so the length of an answer moves by a few bytes.
+_LENGTH_TOLERANCE_BYTES = 32
+# Of the largest element.
+_TOLERANCE = 1e-3
+
+
+class Payload(msgspec.Struct):
+    """Distinct requests with their answers, sent in turn.
+
+    Attributes:
+        bodies: Serialized requests.
+        answers: For each the bytes that come back, or of the first output where `tensor` is set.
+        answer_bytes: Length of a serialized answer.
+        tensor: The answer is a PredictResponse whose FP32 output is compared with a tolerance, because a
+            model rounds differently in batches of different sizes.
+    """
+
+    bodies: list[bytes]
+    answers: list[bytes]
+    answer_bytes: int
+    tensor: bool
+
+    def save(self, path: Path) -> Path:
+        """Write it where client processes can read it."""
+        path.write_bytes(msgspec.msgpack.encode(self))
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Payload:
+        """What `save` wrote."""
+        return msgspec.msgpack.decode(path.read_bytes(), type=cls)
+
+    def plausible(self, answer: bytes) -> bool:
+        """Cheap enough to be asked of every answer."""
+        return abs(len(answer) - self.answer_bytes) <= _LENGTH_TOLERANCE_BYTES
+
+    def right(self, index: int, answer: bytes) -> bool:
+        """Whether this is the answer to that request."""
+        if not self.tensor:
+            return answer == self.answers[index]
+        # Clients of the echo server need no protobuf.
+        from predictd.protos.v1 import predictd_pb2
+
+        response = predictd_pb2.PredictResponse.FromString(answer)
+        return _close(response.outputs[0].data, self.answers[index])
+
+
+def _close(given: bytes, expected: bytes) -> bool:
+    left, right = np.frombuffer(given, np.float32), np.frombuffer(expected, np.float32)
+    return left.shape == right.shape and bool(np.abs(left - right).max() <= _TOLERANCE * np.abs(right).max())
+
+
+def predict_payload(model: str, path: Path, count: int, seed: int = 0) -> Payload:
+    """Requests of one random row each, answered by the model itself. `answer_bytes` is still to be learnt."""
+    # Read when the library is loaded; the benchmark must not phone home.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    from predictd.protos.v1 import predictd_pb2
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (spec,) = session.get_inputs()
+    shape = (1, *spec.shape[1:])
+    random = np.random.default_rng(seed)
+    payload = Payload([], [], 0, tensor=True)
+    for _ in range(count):
+        row = random.standard_normal(shape, np.float32)
+        tensor = predictd_pb2.Tensor(name=spec.name, dtype=predictd_pb2.FP32, shape=shape, data=row.tobytes())
+        request = predictd_pb2.PredictRequest(model=model, inputs=[tensor])
+        payload.bodies.append(request.SerializeToString())
+        payload.answers.append(session.run(None, {spec.name: row})[0].tobytes())
+    if any(_close(*pair) for pair in itertools.combinations(payload.answers, 2)):
+        raise AssertionError(f"{model} gives answers that cannot be told apart, so none can be verified")
+    return payload
+
+
+def echo_payload(like: Payload) -> Payload:
+    """The same requests for the echo server, which cuts or pads them to the length of the real answers."""
+    size = like.answer_bytes
+    answers = [body[:size].ljust(size, b"\0") for body in like.bodies]
+    return Payload(like.bodies, answers, size, tensor=False)
+
+
+def learn_answer(target: str, payload: Payload) -> None:
+    """Call once with the reference client: is the answer right, and how long is it?"""
+    import grpc
+
+    with grpc.insecure_channel(target, [("grpc.max_receive_message_length", -1)]) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+        answer = call(payload.bodies[0], timeout=60, wait_for_ready=True)
+    if not payload.right(0, answer):
+        raise AssertionError(f"{target} gives a wrong answer to a single request")
+    payload.answer_bytes = len(answer)

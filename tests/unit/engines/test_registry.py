@@ -1,0 +1,55 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from predictd.engines import registry
+from predictd.engines.api import EngineOptions, ModelLoadError
+from tests.fixtures import models
+
+
+def test_built_in_engine_loads_a_model(tmp_path: Path) -> None:
+    load = registry.resolve("onnxruntime")
+    engine = load(models.affine(tmp_path / "m.onnx"), EngineOptions())
+    assert engine.name == "onnxruntime"
+
+
+def test_plug_in_is_found_by_module_and_function() -> None:
+    load = registry.resolve("tests.fixtures.faulty_engine:load")
+    assert load(Path("anything"), EngineOptions()).name == "faulty"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tensorflow", "unknown engine 'tensorflow'; known: onnxruntime, or write package.module:function"),
+        ("", "unknown engine ''"),
+        (":load", "unknown engine ':load'"),
+        ("json:", "unknown engine 'json:'"),
+        ("no.such.module:load", "engine 'no.such.module:load' cannot be imported: No module named 'no'"),
+        ("json:no_such", "engine 'json:no_such': json has no function 'no_such'"),
+        ("json:__name__", "engine 'json:__name__': json has no function '__name__'"),
+    ],
+)
+def test_bad_names_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        registry.resolve(name)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("file", "engine"),
+    [("model.onnx", "onnxruntime"), ("a/M.ONNX", "onnxruntime"), ("model.plan", None), ("onnx", None)],
+)
+def test_engine_by_suffix(file: str, engine: str | None) -> None:
+    assert registry.engine_for_file(Path(file)) == engine
+
+
+def test_no_runtime_is_imported_before_it_is_resolved() -> None:
+    code = (
+        "import sys; from predictd.engines import registry; registry.engine_for_file;"
+        "assert 'onnxruntime' not in sys.modules; registry.resolve('onnxruntime');"
+        "assert 'onnxruntime' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

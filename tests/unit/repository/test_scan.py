@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from predictd.server.config.model_file import ModelFile
+from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
+from predictd.server.repository.scan import scan
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir(exist_ok=True)
+        else:
+            path.touch()
+    return root
+
+
+def found(result: Scan, root: Path) -> dict[str, list[tuple[int, str]]]:
+    return {
+        model.name: [(version.version, str(version.path.relative_to(root))) for version in model.versions]
+        for model in result.models
+    }
+
+
+def problems(result: Scan, root: Path) -> dict[str, str]:
+    return {str(problem.path.relative_to(root)): problem.message for problem in result.problems}
+
+
+def test_a_file_is_a_model_of_its_name(tmp_path: Path) -> None:
+    make(tmp_path, "resnet.v2.onnx")
+    result = scan([tmp_path / "resnet.v2.onnx"])
+    expected = FoundModel("resnet.v2", (FoundVersion(1, tmp_path / "resnet.v2.onnx"),), ModelFile())
+    assert result == Scan(models=(expected,), problems=())
+
+
+def test_a_repository_holds_files_model_folders_and_version_folders(tmp_path: Path) -> None:
+    make(tmp_path, "bare.onnx", "plain/model.onnx", "README.md", ".git/config", ".hidden.onnx")
+    make(
+        tmp_path, "many/1/model.onnx", "many/10/model.onnx", "many/9/any.onnx", "many/README.md", "many/.tmp/"
+    )
+    result = scan([tmp_path])
+    assert found(result, tmp_path) == {
+        "bare": [(1, "bare.onnx")],
+        "many": [(10, "many/10/model.onnx"), (9, "many/9/any.onnx"), (1, "many/1/model.onnx")],
+        "plain": [(1, "plain/model.onnx")],
+    }
+    assert result.problems == ()
+
+
+def test_the_highest_version_is_served(tmp_path: Path) -> None:
+    make(tmp_path, "m/9/model.onnx", "m/10/model.onnx")
+    (model,) = scan([tmp_path]).models
+    assert [version.version for version in served_versions(model)] == [10]
+
+
+@pytest.mark.parametrize(
+    "names", [("1/model.onnx", "2/model.onnx"), ("1/model.onnx", "2/model.onnx", "labels/")]
+)
+def test_a_model_s_folder_given_directly_is_called_like_the_folder(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "resnet", *names)
+    expected = {"resnet": [(2, "resnet/2/model.onnx"), (1, "resnet/1/model.onnx")]}
+    assert found(scan([tmp_path / "resnet"]), tmp_path) == expected
+    monkeypatch.chdir(tmp_path / "resnet")
+    (model,) = scan([Path()]).models
+    assert model.name == "resnet"
+
+
+def test_a_folder_with_only_a_model_onnx_is_called_like_the_folder(tmp_path: Path) -> None:
+    make(tmp_path / "bert", "model.onnx", "tokenizer.json")
+    assert found(scan([tmp_path / "bert"]), tmp_path) == {"bert": [(1, "bert/model.onnx")]}
+
+
+def test_a_model_onnx_among_others_is_one_of_them(tmp_path: Path) -> None:
+    make(tmp_path, "model.onnx", "other.onnx", "third/1/model.onnx")
+    assert list(found(scan([tmp_path]), tmp_path)) == ["model", "other", "third"]
+
+
+def test_a_repository_may_have_models_with_numbers_for_names(tmp_path: Path) -> None:
+    make(tmp_path, "7/1/model.onnx", "8/2/model.onnx")
+    expected = {"7": [(1, "7/1/model.onnx")], "8": [(2, "8/2/model.onnx")]}
+    assert found(scan([tmp_path]), tmp_path) == expected
+
+
+def test_a_model_toml_in_the_folder_or_beside_the_file_is_read(tmp_path: Path) -> None:
+    make(tmp_path, "a/1/model.onnx", "b.onnx", "c/model.onnx")
+    (tmp_path / "a" / "model.toml").write_text("threads = 1")
+    (tmp_path / "b.toml").write_text("threads = 2")
+    (tmp_path / "c" / "model.toml").write_text("threads = 3")
+    assert [model.file.threads for model in scan([tmp_path]).models] == [1, 2, 3]
+    assert [model.file.threads for model in scan([tmp_path / "b.onnx"]).models] == [2]
+    assert [model.file.threads for model in scan([tmp_path / "a"]).models] == [1]
+
+
+def test_an_engine_of_the_user_s_own_may_load_anything(tmp_path: Path) -> None:
+    make(tmp_path, "a/1/model.pt", "a/2/", "b/weights.npz")
+    for name in ("a", "b"):
+        (tmp_path / name / "model.toml").write_text('engine = "mine:load"')
+    assert found(scan([tmp_path]), tmp_path) == {
+        "a": [(2, "a/2"), (1, "a/1/model.pt")],
+        "b": [(1, "b")],
+    }
+    assert found(scan([tmp_path / "a"]), tmp_path)["a"][0] == (2, "a/2")
+
+
+def test_links_are_followed_and_give_their_own_name(tmp_path: Path) -> None:
+    make(tmp_path, "store/abc/1/model.onnx", "store/x.bin", "repository/")
+    repository = tmp_path / "repository"
+    (repository / "resnet").symlink_to(tmp_path / "store" / "abc")
+    (repository / "mlp.onnx").symlink_to(tmp_path / "store" / "x.bin")
+    assert list(found(scan([repository]), tmp_path)) == ["mlp", "resnet"]
+    assert list(found(scan([repository / "resnet"]), tmp_path)) == ["resnet"]
+
+
+def test_a_bad_model_toml_fails_its_model_alone_and_names_the_key(tmp_path: Path) -> None:
+    make(tmp_path, "a.onnx", "b.onnx")
+    (tmp_path / "a.toml").write_text("thread = 1")
+    result = scan([tmp_path])
+    assert list(found(result, tmp_path)) == ["b"]
+    assert problems(result, tmp_path) == {"a.toml": "unknown key 'thread'; did you mean 'threads'?"}
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "message"),
+    [
+        (("notes.txt",), ".", "no model here: put <name>.onnx or <name>/1/model.onnx into it"),
+        (("m/",), "m", "no model: put model.onnx here, or 1/model.onnx"),
+        (("m/v1/model.onnx",), "m/v1", "version folders are called by a number from 1; rename it"),
+        (("m/01/model.onnx",), "m/01", "version folders are called by a number from 1; rename it"),
+        (
+            ("m/first/model.onnx",),
+            "m",
+            "version folders are called by a number, such as 1/model.onnx; found first/",
+        ),
+        (("m/yolo.onnx",), "m", "rename yolo.onnx to model.onnx"),
+        (("m/1/",), "m/1", "no model: put model.onnx here"),
+        (("m/1/a.onnx", "m/1/b.onnx"), "m/1", "several .onnx files: name the one to serve model.onnx"),
+        (("my model/1/model.onnx",), "my model", "'my model' cannot be a model's name: rename it"),
+        (("my model.onnx",), "my model.onnx", "'my model' cannot be a model's name: rename it"),
+        (("x.onnx", "x/1/model.onnx"), "x.onnx", "'x' is already served from "),
+        (
+            ("m/1/model.onnx", "m/model.onnx"),
+            "m/model.onnx",
+            "not served, as there are version folders beside",
+        ),
+    ],
+)
+def test_what_is_not_served_is_a_problem_with_path_and_remedy(
+    names: tuple[str, ...], path: str, message: str, tmp_path: Path
+) -> None:
+    repository = make(tmp_path, *names, "good.onnx" if path != "." else "notes.txt")
+    result = scan([repository])
+    assert list(problems(result, tmp_path)) == [path]
+    assert message in problems(result, tmp_path)[path]
+    assert "\n" not in str(result.problems[0])
+    assert path == "." or "good" in found(result, tmp_path)
+
+
+def test_one_bad_version_does_not_hide_the_others(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx", "m/2/")
+    result = scan([tmp_path])
+    assert found(result, tmp_path) == {"m": [(1, "m/1/model.onnx")]}
+    assert list(problems(result, tmp_path)) == ["m/2"]
+
+
+def test_a_path_that_is_no_model(tmp_path: Path) -> None:
+    make(tmp_path, "notes.txt")
+    result = scan([tmp_path / "notes.txt", tmp_path / "missing", tmp_path / "missing.onnx"])
+    assert problems(result, tmp_path) == {
+        "notes.txt": "not an .onnx file: give an .onnx file, a model's folder or a repository",
+        "missing": "no such file or folder",
+        "missing.onnx": "no such file or folder",
+    }
+
+
+def test_the_same_name_under_two_paths_is_served_from_the_first(tmp_path: Path) -> None:
+    make(tmp_path, "one/m.onnx", "two/m.onnx")
+    result = scan([tmp_path / "one", tmp_path / "two"])
+    assert found(result, tmp_path) == {"m": [(1, "one/m.onnx")]}
+    first = tmp_path / "one" / "m.onnx"
+    expected = f"a model called 'm' is already served from {first}: rename one"
+    assert problems(result, tmp_path) == {"two/m.onnx": expected}
+
+
+def test_a_link_to_nothing_and_a_pipe_are_problems(tmp_path: Path) -> None:
+    make(tmp_path, "good.onnx", "loop/")
+    (tmp_path / "gone.onnx").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop" / "1").symlink_to(tmp_path / "loop" / "1")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    result = scan([tmp_path])
+    assert list(found(result, tmp_path)) == ["good"]
+    assert problems(result, tmp_path) == {
+        "gone.onnx": "a link to nothing: repair or remove it",
+        "loop": "no model: put model.onnx here, or 1/model.onnx",
+        "pipe.onnx": "pipe.onnx is not a file",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["m/1/model.onnx", "m/1", "m", "bare.onnx", "m/model.toml"])
+def test_what_this_user_may_not_read_is_a_problem(name: str, tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx", "m/model.toml", "bare.onnx", "good.onnx")
+    secret = tmp_path / name
+    secret.chmod(0)
+    try:
+        result = scan([tmp_path])
+    finally:
+        secret.chmod(0o700)
+    assert list(problems(result, tmp_path)) == [name]
+    assert "good" in found(result, tmp_path)
+
+
+def test_an_unreadable_folder_names_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "m/1/model.onnx", "good.onnx")
+    secret = tmp_path / "m"
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if path == secret:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = scan([tmp_path])
+    assert list(found(result, tmp_path)) == ["good"]
+    expected = f"not readable by user {os.geteuid()}: change its permissions"
+    assert problems(result, tmp_path) == {"m": expected}
