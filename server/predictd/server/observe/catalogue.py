@@ -54,10 +54,15 @@ METRICS: tuple[MetricSpec, ...] = (
         "predictd_compute_duration_seconds",
         "histogram",
         _MODEL,
-        "Time in the engine, one observation a run, whatever the number of requests in it.",
+        "Time in the engine, one observation a successful run, whatever the number of requests in it.",
     ),
-    MetricSpec("predictd_batch_rows", "histogram", _MODEL, "Rows of a run; 1 for models that do not batch."),
-    MetricSpec("predictd_runs_total", "counter", _MODEL, "Runs of the engine."),
+    MetricSpec(
+        "predictd_batch_rows",
+        "histogram",
+        _MODEL,
+        "Rows of a successful run; 1 for models that do not batch.",
+    ),
+    MetricSpec("predictd_runs_total", "counter", _MODEL, "Successful runs of the engine."),
     MetricSpec(
         "predictd_run_requests_total",
         "counter",

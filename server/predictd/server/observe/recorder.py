@@ -171,7 +171,7 @@ class WorkerRecorder:
         self._cells: dict[int, _RunCell] = {}
 
     def ran(self, lane: int, rows: int, tickets: int, compute_ns: int) -> None:
-        """Count a run of the engine.
+        """Count a run of the engine that gave an answer.
 
         Args:
             lane: The lane whose engine ran.

@@ -84,4 +84,4 @@ class FrontendMemory:
             alive = key[0] in self.completion_fds
             return np.equal(flags & 2, 0) if alive else np.ones(len(blocks), bool)
         marks: npt.NDArray[np.uint8] = segment.slab[blocks, CANCELLED_OFFSET]
-        return marks != 0
+        return np.asarray(marks != 0)

@@ -1,0 +1,50 @@
+"""What holds for every test: nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+# Every process that loads ONNX Runtime must be told not to phone home, the test's own too.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def _descriptors() -> dict[str, str]:
+    """Open descriptors that a test may leak: sockets, pipes and memfds."""
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith(("socket:", "pipe:", "/memfd:")):
+            found[entry.name] = target
+    return found
+
+
+def _shared_memory() -> set[str]:
+    return {entry.name for entry in Path("/dev/shm").iterdir()}
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True) if child.is_running()}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """No process, no shared memory and no descriptor outlives the test that made it."""
+    gc.collect()
+    descriptors, memory, children = _descriptors(), _shared_memory(), _children()
+    yield
+    gc.collect()
+    left = {number: target for number, target in _descriptors().items() if number not in descriptors}
+    # gRPC and the event loops of client libraries keep a few descriptors for the life of the process.
+    assert len(left) < 24, f"descriptors left open: {left}"
+    assert not [target for target in left.values() if target.startswith("/memfd:predictd")], left
+    assert _shared_memory() <= memory, "shared memory left in /dev/shm"
+    assert _children() <= children, f"processes left running: {_children() - children}"
