@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from predictd.server.control.messages import (
     Collect,
@@ -14,12 +14,15 @@ from predictd.server.control.messages import (
     WorkerCounts,
 )
 from predictd.server.observe.aggregate import Aggregate
+from predictd.server.observe.deltas import LaneStatisticsRow
 from predictd.server.supervise.child import Child
 
 # Between scrapes, so that what a killed child takes with it stays small.
 PERIOD_SECONDS = 2.0
 ANSWER_SECONDS = 0.5
-ROWS_PER_MESSAGE = 100
+# An entry takes at most about 25 bytes, a row without its batches as much as ten of them.
+ENTRIES_PER_MESSAGE = 4000
+ENTRIES_PER_ROW = 10
 
 
 class Counts:
@@ -93,7 +96,20 @@ class Counts:
     async def answer(self, child: Child, request: StatisticsRequest) -> None:
         """Send the statistics of all lanes, in parts that fit a message."""
         await self.collect()
-        rows = self.aggregate.lane_statistics()
-        parts = [rows[at : at + ROWS_PER_MESSAGE] for at in range(0, len(rows), ROWS_PER_MESSAGE)] or [[]]
+        parts = list(parts_of(self.aggregate.lane_statistics()))
         for part in parts:
             child.send(Statistics(seq=request.seq, rows=part, last=part is parts[-1]))
+
+
+def parts_of(rows: Sequence[LaneStatisticsRow]) -> Iterator[list[LaneStatisticsRow]]:
+    """Cut statistics into messages of a bounded number of entries, at least one message."""
+    part: list[LaneStatisticsRow] = []
+    entries = 0
+    for row in rows:
+        size = ENTRIES_PER_ROW + len(row.batches)
+        if part and entries + size > ENTRIES_PER_MESSAGE:
+            yield part
+            part, entries = [], 0
+        part.append(row)
+        entries += size
+    yield part
