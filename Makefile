@@ -3,19 +3,19 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-UV     := $(VENV)/bin/uv
 PROTOS := $(shell find protos -name '*.proto')
 
+# Not the working directory, which has folders named like packages, but what is installed is imported.
 export PYTHONSAFEPATH := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: run test check bench soak lock clean install
+.PHONY: run test check bench soak docs lock install clean
 
 run: $(STAMP)
-	$(BIN)/predictd demo
+	$(BIN)/predictd demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not soak and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m 'not soak and not gpu' $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -30,24 +30,32 @@ bench: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
 
+# Writes the tables of docs/configuration.md and docs/metrics.md anew.
+docs: $(STAMP)
+	PYTHONPATH=. $(BIN)/python -m tests.unit.docs.test_tables
+
 install: $(STAMP)
 
 # The environment is made from the lock file alone: names, versions and hashes, from whatever index pip is set up for.
 $(STAMP): pyproject.toml clients/pyproject.toml requirements.lock hatch_build.py $(PROTOS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo 'predictd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11 (found: '"`$(PYTHON) --version`"')' >&2; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo 'predictd needs the venv module: apt-get install python3-venv' >&2; exit 1; }
-	@test -x $(UV) || $(BIN)/pip install --quiet --require-hashes --no-deps -r requirements-uv.lock
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e clients -e .
-	$(BIN)/python hatch_build.py
+	@command -v $(PYTHON) >/dev/null || { echo 'predictd needs Python 3.11 or newer: apt-get install python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "predictd needs Python 3.11 or newer, $(PYTHON) is `$(PYTHON) -V`: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "predictd needs the venv module of $(PYTHON): apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/pip || { echo 'Installing into $(VENV), once ...'; $(PYTHON) -m venv --clear $(VENV); }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients -e .
+	@$(BIN)/python hatch_build.py
 	@touch $@
 
+# Versions and hashes without the address of an index. uv takes its own from UV_DEFAULT_INDEX.
 lock: $(STAMP)
-	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-uv.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
 	  --no-emit-package predictd-client --extra demo --group dev -o requirements.lock pyproject.toml clients/pyproject.toml
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find protos -name '*_pb2.py*' -delete
+	find protos -name '*_pb2.py' -delete -o -name '*_pb2.pyi' -delete
+	find protos server engines clients tests -name __pycache__ -prune -exec rm -rf {} +

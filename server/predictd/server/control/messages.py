@@ -83,6 +83,7 @@ class WorkerInit(Message, frozen=True, kw_only=True):
     pool: int
     pool_name: str
     index: int
+    workers: int
     priorities: int
     arena_limit_bytes: int
     lane_count: int

@@ -20,7 +20,8 @@ from predictd.server.transport.blocks import RequestLayout, lay_out_request
 from predictd.server.transport.records import TicketFlag
 
 _SHAPES_KEPT = 4096
-_MAX_DIMENSION = 2**40
+# Far beyond any message, and small enough that sizes in bytes fit every integer on their way.
+_MAX_ELEMENTS = 2**40
 MAX_RANK = 32
 
 _Key = tuple[tuple[str, int, tuple[int, ...]], ...]
@@ -146,14 +147,21 @@ class LaneInputs:
             )
         shape = tensor.shape
         fits = len(shape) == len(spec.shape) and all(
-            0 <= got <= _MAX_DIMENSION and wanted in (-1, got)
+            got >= 0 and wanted in (-1, got)
             for got, wanted in zip(shape, spec.shape, strict=True)
         )
         if not fits:
             raise _wrong_shape(model, tensor, spec)
+        # Zeros left out: NumPy refuses an empty array whose other dimensions are beyond reach.
+        if math.prod(size for size in shape if size) > _MAX_ELEMENTS:
+            raise InvalidRequestError(
+                f"input '{tensor.name}' of model '{model}' has shape {list(shape)}; "
+                f"its dimensions may multiply to {_MAX_ELEMENTS}"
+            )
 
     def _shape_key(self, placed: Sequence[tuple[DType, tuple[int, ...], int] | None]) -> int:
-        digest = hashlib.blake2b(digest_size=8, key=self._secret)
+        # The lane is part of the key: equal keys mean equal lanes, which spares workers a comparison.
+        digest = hashlib.blake2b(struct.pack("<I", self._config.lane), digest_size=8, key=self._secret)
         for tensor in placed:
             shape = tensor[1][1:] if tensor and self._batches else tensor[1] if tensor else (-1,)
             digest.update(struct.pack(f"<I{len(shape)}q", len(shape), *shape))

@@ -17,7 +17,7 @@ from predictd.server.frontend.inference import OutputTensor
 from predictd.server.frontend.routing import Lane
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.claims import ClaimState
-from predictd.server.transport.records import TICKET_STRUCT, TicketFlag
+from predictd.server.transport.records import NO_DEADLINE_NS, NO_SEGMENT, TICKET_STRUCT, TicketFlag
 
 _TICKET = struct.Struct(TICKET_STRUCT)
 MAX_ATTEMPTS = 1
@@ -63,19 +63,19 @@ class Call:
         """The record that goes into a queue."""
         return _TICKET.pack(
             frontend,
-            self.slot,
-            self.generation,
-            self.lane.id,
             self.block.segment,
-            self.block.index,
-            self.size_bytes,
+            self.lane.id,
             self.rows,
             self.shape_key,
-            self.enqueued_ns,
-            self.deadline_ns,
+            self.size_bytes,
             self.priority,
             self.flags,
             self.attempt,
+            self.slot,
+            self.generation,
+            self.block.index,
+            self.enqueued_ns,
+            self.deadline_ns,
         )
 
 
@@ -149,27 +149,15 @@ def recovery(state: ClaimState, attempt: int) -> Recovery:
 def held_slots(tickets: bytes, frontend: int) -> list[tuple[int, int]]:
     """(slot, generation) of this front end's tickets in a claim table."""
     return [
-        (slot, generation)
-        for owner, slot, generation, *_, flags, _ in _TICKET.iter_unpack(tickets)
-        if owner == frontend and not flags & TicketFlag.PROBE
+        (ticket[9], ticket[10])
+        for ticket in _TICKET.iter_unpack(tickets)
+        if ticket[0] == frontend and not ticket[7] & TicketFlag.PROBE
     ]
 
 
-def probe_ticket(frontend: int, number: int, generation: int, priority: int, now_ns: int) -> bytes:
-    """A record that comes back once all older tickets of its queue were taken."""
+def probe_ticket(frontend: int, number: int, priority: int, now_ns: int) -> bytes:
+    """A record that comes back once all older tickets of its queue were taken. `number` stands in its slot."""
+    flags = int(TicketFlag.PROBE)
     return _TICKET.pack(
-        frontend,
-        number,
-        generation,
-        0,
-        0xFFFFFFFF,
-        0,
-        0,
-        0,
-        0,
-        now_ns,
-        2**63 - 1,
-        priority,
-        int(TicketFlag.PROBE),
-        0,
+        frontend, NO_SEGMENT, 0, 0, 0, 0, priority, flags, 0, number, 0, 0, now_ns, NO_DEADLINE_NS
     )

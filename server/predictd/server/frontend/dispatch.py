@@ -188,7 +188,7 @@ class Dispatcher:
             return False
         releases: dict[tuple[int, int, int], int] = {}
         for record in _COMPLETION.iter_unpack(data):
-            worker, segment, block = record[2], record[3], record[4]
+            worker, segment, block = record[4], record[5], record[6]
             if record[12] == Status.PROBE:
                 self._probe_came_back(record[0])
                 continue
@@ -205,7 +205,7 @@ class Dispatcher:
         return True
 
     def _complete(self, call: Call, record: tuple[int, ...]) -> None:
-        _, _, worker, segment, index, first_row, rows, batch_rows, _, _, queue_ns, compute_ns, status = record
+        _, _, first_row, rows, worker, segment, index, batch_rows, _, _, queue_ns, compute_ns, status = record
         self._finish(call)
         if call.future is None or call.future.done():
             return
@@ -278,7 +278,7 @@ class Dispatcher:
         for level in range(1, pool.priorities + 1):
             self._probe_number = (self._probe_number + 1) & 0xFFFFFFFF
             self._probes[self._probe_number] = _Probe(pool.id, level, now_ns)
-            pool.put_back(probe_ticket(self._frontend, self._probe_number, 0, level, now_ns), level)
+            pool.put_back(probe_ticket(self._frontend, self._probe_number, level, now_ns), level)
 
     def _probe_came_back(self, number: int) -> None:
         probe = self._probes.pop(number, None)

@@ -78,7 +78,7 @@ class Catalog:
         return PublishModel(
             seq=0,
             name=model,
-            default_version=ready[0] if ready else records[0].config.version,
+            default_version=ready[0] if ready else 0,
             versions=[_view(record) for record in records],
         )
 

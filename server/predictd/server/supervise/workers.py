@@ -125,6 +125,7 @@ class Workers:
                 pool=pool.id,
                 pool_name=pool.name,
                 index=place.index,
+                workers=len(pool.places),
                 priorities=PRIORITIES,
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 lane_count=len(lanes),

@@ -71,4 +71,4 @@ def claimed_lanes(table: mmap.mmap) -> set[int]:
     state, tickets = read_claims(table)
     if state is not ClaimState.RUNNING:
         return set()
-    return {_TICKET_HEAD.unpack_from(tickets, at)[3] for at in range(0, len(tickets), 64)}
+    return {_TICKET_HEAD.unpack_from(tickets, at)[2] for at in range(0, len(tickets), 64)}

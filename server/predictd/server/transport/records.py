@@ -22,36 +22,39 @@ NO_SEGMENT = 0xFFFFFFFF
 
 Records = npt.NDArray[Any]
 
+# The order of the fields lets a reader compare what must be equal in a batch (words 1 to 3), or in one slab (word 0),
+# and copy what a completion repeats (word 4) without touching single fields.
 TICKET: np.dtype[Any] = np.dtype(
     [
         ("frontend", "<u4"),
-        ("slot", "<u4"),
-        ("generation", "<u4"),
-        ("lane", "<u4"),
         ("segment", "<u4"),
-        ("block", "<u4"),
-        ("bytes", "<u4"),
+        ("lane", "<u4"),
         ("rows", "<u4"),
         ("shape_key", "<u8"),
-        ("enqueued_ns", "<i8"),
-        ("deadline_ns", "<i8"),
+        ("bytes", "<u4"),
         ("priority", "u1"),
         ("flags", "u1"),
         ("attempt", "u1"),
-        ("reserved", "u1", (5,)),
+        ("reserved", "u1"),
+        ("slot", "<u4"),
+        ("generation", "<u4"),
+        ("block", "<u4"),
+        ("reserved2", "<u4"),
+        ("enqueued_ns", "<i8"),
+        ("deadline_ns", "<i8"),
     ]
 )
-TICKET_STRUCT = "<8IQqqBBB5x"
+TICKET_STRUCT = "<4IQI3BxIII4xqq"
 
 COMPLETION: np.dtype[Any] = np.dtype(
     [
         ("slot", "<u4"),
         ("generation", "<u4"),
+        ("first_row", "<u4"),
+        ("rows", "<u4"),
         ("worker", "<u4"),
         ("segment", "<u4"),
         ("block", "<u4"),
-        ("first_row", "<u4"),
-        ("rows", "<u4"),
         ("batch_rows", "<u4"),
         ("answers", "<u4"),
         ("lane", "<u4"),
@@ -97,6 +100,11 @@ class Status(enum.IntEnum):
     NO_MEMORY = 5
     UNKNOWN_LANE = 6
     PROBE = 7
+
+
+def words(records: Records) -> npt.NDArray[np.uint64]:
+    """The same memory as (records, 8) words."""
+    return records.view(np.uint64).reshape(-1, 8)
 
 
 def chunks(records: bytes) -> list[bytes]:

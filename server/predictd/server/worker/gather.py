@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from predictd.engines.api import DType
 from predictd.server.transport.blocks import Placed, RequestLayout, read_request
-from predictd.server.transport.records import Records, TicketFlag
+from predictd.server.transport.records import Records, TicketFlag, words
 from predictd.server.worker.request_memory import FrontendMemory, RequestSegment
 from predictd.server.worker.strings import decode_strings
 
@@ -33,35 +33,31 @@ class Gatherer:
         self._memory = memory
         self._layouts: dict[tuple[int, int, int, int], RequestLayout] = {}
 
-    def inputs(self, batch: Records) -> list[Array | None]:
+    def inputs(self, batch: Records, *, uniform: bool) -> list[Array | None]:
         """One array for each input, in engine order; None for an optional one that is absent.
 
+        Args:
+            batch: Tickets of one lane and one shape.
+            uniform: They have equal rows and bytes.
+
         Raises:
-            KeyError: The front end died and its memory is gone.
             ValueError: A block does not hold what its ticket says.
         """
         if len(batch) == 1:
             segment, index = self._locate(batch[0])
             layout = self._layout(batch[0], segment, index)
             return [_view(segment, index, placed) for placed in layout.inputs]
-        if batch["flags"][0] & int(TicketFlag.VARYING):
+        if not uniform or batch[0]["flags"] & int(TicketFlag.VARYING):
             return self._one_by_one(batch)
-        rows = batch["rows"]
-        if (rows == rows[0]).all() and (batch["bytes"] == batch["bytes"][0]).all():
-            return self._together(batch)
-        return self._one_by_one(batch)
+        return self._together(batch)
 
     def _together(self, batch: Records) -> list[Array | None]:
         """All tickets have the same rows: the layout of the first is that of all."""
         segment, index = self._locate(batch[0])
         layout = self._layout(batch[0], segment, index)
         count = len(batch)
-        frontends, segments = batch["frontend"], batch["segment"]
-        pairs = frontends.astype(np.uint64) << np.uint64(32) | segments
-        slabs = [
-            (self._memory.segment(int(pair) >> 32, int(pair) & 0xFFFFFFFF).slab, pairs == pair)
-            for pair in ([pairs[0]] if (pairs == pairs[0]).all() else np.unique(pairs))
-        ]
+        names = words(batch)[:, 0]
+        single = bool((names == names[0]).all())
         blocks = batch["block"]
         result: list[Array | None] = []
         for placed in layout.inputs:
@@ -69,12 +65,13 @@ class Gatherer:
                 result.append(None)
                 continue
             start, end = placed.offset, placed.offset + placed.nbytes
-            if len(slabs) == 1 and placed.nbytes <= INDEXED_COPY_LIMIT_BYTES:
-                data = slabs[0][0][:, start:end][blocks]
+            if single and placed.nbytes <= INDEXED_COPY_LIMIT_BYTES:
+                data = segment.slab[:, start:end][blocks]
             else:
                 data = np.empty((count, placed.nbytes), np.uint8)
-                for slab, at in slabs:
-                    _copy_rows(data, np.flatnonzero(at), slab, blocks, start, end)
+                for name in np.unique(names):
+                    at = np.flatnonzero(names == name)
+                    _copy_rows(data, at, self._memory.slab(int(name)), blocks, start, end)
             shape = (count * placed.shape[0], *placed.shape[1:])
             result.append(data.reshape(-1).view(placed.dtype.numpy).reshape(shape))
         return result

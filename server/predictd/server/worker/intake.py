@@ -10,6 +10,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,9 +20,10 @@ from predictd.server.transport.records import RECORD_BYTES, TICKET, Records, Sta
 from predictd.server.worker.planning import BatchPlan, LaneRules, plan_batch
 from predictd.server.worker.request_memory import FrontendMemory
 
-# Tickets that are looked at together when the head of the queue is not one homogeneous batch. The carry holds at
-# least 1,024, so leftovers always fit into it.
+# Tickets that are looked at together when the head of the queue is not one homogeneous batch. The carry holds
+# 1,024, so leftovers always fit into it.
 WINDOW_TICKETS = 256
+CARRY_TICKETS = 1024
 _EMPTY: Records = np.empty(0, TICKET)
 
 
@@ -29,6 +31,27 @@ class Dropper(Protocol):
     """Completes tickets without a run."""
 
     def __call__(self, tickets: Records, status: Status, now_ns: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Claimed tickets of one lane and one shape.
+
+    Attributes:
+        tickets: In order.
+        uniform: They have equal rows and bytes.
+        rows: Of all together.
+    """
+
+    tickets: Records
+    uniform: bool
+    rows: int
+
+
+def claimed(tickets: Records, *, uniform: bool) -> Batch:
+    """A batch of tickets, which must not be empty."""
+    rows = len(tickets) * int(tickets[0]["rows"]) if uniform else int(tickets["rows"].sum())
+    return Batch(tickets, uniform, rows)
 
 
 class Intake:
@@ -58,7 +81,7 @@ class Intake:
         rules: Mapping[int, LaneRules],
         spent_ns: Mapping[int, int],
         keep_house: Callable[[], bool],
-    ) -> Records:
+    ) -> Batch | None:
         """Wait for tickets and claim a batch of them.
 
         Args:
@@ -67,68 +90,69 @@ class Intake:
             keep_house: Called between decisions; false when the worker shall stop.
 
         Returns:
-            The claimed tickets; empty when the worker shall stop.
+            The claimed tickets; None when the worker shall stop.
         """
-        window = self._read_carry()
+        window = self._read(self._carry_read_fd, CARRY_TICKETS)
+        wait_seconds = 0.0 if len(window) else None
         while keep_house():
-            window = self._read_queues(window, rules)
+            window = self._read_queues(window, rules, wait_seconds)
+            wait_seconds = None
             if not len(window):
-                self._wait(None)
                 continue
             now_ns = time.monotonic_ns()
-            known = self._drop_unknown_lanes(window, rules, now_ns)
-            plan = plan_batch(known, self._memory.cancelled(known), now_ns, rules, spent_ns)
-            batch, window = self._carry_out(known, plan, now_ns)
-            if len(batch):
+            plan = plan_batch(window, self._memory.cancelled(window), now_ns, rules, spent_ns)
+            batch, window = self._carry_out(window, plan, now_ns)
+            if batch is not None:
                 return batch
             if plan.wait_until_ns:
-                self._wait(plan.wait_until_ns - time.monotonic_ns())
+                wait_seconds = max(plan.wait_until_ns - time.monotonic_ns(), 0) / 1e9
         self._put_back(window)
-        return _EMPTY
+        return None
 
-    def _carry_out(self, window: Records, plan: BatchPlan, now_ns: int) -> tuple[Records, Records]:
-        """Complete what is dropped, claim the batch, and keep or put back the rest: (batch, still in hand)."""
-        if len(plan.expired):
-            self._drop(window[plan.expired], Status.EXPIRED, now_ns)
-        if len(plan.cancelled):
-            self._drop(window[plan.cancelled], Status.CANCELLED, now_ns)
-        batch, rest = window[plan.take], window[plan.leave]
-        if len(batch):
-            self._claims.hold(batch.tobytes())
+    def _carry_out(self, window: Records, plan: BatchPlan, now_ns: int) -> tuple[Batch | None, Records]:
+        """Complete what is dropped, claim the batch, put back the rest: (batch, what stays in hand)."""
+        tickets, rest = window[plan.take], window[plan.leave]
+        drops = plan.drops
+        if drops is not None:
+            self._drop_some(window[drops.expired], Status.EXPIRED, now_ns)
+            self._drop_some(window[drops.cancelled], Status.CANCELLED, now_ns)
+            self._drop_some(window[drops.unknown], Status.UNKNOWN_LANE, now_ns)
+        batch = None
+        if len(tickets):
+            self._claims.hold(tickets.tobytes())
             self._put_back(rest)
-            rest = _EMPTY
-        if len(plan.probes):
+            batch, rest = claimed(tickets, uniform=plan.uniform), _EMPTY
+        if drops is not None:
             # After the claims: who sees the probe back must find there what was taken before it.
-            self._drop(window[plan.probes], Status.PROBE, now_ns)
+            self._drop_some(window[drops.probes], Status.PROBE, now_ns)
         return batch, rest
 
-    def _drop_unknown_lanes(self, window: Records, rules: Mapping[int, LaneRules], now_ns: int) -> Records:
-        """A ticket of a lane that this worker does not serve is answered, never left to block the others."""
-        lanes = window["lane"]
-        if (lanes == lanes[0]).all() and int(lanes[0]) in rules:
-            return window
-        unknown = ~np.isin(lanes, list(rules)) & ((window["flags"] & 2) == 0)
-        if not unknown.any():
-            return window
-        self._drop(window[unknown], Status.UNKNOWN_LANE, now_ns)
-        known: Records = window[~unknown]
-        return known
+    def _drop_some(self, tickets: Records, status: Status, now_ns: int) -> None:
+        if len(tickets):
+            self._drop(tickets, status, now_ns)
 
-    def _read_carry(self) -> Records:
-        return self._read(self._carry_read_fd, 1024)
+    def _read_queues(
+        self, window: Records, rules: Mapping[int, LaneRules], wait_seconds: float | None
+    ) -> Records:
+        """Wait for tickets and top the window up: to one batch while the pool has one lane, else to WINDOW_TICKETS.
 
-    def _read_queues(self, window: Records, rules: Mapping[int, LaneRules]) -> Records:
-        """Top the window up: to one full batch while the pool has one lane, else to WINDOW_TICKETS."""
+        Args:
+            window: What is in hand.
+            rules: Of every lane.
+            wait_seconds: How long to wait at most; None waits until something comes.
+        """
         limit = WINDOW_TICKETS
         if len(rules) == 1 and not len(window):
-            limit = min(next(iter(rules.values())).max_batch_size, CLAIMS_CAPACITY)
+            lane = next(iter(rules.values()))
+            limit = min(lane.max_batch_size, CLAIMS_CAPACITY) if lane.batches else 1
+        ready = {fd for fd, _ in self._poll.poll(wait_seconds)}
+        if self._wake_fd in ready:
+            os.eventfd_read(self._wake_fd)
         for fd in self._queue_fds:
             missing = limit - len(window)
-            if missing <= 0:
-                break
-            more = self._read(fd, missing)
-            if len(more):
-                window = more if not len(window) else np.concatenate((window, more))
+            if fd in ready and missing > 0:
+                more = self._read(fd, missing)
+                window = np.concatenate((window, more)) if len(window) else more
         return window
 
     @staticmethod
@@ -146,10 +170,3 @@ class Intake:
         while data:
             # The token holder alone reads and writes the carry, and it was empty when this window was read.
             data = data[os.write(self._carry_write_fd, data) :]
-
-    def _wait(self, timeout_ns: int | None) -> None:
-        """Wait until a queue has tickets, the worker is woken, or the time is over."""
-        timeout_seconds = None if timeout_ns is None else max(timeout_ns, 0) / 1e9
-        for fd, _ in self._poll.poll(timeout_seconds):
-            if fd == self._wake_fd:
-                os.read(fd, 8)

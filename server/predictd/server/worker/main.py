@@ -79,7 +79,7 @@ class Worker:
         self._memory = FrontendMemory()
         self._claims = ClaimWriter()
         self._recorder = WorkerRecorder()
-        self._token = LeaderToken(lock, baton_read, baton_write)
+        self._token = LeaderToken(lock, baton_read, baton_write, contended=init.workers > 1)
         self._responses = ResponseMemory(init.worker, init.pool, init.arena_limit_bytes, release, self.send)
         self._runner = Runner(init.worker, self._memory, self._responses, self._claims, self._recorder)
         self._intake = Intake(
@@ -147,8 +147,8 @@ class Worker:
                 continue
             batch = self._intake.next_batch(rules, self._spent_ns, self._keep_house)
             self._token.release()
-            if len(batch):
-                lane = self._lanes[int(batch["lane"][0])]
+            if batch is not None:
+                lane = self._lanes[int(batch.tickets[0]["lane"])]
                 compute_ns = self._runner.run(lane, batch)
                 self._spent_ns[lane.config.lane] = self._spent_ns.get(lane.config.lane, 0) + compute_ns
         for lane in self._lanes.values():

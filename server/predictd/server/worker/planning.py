@@ -3,13 +3,16 @@
 The window holds what the leader has read: first the carry, then the queues by priority, so it is in the order of
 arrival within each priority. Rules:
 
-* Expired and cancelled tickets are dropped before anything else is decided.
-* The highest priority present is served first. Among the lanes that have such tickets, the one whose runs took the
-  least compute time so far goes next; among equals the one that waits longest.
-* A batch holds tickets of one lane and one shape, in their order, up to the lane's limit of rows. The first of them is
-  always taken, however many rows it has; the batch ends at the first ticket that does not fit.
+* Expired and cancelled tickets, and those of lanes that are not served here, are dropped before anything else.
+* The highest priority present is served first. Among the lanes that have such tickets, the one whose runs took
+  the least compute time so far goes next; among equals the one that waits longest.
+* A batch holds tickets of one lane and one shape, in their order, up to the lane's limit of rows. The first of
+  them is always taken, however many rows it has; the batch ends at the first ticket that does not fit.
 * A batch that is not full may linger, until its oldest ticket has waited `max_delay_ns`, and only while nothing
   else could run instead.
+
+Most windows are uniform: tickets alike in all that matters. For them the rules come down to counting, which takes
+a fifth of the time; a property test holds both ways against each other.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from predictd.server.transport.records import Records, TicketFlag
+from predictd.server.transport.records import Records, TicketFlag, words
 
 Indices = npt.NDArray[np.intp]
-_NONE: Indices = np.empty(0, np.intp)
-_UNMERGEABLE = int(TicketFlag.ALONE)
+Selection = Indices | slice
+
+_ALONE = int(TicketFlag.ALONE)
+_PROBE = int(TicketFlag.PROBE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +42,38 @@ class LaneRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Drops:
+    """Tickets that are completed without a run.
+
+    Attributes:
+        expired: Past their deadline.
+        cancelled: Given up by their client.
+        unknown: Of lanes that are not served here.
+        probes: Probes with no older ticket of their frontend and priority left in the window.
+    """
+
+    expired: Indices
+    cancelled: Indices
+    unknown: Indices
+    probes: Indices
+
+
+@dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """Indices into the window.
+    """Which tickets of the window go where. Every ticket is in exactly one of the selections.
 
     Attributes:
         take: Tickets of the batch, in order; empty when nothing can run now.
-        expired: Past their deadline.
-        cancelled: Given up by their client.
-        probes: Probes with no older ticket of their frontend and priority left in the window.
-        leave: Everything else, in order.
+        leave: Tickets that wait on, in order.
+        drops: The others; None when there are none.
+        uniform: The batch's tickets have equal rows and bytes.
         wait_until_ns: When a lingering batch runs at the latest; 0 when there is nothing to wait for.
     """
 
-    take: Indices
-    expired: Indices
-    cancelled: Indices
-    probes: Indices
-    leave: Indices
+    take: Selection
+    leave: Selection
+    drops: Drops | None = None
+    uniform: bool = False
     wait_until_ns: int = 0
 
 
@@ -67,27 +87,66 @@ def plan_batch(
     """Decide the next batch.
 
     Args:
-        window: Tickets in the order of arrival within each priority.
+        window: Tickets in the order of arrival within each priority; not empty.
         cancelled: For each, whether its client gave up.
         now_ns: CLOCK_MONOTONIC.
-        rules: Of every lane that appears in the window.
+        rules: Of every lane that is served here.
         spent_ns: Compute time that each lane has had; a lane that is missing has had none.
     """
-    is_probe = (window["flags"] & int(TicketFlag.PROBE)) != 0
-    expired = (window["deadline_ns"] <= now_ns) & ~cancelled & ~is_probe
-    gone = cancelled | expired | is_probe
-    alive = np.flatnonzero(~gone) if gone.any() else np.arange(len(window))
+    if is_uniform(window) and not cancelled.any() and window["deadline_ns"].min() > now_ns:
+        first = window[0]
+        lane = rules.get(int(first["lane"]))
+        if lane is not None and not first["flags"] & _PROBE:
+            return _plan_uniform(window, now_ns, lane, alone=bool(first["flags"] & _ALONE))
+    return plan_mixed(window, cancelled, now_ns, rules, spent_ns)
+
+
+def is_uniform(window: Records) -> bool:
+    """Whether all tickets agree in lane, shape, rows, bytes, priority and flags."""
+    if len(window) == 1:
+        return True
+    matrix = words(window)
+    return bool((matrix[1:, 1:4] == matrix[0, 1:4]).all())
+
+
+def _plan_uniform(window: Records, now_ns: int, lane: LaneRules, *, alone: bool) -> BatchPlan:
+    waiting = len(window)
+    rows = int(window[0]["rows"])
+    fitting = 1 if alone or not lane.batches else max(1, lane.max_batch_size // max(rows, 1))
+    if lane.max_delay_ns and lane.batches and not alone and waiting * rows < lane.max_batch_size:
+        wait_until_ns = int(window["enqueued_ns"].min()) + lane.max_delay_ns
+        if now_ns < wait_until_ns:
+            return BatchPlan(slice(0, 0), slice(0, waiting), wait_until_ns=wait_until_ns)
+    return BatchPlan(slice(0, fitting), slice(min(fitting, waiting), waiting), uniform=True)
+
+
+def plan_mixed(
+    window: Records,
+    cancelled: npt.NDArray[np.bool_],
+    now_ns: int,
+    rules: Mapping[int, LaneRules],
+    spent_ns: Mapping[int, int],
+) -> BatchPlan:
+    """The rules in full, for any window."""
+    is_probe = (window["flags"] & _PROBE) != 0
+    unknown = ~np.isin(window["lane"], list(rules)) & ~is_probe & ~cancelled
+    expired = (window["deadline_ns"] <= now_ns) & ~(cancelled | is_probe | unknown)
+    alive = np.flatnonzero(~(cancelled | expired | unknown | is_probe))
     take, wait_until_ns = _choose(window, alive, now_ns, rules, spent_ns)
     if wait_until_ns:
-        take = _NONE
-    probes = _answerable_probes(window, is_probe, alive, take) if is_probe.any() else _NONE
-    left = np.ones(len(window), bool)
-    if gone.any():
-        left[expired | cancelled] = False
+        take = alive[:0]
+    probes = _answerable_probes(window, is_probe & ~cancelled, alive, take)
+    left = ~(cancelled | expired | unknown)
     left[take] = False
     left[probes] = False
     return BatchPlan(
-        take, np.flatnonzero(expired), np.flatnonzero(cancelled), probes, np.flatnonzero(left), wait_until_ns
+        take=take,
+        leave=np.flatnonzero(left),
+        drops=None
+        if len(take) + np.count_nonzero(left) == len(window)
+        else Drops(np.flatnonzero(expired), np.flatnonzero(cancelled), np.flatnonzero(unknown), probes),
+        uniform=bool(len(take)) and is_uniform(window[take]),
+        wait_until_ns=wait_until_ns,
     )
 
 
@@ -96,23 +155,17 @@ def _choose(
 ) -> tuple[Indices, int]:
     """The batch among the living tickets, and until when it may still grow (0: run it now)."""
     if not len(alive):
-        return _NONE, 0
+        return alive, 0
     head = _head(window, alive, spent_ns)
     ticket = window[head]
     lane = rules[int(ticket["lane"])]
-    alone = not lane.batches or bool(ticket["flags"] & _UNMERGEABLE)
+    alone = not lane.batches or bool(ticket["flags"] & _ALONE)
     if alone or ticket["rows"] >= lane.max_batch_size:
         return np.array([head], np.intp), 0
     tickets = window[alive]
-    same = (
-        (tickets["shape_key"] == ticket["shape_key"])
-        & (tickets["lane"] == ticket["lane"])
-        & (tickets["priority"] >= ticket["priority"])
-        & ((tickets["flags"] & _UNMERGEABLE) == 0)
-    )
-    group = alive if same.all() else alive[same]
-    if not (tickets["priority"] == ticket["priority"]).all():
-        group = group[np.argsort(window["priority"][group], kind="stable")]
+    same = (tickets["shape_key"] == ticket["shape_key"]) & ((tickets["flags"] & _ALONE) == 0)
+    group = alive[same & (tickets["lane"] == ticket["lane"])]
+    group = group[np.argsort(window["priority"][group], kind="stable")]
     rows = np.cumsum(window["rows"][group])
     fitting = int(np.searchsorted(rows, lane.max_batch_size, side="right"))
     take = group[:fitting]
@@ -124,16 +177,12 @@ def _choose(
 def _head(window: Records, alive: Indices, spent_ns: Mapping[int, int]) -> int:
     """The ticket that must run next."""
     priorities = window["priority"][alive]
-    urgent = alive if (priorities == priorities[0]).all() else alive[priorities == priorities.min()]
-    lanes = window["lane"][urgent]
-    first = int(lanes[0])
-    if (lanes == first).all():
-        return int(urgent[0])
-    present, positions = np.unique(lanes, return_index=True)
-    turns = sorted(
-        (spent_ns.get(int(lane), 0), int(position)) for lane, position in zip(present, positions, strict=True)
-    )
-    return int(urgent[turns[0][1]])
+    urgent = alive[priorities == priorities.min()]
+    lanes, positions = np.unique(window["lane"][urgent], return_index=True)
+    turns = [
+        (spent_ns.get(int(lane), 0), int(position)) for lane, position in zip(lanes, positions, strict=True)
+    ]
+    return int(urgent[min(turns)[1]])
 
 
 def _answerable_probes(

@@ -10,14 +10,20 @@ import numpy.typing as npt
 
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.memory import map_shared
-from predictd.server.transport.records import Records
+from predictd.server.transport.records import Records, TicketFlag, words
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSegment:
-    """One slab of a front end: `slab` is (blocks, block_bytes) bytes, read-only."""
+    """One slab of a front end, read-only.
+
+    Attributes:
+        slab: Its bytes as (blocks, block_bytes).
+        cancelled: The cancelled mark of each block.
+    """
 
     slab: npt.NDArray[np.uint8]
+    cancelled: npt.NDArray[np.bool_]
     view: memoryview
     block_bytes: int
 
@@ -45,7 +51,7 @@ class FrontendMemory:
             os.close(fd)
         view = memoryview(mapping)
         slab = np.frombuffer(mapping, np.uint8).reshape(blocks, block_bytes)
-        self._segments[frontend, segment] = RequestSegment(slab, view, block_bytes)
+        self._segments[frontend, segment] = RequestSegment(slab, slab[:, CANCELLED_OFFSET].view(bool), view, block_bytes)
 
     def detach(self, frontend: int) -> None:
         """Forget a dead front end. Its memory is unmapped when the last view of it is dropped."""
@@ -59,29 +65,28 @@ class FrontendMemory:
         """One segment. Tickets of segments that are not mapped are dropped before they are planned."""
         return self._segments[frontend, segment]
 
+    def slab(self, slab: int) -> npt.NDArray[np.uint8]:
+        """The bytes of the slab that the first word of a ticket names."""
+        return self._segments[slab & 0xFFFFFFFF, slab >> 32].slab
+
     def cancelled(self, window: Records) -> npt.NDArray[np.bool_]:
         """For each ticket, whether its client gave up or its front end is dead."""
+        slabs = words(window)[:, 0]
+        if len(window) == 1 or (slabs[1:] == slabs[0]).all():
+            return self._marks(int(slabs[0]), window)
         result = np.zeros(len(window), bool)
-        if not len(window):
-            return result
-        frontends, segments = window["frontend"], window["segment"]
-        first = (int(frontends[0]), int(segments[0]))
-        if (frontends == first[0]).all() and (segments == first[1]).all():
-            return self._marks(first, window["block"], window["flags"])
-        pairs = frontends.astype(np.uint64) << np.uint64(32) | segments
-        for pair in np.unique(pairs):
-            at = pairs == pair
-            key = (int(pair) >> 32, int(pair) & 0xFFFFFFFF)
-            result[at] = self._marks(key, window["block"][at], window["flags"][at])
+        for slab in np.unique(slabs):
+            at = slabs == slab
+            result[at] = self._marks(int(slab), window[at])
         return result
 
-    def _marks(
-        self, key: tuple[int, int], blocks: npt.NDArray[np.uint32], flags: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.bool_]:
+    def _marks(self, slab: int, tickets: Records) -> npt.NDArray[np.bool_]:
+        """The marks of tickets in one slab: `slab` is the first word of their tickets."""
+        key = (slab & 0xFFFFFFFF, slab >> 32)
         segment = self._segments.get(key)
-        if segment is None:
-            # A probe has no block. Any other ticket here belongs to a front end that is dead.
-            alive = key[0] in self.completion_fds
-            return np.equal(flags & 2, 0) if alive else np.ones(len(blocks), bool)
-        marks: npt.NDArray[np.uint8] = segment.slab[blocks, CANCELLED_OFFSET]
-        return np.asarray(marks != 0)
+        if segment is not None:
+            marks: npt.NDArray[np.bool_] = segment.cancelled[tickets["block"]]
+            return marks
+        # A probe has no block. Any other ticket here belongs to a front end that is dead.
+        is_probe = (tickets["flags"] & int(TicketFlag.PROBE)) != 0
+        return np.asarray(~is_probe | (key[0] not in self.completion_fds))

@@ -19,14 +19,17 @@ from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.blocks import HEADER_BYTES, ResponseLayout, encode_error
 from predictd.server.transport.claims import ClaimWriter
-from predictd.server.transport.records import COMPLETION, NO_SEGMENT, Records, Status, chunks
+from predictd.server.transport.records import COMPLETION, NO_SEGMENT, Records, Status, chunks, words
 from predictd.server.worker.gather import Gatherer
+from predictd.server.worker.intake import Batch, claimed
 from predictd.server.worker.request_memory import FrontendMemory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
 from predictd.server.worker.scatter import EncodedOutputs, fixed_layout, output_views
 
 Array = npt.NDArray[Any]
 _LAYOUTS_KEPT = 1024
+# Blocks come back in time for reuse, and the release pipe never fills up.
+RUNS_BETWEEN_RELEASES = 16
 
 
 @dataclass(slots=True)
@@ -75,8 +78,9 @@ class Runner:
         self._responses = responses
         self._claims = claims
         self._recorder = recorder
+        self._runs = 0
 
-    def run(self, lane: LoadedLane, batch: Records) -> int:
+    def run(self, lane: LoadedLane, batch: Batch) -> int:
         """Answer every ticket of a claimed batch, exactly once each.
 
         Returns:
@@ -85,42 +89,41 @@ class Runner:
         self._claims.start()
         started_ns = time.monotonic_ns()
         answer = self._answer(lane, batch)
-        if answer.status in (Status.INVALID_INPUT, Status.ENGINE_FAILED) and len(batch) > 1:
+        compute_ns = answer.compute_ns
+        if answer.status in (Status.INVALID_INPUT, Status.ENGINE_FAILED) and len(batch.tickets) > 1:
             # One request may have spoilt the run of its batch mates: each gets a run of its own.
             if answer.block is not None:
                 self._responses.discard(answer.block)
-            compute_ns = answer.compute_ns
-            for index in range(len(batch)):
-                single = batch[index : index + 1]
+            for index in range(len(batch.tickets)):
+                single = claimed(batch.tickets[index : index + 1], uniform=True)
                 alone = self._answer(lane, single)
                 self._complete(lane, single, alone, started_ns)
                 compute_ns += alone.compute_ns
         else:
             self._complete(lane, batch, answer, started_ns)
-            compute_ns = answer.compute_ns
         self._claims.clear()
-        self._responses.collect_releases()
+        self._runs += 1
+        if self._runs % RUNS_BETWEEN_RELEASES == 0:
+            self._responses.collect_releases()
         return compute_ns
 
     def drop(self, tickets: Records, status: Status, now_ns: int) -> None:
         """Complete tickets without a run."""
-        completions = _completions(tickets, self._worker, now_ns)
-        completions["status"] = status
+        completions = self._completions(tickets, now_ns, status, 0)
         completions["segment"] = NO_SEGMENT
-        self._send(tickets, completions)
+        for frontend in np.unique(tickets["frontend"]):
+            self._send(int(frontend), completions[tickets["frontend"] == frontend])
         if status in (Status.EXPIRED, Status.CANCELLED):
             for lane in np.unique(tickets["lane"]):
                 count = int((tickets["lane"] == lane).sum())
-                self._recorder.dropped(
-                    int(lane), "expired" if status is Status.EXPIRED else "cancelled", count
-                )
+                self._recorder.dropped(int(lane), "expired" if status is Status.EXPIRED else "cancelled", count)
 
-    def _answer(self, lane: LoadedLane, batch: Records) -> _Answer:
+    def _answer(self, lane: LoadedLane, batch: Batch) -> _Answer:
         """Run a batch and put its outputs, or the reason why there are none, into a response block."""
         started_ns = time.monotonic_ns()
         try:
-            inputs = self._gatherer.inputs(batch)
-            block = self._compute(lane, inputs, int(batch["rows"].sum()) if lane.signature.batches else 0)
+            inputs = self._gatherer.inputs(batch.tickets, uniform=batch.uniform)
+            block = self._compute(lane, inputs, batch.rows if lane.signature.batches else 0)
         except (NoResponseMemoryError, MemoryError) as error:
             status, text = Status.NO_MEMORY, str(error) or "out of memory"
         except InvalidInputError as error:
@@ -134,7 +137,7 @@ class Runner:
             status, text = Status.ENGINE_FAILED, "the engine failed"
         else:
             compute_ns = time.monotonic_ns() - started_ns
-            self._recorder.ran(lane.config.lane, int(batch["rows"].sum()), len(batch), compute_ns)
+            self._recorder.ran(lane.config.lane, batch.rows, len(batch.tickets), compute_ns)
             return _Answer(Status.OK, block, compute_ns)
         return _Answer(status, self._error_block(text), time.monotonic_ns() - started_ns)
 
@@ -182,53 +185,57 @@ class Runner:
         self._responses.view(block)[: len(encoded)] = encoded
         return block
 
-    def _complete(self, lane: LoadedLane, batch: Records, answer: _Answer, started_ns: int) -> None:
+    def _complete(self, lane: LoadedLane, batch: Batch, answer: _Answer, started_ns: int) -> None:
         """Tell each front end where its answers are."""
-        completions = _completions(batch, self._worker, started_ns)
-        completions["status"] = answer.status
-        completions["compute_ns"] = answer.compute_ns
+        tickets = batch.tickets
+        completions = self._completions(tickets, started_ns, answer.status, answer.compute_ns)
         if lane.signature.batches:
-            rows = batch["rows"]
-            completions["rows"] = rows
-            completions["first_row"][1:] = np.cumsum(rows)[:-1]
-            completions["batch_rows"] = rows.sum()
+            completions["rows"] = tickets["rows"]
+            completions["batch_rows"] = batch.rows
+            if len(tickets) > 1:
+                completions["first_row"][1:] = np.cumsum(tickets["rows"][:-1])
         if answer.block is None:
             completions["segment"] = NO_SEGMENT
-            self._send(batch, completions)
-            return
-        completions["segment"] = answer.block.segment
-        completions["block"] = answer.block.index
-        frontends = [int(f) for f in np.unique(batch["frontend"])]
-        answers = {
-            f: int((batch["frontend"] == f).sum()) for f in frontends if f in self._memory.completion_fds
-        }
-        if not answers:
+        else:
+            completions["segment"] = answer.block.segment
+            completions["block"] = answer.block.index
+        parts = [(f, part) for f, part in _by_frontend(tickets, completions) if f in self._memory.completion_fds]
+        if answer.block is not None and parts:
+            self._responses.hold(answer.block, {frontend: len(part) for frontend, part in parts})
+        elif answer.block is not None:
             self._responses.discard(answer.block)
+        for frontend, part in parts:
+            part["answers"] = len(part)
+            self._send(frontend, part)
+
+    def _completions(self, tickets: Records, now_ns: int, status: Status, compute_ns: int) -> Records:
+        completions = np.zeros(len(tickets), COMPLETION)
+        words(completions)[:, 0] = words(tickets)[:, 4]  # slot and generation
+        completions["worker"] = self._worker
+        completions["lane"] = tickets["lane"]
+        completions["queue_ns"] = now_ns - np.minimum(tickets["enqueued_ns"], now_ns)
+        completions["compute_ns"] = compute_ns
+        completions["status"] = status
+        return completions
+
+    def _send(self, frontend: int, completions: Records) -> None:
+        """Write completions to a front end. Its in-flight limit keeps the pipe from filling up."""
+        fd = self._memory.completion_fds.get(frontend)
+        if fd is None:
             return
-        for frontend, count in answers.items():
-            completions["answers"][batch["frontend"] == frontend] = count
-        self._responses.hold(answer.block, answers)
-        self._send(batch, completions)
-
-    def _send(self, tickets: Records, completions: Records) -> None:
-        """Write completions to their front ends. In-flight limits keep a completion pipe from filling up."""
-        frontends = tickets["frontend"]
-        for frontend in np.unique(frontends):
-            fd = self._memory.completion_fds.get(int(frontend))
-            if fd is not None:
-                # A front end that just died takes no answers; its clients are gone with it.
-                with contextlib.suppress(BrokenPipeError):
-                    for chunk in chunks(completions[frontends == frontend].tobytes()):
-                        os.write(fd, chunk)
+        # A front end that just died takes no answers; its clients are gone with it.
+        with contextlib.suppress(BrokenPipeError):
+            for chunk in chunks(completions.tobytes()):
+                os.write(fd, chunk)
 
 
-def _completions(tickets: Records, worker: int, now_ns: int) -> Records:
-    completions = np.zeros(len(tickets), COMPLETION)
-    for name in ("slot", "generation", "lane"):
-        completions[name] = tickets[name]
-    completions["worker"] = worker
-    completions["queue_ns"] = np.maximum(now_ns - tickets["enqueued_ns"], 0)
-    return completions
+def _by_frontend(tickets: Records, completions: Records) -> list[tuple[int, Records]]:
+    """The completions of each front end."""
+    frontends = tickets["frontend"]
+    first = int(frontends[0])
+    if len(tickets) == 1 or (frontends == first).all():
+        return [(first, completions)]
+    return [(int(f), completions[frontends == f]) for f in np.unique(frontends)]
 
 
 def _check_shape(name: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -54,7 +54,8 @@ class EncodedOutputs:
         for spec, array in zip(specs, arrays, strict=True):
             if spec.dtype is DType.BYTES:
                 encoded, ends = encode_strings(array.reshape(-1))
-                row_ends = _row_ends(ends, array.shape) if batches else None
+                # Without rows there is no table: lay_out_response places none.
+                row_ends = _row_ends(ends, array.shape) if batches and len(array) else None
                 self._payloads.append((encoded, row_ends))
                 sizes.append(
                     OutputSize(spec.dtype, array.shape, len(encoded), 0, array.shape[0] if batches else 0)

@@ -12,9 +12,17 @@ import os
 
 
 class LeaderToken:
-    """Held by the one worker of the pool that may read its queues."""
+    """Held by the one worker of the pool that may read its queues.
 
-    def __init__(self, lock_fd: int, baton_read_fd: int, baton_write_fd: int) -> None:
+    Args:
+        lock_fd: The pool's lock file.
+        baton_read_fd: Readable when somebody released the token.
+        baton_write_fd: Its other end.
+        contended: The pool has more than one worker, so a release has to wake somebody.
+    """
+
+    def __init__(self, lock_fd: int, baton_read_fd: int, baton_write_fd: int, *, contended: bool) -> None:
+        self._contended = contended
         self._lock_fd = lock_fd
         self._baton_read_fd = baton_read_fd
         self._baton_write_fd = baton_write_fd
@@ -30,12 +38,14 @@ class LeaderToken:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return False
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._baton_read_fd, 64)
+        if self._contended:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._baton_read_fd, 64)
         return True
 
     def release(self) -> None:
         """Give the token up and wake a worker that waits for it."""
         fcntl.lockf(self._lock_fd, fcntl.LOCK_UN)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._baton_write_fd, b"\0")
+        if self._contended:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._baton_write_fd, b"\0")
