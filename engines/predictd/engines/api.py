@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 class DType(enum.IntEnum):
-    """Tensor element types. The values are those of predictd.v1's DataType and of the shared-memory layout."""
+    """Tensor element types, with the values of predictd.v1's DataType and of the shared-memory layout."""
 
     BOOL = 1
     UINT8 = 2
@@ -76,7 +76,8 @@ class TensorSpec:
     Attributes:
         name: As the model names it.
         dtype: Element type.
-        shape: Dimensions, -1 where a dimension may vary. Includes the batch dimension of a model that batches.
+        shape: Dimensions, -1 where a dimension may vary. Includes the batch dimension of a model that
+            batches.
         optional: An input that may be left out.
     """
 
@@ -93,8 +94,8 @@ class Signature:
     Attributes:
         inputs: In the order that `Engine.run` takes them.
         outputs: In the order that `Engine.run` returns them.
-        batches: The first dimension of every input and output is the batch dimension, so rows of several requests
-            may be concatenated along it and the answers cut apart again.
+        batches: The first dimension of every input and output is the batch dimension, so rows of several
+            requests may be concatenated along it and the answers cut apart again.
         max_rows: The most rows that one run may have; None when the engine sets no limit.
     """
 
@@ -128,7 +129,7 @@ class ModelLoadError(EngineError):
 
 
 class InvalidInputError(EngineError):
-    """The run failed because of its inputs, such as dimensions that contradict each other. Shown to the client."""
+    """The run failed because of its inputs, such as contradicting dimensions. Shown to the client."""
 
 
 class Engine(Protocol):
@@ -146,10 +147,10 @@ class Engine(Protocol):
         """Compute one batch.
 
         Args:
-            inputs: One C-contiguous array for each of `signature.inputs`, None for an optional one that is absent.
-                They may be read-only views of shared memory and are valid only during the call.
-            out: For each output a C-contiguous array to write into, or None where the engine shall allocate. The
-                caller gives one only where it knows the exact shape. An engine may ignore it.
+            inputs: One C-contiguous array for each of `signature.inputs`, None for an optional one that is
+                absent. They may be read-only views of shared memory and are valid only during the call.
+            out: For each output a C-contiguous array to write into, or None where the engine shall allocate.
+                The caller gives one only where it knows the exact shape. An engine may ignore it.
 
         Returns:
             One array for each of `signature.outputs`, in order: the array of `out` where it was used.

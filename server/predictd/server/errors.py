@@ -1,8 +1,8 @@
 """Everything that can go wrong with a request, in one small hierarchy.
 
 The domain raises these; `predictd.server.frontend.status` alone maps them to gRPC status codes, with the few
-differences that a protocol's own table demands. Messages are shown to clients: they name the model, the input,
-what was expected and what came, never a path or an internal name.
+differences that a protocol's own table demands. Messages are shown to clients: they name the model, the
+input, what was expected and what came, never a path or an internal name.
 """
 
 from __future__ import annotations

@@ -30,6 +30,13 @@ def test_unnamed_dimensions_are_trusted() -> None:
     assert batches([("N", 4), (None, 4)], (None, 2))
 
 
+def test_dimensions_that_tf2onnx_only_numbered_are_trusted() -> None:
+    assert batches([("unk__214", 2048)], ("unk__215", 214))
+    assert batches([("unk__1", 4), ("unk__2", 4)], ("unk__3", 4))
+    assert not batches([("unk__1", 4), ("N", 4)], ("found", 4))
+    assert not batches([("unk__1", 4)], ("unk__1", "unk__1"))
+
+
 @pytest.mark.parametrize(
     ("inputs", "output"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol
 
 from predictd.engines.api import DType, ModelLoadError, Signature, TensorSpec
@@ -22,6 +23,9 @@ class Node(Protocol):
     @property
     def shape(self) -> Sequence[int | str | None]: ...
 
+
+# tf2onnx gives each dimension that it knows nothing about a number of its own: two of them may well be one.
+_ANONYMOUS = re.compile(r"unk__\d+")
 
 _DTYPES = {
     "tensor(bool)": DType.BOOL,
@@ -97,10 +101,15 @@ def _batches(inputs: Sequence[Node], outputs: Sequence[Node]) -> bool:
         return False
     rows_in = {node.shape[0] for node in inputs} - {None}
     rows_out = {node.shape[0] for node in outputs} - {None}
-    if len(rows_in) > 1 or not rows_out <= rows_in:
+    named_in, named_out = _named(rows_in), _named(rows_out)
+    if len(named_in) > 1 or not named_out <= named_in:
         return False
     # A batch by batch matrix, such as pairwise distances, mixes the rows of all requests.
     return not any(rows_in & set(node.shape[1:]) for node in nodes)
+
+
+def _named(rows: set[int | str | None]) -> set[int | str | None]:
+    return {name for name in rows if not (isinstance(name, str) and _ANONYMOUS.fullmatch(name))}
 
 
 def _refuse_text_with_bf16(signature: Signature) -> None:

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol with Triton's extensions. Server-only: its symbols clash with those in Triton clients."""
+"""The Open Inference Protocol with Triton's extensions. Server-only: Triton's clients carry the same symbols."""

@@ -79,6 +79,7 @@ class Channel:
         Raises:
             BlockingIOError: Nothing is there and the call shall not wait.
             ChannelClosedError: The peer is gone.
+            ValueError: What came is no message, or was cut short.
         """
         try:
             data, ancillary, flags, _ = self._socket.recvmsg(
@@ -100,7 +101,12 @@ class Channel:
             raise ValueError(
                 "a control message was cut short: the descriptor limit (RLIMIT_NOFILE) may be reached"
             )
-        return _decode(data), list(fds)
+        try:
+            return _decode(data), list(fds)
+        except msgspec.DecodeError:
+            for fd in fds:
+                os.close(fd)
+            raise
 
     def close(self) -> None:
         """Close this end."""

@@ -249,7 +249,9 @@ class Drain(Message, frozen=True, kw_only=True):
 
 
 class Drained(Message, frozen=True, kw_only=True):
-    """Frontend: nothing is left in flight."""
+    """Frontend: I answer no more. `complete`: nothing that was accepted had to be cut off."""
+
+    complete: bool
 
 
 class FrontendCounts(Message, frozen=True, kw_only=True):

@@ -147,8 +147,7 @@ class LaneInputs:
             )
         shape = tensor.shape
         fits = len(shape) == len(spec.shape) and all(
-            got >= 0 and wanted in (-1, got)
-            for got, wanted in zip(shape, spec.shape, strict=True)
+            got >= 0 and wanted in (-1, got) for got, wanted in zip(shape, spec.shape, strict=True)
         )
         if not fits:
             raise _wrong_shape(model, tensor, spec)

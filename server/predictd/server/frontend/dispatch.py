@@ -30,6 +30,7 @@ from predictd.server.frontend.calls import (
 )
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.pools import RETRY_WRITE_SECONDS, ArenaGrowth, PoolLink, WorkerLink
+from predictd.server.frontend.queues import TicketQueues
 from predictd.server.frontend.routing import Lane
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.blocks import CANCELLED_OFFSET, GENERATION_OFFSET
@@ -83,9 +84,10 @@ class Dispatcher:
 
     # Links ----------------------------------------------------------------------------------------------------
 
-    def attach_pool(self, pool: PoolLink) -> None:
+    def attach_pool(self, pool: int, name: str, queue_fds: list[int], arena_limit_bytes: int) -> None:
         """Know a pool's queues."""
-        self._pools[pool.id] = pool
+        queues = TicketQueues(queue_fds, self._refuse)
+        self._pools[pool] = PoolLink(pool, name, queues, arena_limit_bytes)
 
     def attach_worker(self, worker: WorkerLink) -> None:
         """Know a worker."""
@@ -143,7 +145,7 @@ class Dispatcher:
             shape_key=admission.shape_key,
             flags=admission.flags,
             size_bytes=size_bytes,
-            priority=pool.level(priority),
+            priority=pool.queues.level(priority),
             enqueued_ns=accepted_ns,
             deadline_ns=deadline_ns or NO_DEADLINE_NS,
         )
@@ -153,15 +155,16 @@ class Dispatcher:
 
     def _enqueue(self, pool: PoolLink, call: Call) -> None:
         call.queued_ns = time.monotonic_ns()
-        try:
-            pool.enqueue(call.ticket(self._frontend), call.priority)
-        except BlockingIOError:
-            self._calls.give_back_slot(call.slot)
-            pool.arena.free(call.block)
-            raise OverloadedError(
-                f"the queue of model '{call.lane.model}' is full (max_queue_size)"
-            ) from None
         self._calls.put(call)
+        pool.queues.put(call.ticket(self._frontend), call.priority, call)
+
+    def _refuse(self, call: Call) -> None:
+        """The queue has no room for the ticket."""
+        self._finish(call)
+        if call.future is not None and not call.future.done():
+            call.future.set_exception(
+                OverloadedError(f"the queue of model '{call.lane.model}' is full (max_queue_size)")
+            )
 
     async def _answer(self, pool: PoolLink, call: Call) -> Answered:
         future = call.future
@@ -198,8 +201,7 @@ class Dispatcher:
             call = self._calls.find(record[0], record[1])
             if call is not None:
                 self._complete(call, record)
-        for (worker, segment, block), count in releases.items():
-            self._release(worker, _RELEASE.pack(self._frontend, segment, block, count))
+        self._release_blocks(releases)
         if self._on_idle is not None and not len(self._calls):
             self._on_idle()
         return True
@@ -211,8 +213,12 @@ class Dispatcher:
             return
         link = self._workers.get(worker)
         if status == Status.OK and link is not None:
-            block = link.memory.block(segment, index)
-            outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
+            try:
+                block = link.memory.block(segment, index)
+                outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
+            except Exception as error:  # noqa: BLE001 - one broken block must not cost the other answers of this read
+                call.future.set_exception(error)
+                return
             call.future.set_result(Answered(outputs, queue_ns, compute_ns, batch_rows))
             return
         text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
@@ -225,7 +231,17 @@ class Dispatcher:
         if pool is not None:
             pool.arena.free(call.block)
 
-    def _release(self, worker: int, record: bytes) -> None:
+    def _release_blocks(self, releases: dict[tuple[int, int, int], int]) -> None:
+        """Give answers back, with one write a worker."""
+        records: dict[int, bytearray] = {}
+        for (worker, segment, block), count in releases.items():
+            records.setdefault(worker, bytearray()).extend(
+                _RELEASE.pack(self._frontend, segment, block, count)
+            )
+        for worker, joined in records.items():
+            self._release(worker, joined)
+
+    def _release(self, worker: int, record: bytes | bytearray) -> None:
         link = self._workers.get(worker)
         if link is not None and not link.release(record):
             asyncio.get_running_loop().call_later(RETRY_WRITE_SECONDS, self._release, worker, b"")
@@ -271,14 +287,14 @@ class Dispatcher:
             call.flags |= TicketFlag.ALONE
         self._recorder.retried(call.lane.id)
         call.queued_ns = time.monotonic_ns()
-        pool.put_back(call.ticket(self._frontend), call.priority)
+        pool.queues.put(call.ticket(self._frontend), call.priority)
 
     def _send_probes(self, pool: PoolLink) -> None:
         now_ns = time.monotonic_ns()
-        for level in range(1, pool.priorities + 1):
+        for level in range(1, pool.queues.levels + 1):
             self._probe_number = (self._probe_number + 1) & 0xFFFFFFFF
             self._probes[self._probe_number] = _Probe(pool.id, level, now_ns)
-            pool.put_back(probe_ticket(self._frontend, self._probe_number, level, now_ns), level)
+            pool.queues.put(probe_ticket(self._frontend, self._probe_number, level, now_ns), level)
 
     def _probe_came_back(self, number: int) -> None:
         probe = self._probes.pop(number, None)
@@ -314,7 +330,7 @@ class Dispatcher:
                         ModelUnavailableError(f"model '{call.lane.model}' failed: {reason}")
                     )
         del self._pools[pool_id]
-        pool.close()
+        pool.queues.close()
 
     # Drain ----------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ from predictd.server.control.messages import (
 from predictd.server.frontend.apis import health, oip, predictd_v1, reflection
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.dispatch import Dispatcher
-from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
+from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
 from predictd.server.launch.spawn import die_with_parent
@@ -105,8 +105,8 @@ class Frontend:
         )
         server.add_generic_rpc_handlers(
             (
-                predictd_v1.handlers(self._service, self._streams),
-                oip.handlers(self._service, self._streams),
+                predictd_v1.handlers(self._service, self._streams, limit),
+                oip.handlers(self._service, self._streams, limit),
                 self._health.handlers(),
             )
         )
@@ -126,10 +126,10 @@ class Frontend:
                 os._exit(1)
             self._handle(message, fds)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AttachPool(seq=seq, pool=pool, name=name):
-                self._dispatcher.attach_pool(PoolLink(pool, name, fds, self._init.arena_limit_bytes))
+                self._dispatcher.attach_pool(pool, name, fds, self._init.arena_limit_bytes)
                 self.send(Ack(seq=seq))
             case AttachWorker():
                 self._attach_worker(message, fds)

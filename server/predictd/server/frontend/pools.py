@@ -11,6 +11,7 @@ from mmap import mmap
 from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.answers import WorkerMemory
+from predictd.server.frontend.queues import TicketQueues
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.arena import Arena
 from predictd.server.transport.records import PIPE_BUF_BYTES
@@ -31,7 +32,7 @@ class WorkerLink:
     memory: WorkerMemory = field(default_factory=WorkerMemory)
     unreleased: bytearray = field(default_factory=bytearray)
 
-    def release(self, records: bytes) -> bool:
+    def release(self, records: bytes | bytearray) -> bool:
         """Give blocks back. False when some have to wait because the worker does not read."""
         self.unreleased += records
         while self.unreleased:
@@ -63,14 +64,22 @@ class ArenaGrowth:
         Raises:
             OverloadedError: The arena or the machine's memory is at its limit.
         """
-        async with self._lock:
+        while True:
+            await self._lock.acquire()
             block = arena.allocate(size_bytes)
-            if block is None:
-                await self._grow(pool, arena, size_bytes)
-                block = arena.allocate(size_bytes)
-        if block is None:
-            raise OverloadedError("the new request memory was taken at once; try again")
-        return block
+            if block is not None:
+                self._lock.release()
+                return block
+            # A task of its own, which holds the lock to its end: the supervisor's answer to a client that
+            # has left must not be taken for the answer to the next one.
+            growth = asyncio.get_running_loop().create_task(self._grow(pool, arena, size_bytes))
+            growth.add_done_callback(self._grown)
+            await asyncio.shield(growth)
+
+    def _grown(self, growth: asyncio.Task[None]) -> None:
+        self._lock.release()
+        if not growth.cancelled():
+            growth.exception()  # Nobody else looks at it when the client has left.
 
     def granted(self, refusal: str | None) -> None:
         """The supervisor answered."""
@@ -90,8 +99,7 @@ class ArenaGrowth:
         loop = asyncio.get_running_loop()
         self._granted = loop.create_future()
         self._send(GrowthRequest(size_bytes=shape.size_bytes), [])
-        # Shielded: a client that leaves must not leave the answer to be taken for the next request's.
-        refusal = await asyncio.shield(self._granted)
+        refusal = await self._granted
         if refusal is not None:
             raise OverloadedError(refusal)
         try:
@@ -101,7 +109,6 @@ class ArenaGrowth:
                 f"{shape.size_bytes} bytes of memory cannot be had: {error.strerror}"
             ) from error
         usable = self._usable[pool, segment] = loop.create_future()
-        usable.add_done_callback(lambda _: self._open(arena, pool, segment))
         try:
             self._send(
                 SegmentAdded(
@@ -116,59 +123,16 @@ class ArenaGrowth:
             )
         finally:
             os.close(fd)
-        await asyncio.shield(usable)
-        arena.open_segment(segment)
-
-    def _open(self, arena: Arena, pool: int, segment: int) -> None:
-        self._usable.pop((pool, segment), None)
+        await usable
+        del self._usable[pool, segment]
         arena.open_segment(segment)
 
 
 class PoolLink:
-    """Queues of a pool by priority, and the arena for its requests."""
+    """Queues of a pool, and the arena for its requests."""
 
-    def __init__(self, pool: int, name: str, queue_fds: list[int], arena_limit_bytes: int) -> None:
+    def __init__(self, pool: int, name: str, queues: TicketQueues, arena_limit_bytes: int) -> None:
         self.id = pool
         self.name = name
+        self.queues = queues
         self.arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes)
-        self._queue_fds = queue_fds
-        self._backlog: list[tuple[int, bytes]] = []
-
-    @property
-    def priorities(self) -> int:
-        """Levels; 1 is served first."""
-        return len(self._queue_fds)
-
-    def level(self, priority: int) -> int:
-        """The level of a request's priority: 0 means the middle one."""
-        return min(priority, self.priorities) if priority > 0 else (self.priorities + 1) // 2
-
-    def enqueue(self, ticket: bytes, level: int) -> None:
-        """Write a ticket.
-
-        Raises:
-            BlockingIOError: The queue is full.
-        """
-        os.write(self._queue_fds[level - 1], ticket)
-
-    def put_back(self, ticket: bytes, level: int) -> None:
-        """Write a ticket that was accepted before: if the queue is full it waits here."""
-        self._backlog.append((level, ticket))
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._backlog:
-            level, ticket = self._backlog[0]
-            try:
-                self.enqueue(ticket, level)
-            except BlockingIOError:
-                asyncio.get_running_loop().call_later(RETRY_WRITE_SECONDS, self._flush)
-                return
-            del self._backlog[0]
-
-    def close(self) -> None:
-        """The pool is gone."""
-        self._backlog.clear()
-        for fd in self._queue_fds:
-            os.close(fd)
-        self._queue_fds = []

@@ -76,6 +76,9 @@ class Service:
         except asyncio.CancelledError:
             self._failed(lane, api, "CANCELLED", accepted_ns)
             raise
+        except Exception:
+            self._failed(lane, api, "INTERNAL", accepted_ns)
+            raise
         self._recorder.answered(
             lane.id,
             api,

@@ -1,7 +1,7 @@
 """Who still has to acknowledge what: the supervisor waits for all readers before it lets a writer go on.
 
-A matter is anything that may be waited for, such as "segment 3 of front end 7" or "worker 12 may serve". It is
-settled when nothing that concerns it is outstanding; a reader that dies settles everything it owed.
+A matter is anything that may be waited for, such as "segment 3 of front end 7" or "worker 12 may serve". It
+is settled when nothing that concerns it is outstanding; a reader that dies settles everything it owed.
 """
 
 from __future__ import annotations

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import signal
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,16 +19,28 @@ from predictd.server.launch.spawn import spawn
 OnMessage = Callable[["Child", AnyMessage, list[int]], None]
 OnExit = Callable[["Child", int], None]
 
+# Messages that wait because the child does not read: a child that lets so many pile up is as good as dead.
+OUTBOX_LIMIT = 4096
 _SEND_AGAIN_SECONDS = 0.002
+# The kernel cannot take the message now: buffers, or descriptors under way (unix(7)).
+_LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
+
+_log = logging.getLogger(__name__)
 
 
 class Child:
     """One incarnation of a worker or a front end. Its id is never used again.
 
+    A child that sends what cannot be read or handled, or that reads nothing, is killed: `on_exit` then hears of it
+    as of every other death.
+
     Attributes:
         id: Of this incarnation.
         title: For log lines.
         pid: Of the process.
+
+    Raises:
+        OSError: The process cannot be started.
     """
 
     def __init__(
@@ -44,20 +59,29 @@ class Child:
         self._on_message = on_message
         self._on_exit = on_exit
         self._outbox: deque[tuple[Message, list[int]]] = deque()
+        self._over = False
         self._loop = asyncio.get_running_loop()
         self._channel, theirs = Channel.pair()
         argv = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())]
         try:
             self._process = spawn(argv, environment=environment, cpus=cpus, pass_fds=[theirs.fileno()])
+            self._pidfd = _watch(self._process)
+        except BaseException:
+            self._channel.close()
+            raise
         finally:
             theirs.close()
         self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._channel.fileno(), self._receive)
         self._loop.add_reader(self._pidfd, self._exited)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send a message, later if the child does not read now. To a dead child nothing is sent."""
+        if self._over:
+            return
+        if len(self._outbox) >= OUTBOX_LIMIT:
+            self._condemn("does not read its messages")
+            return
         # Copies: the caller may close its descriptors before a postponed message leaves.
         self._outbox.append((message, [os.dup(fd) for fd in fds]))
         if len(self._outbox) == 1:
@@ -68,11 +92,13 @@ class Child:
             message, fds = self._outbox[0]
             try:
                 self._channel.send(message, fds, wait=False)
-            except BlockingIOError:
-                self._loop.call_later(_SEND_AGAIN_SECONDS, self._flush)
-                return
             except ChannelClosedError:
                 self._discard_outbox()
+                return
+            except OSError as error:
+                if error.errno not in _LATER:
+                    raise
+                self._loop.call_later(_SEND_AGAIN_SECONDS, self._flush)
                 return
             self._outbox.popleft()
             _close(fds)
@@ -87,14 +113,30 @@ class Child:
             self._process.send_signal(number)
 
     def _receive(self) -> None:
-        try:
-            while True:
+        while not self._over:
+            try:
                 message, fds = self._channel.receive(wait=False)
+            except BlockingIOError:
+                return
+            except ChannelClosedError:
+                self._loop.remove_reader(self._channel.fileno())
+                return
+            except ValueError as error:
+                self._condemn(f"sent what cannot be read: {error}")
+                return
+            try:
                 self._on_message(self, message, fds)
-        except BlockingIOError:
-            return
-        except ChannelClosedError:
-            self._loop.remove_reader(self._channel.fileno())
+            except Exception:
+                _log.exception("%s sent %s, which failed", self.title, type(message).__name__)
+                self._condemn("sent a message that cannot be handled")
+
+    def _condemn(self, why: str) -> None:
+        """Have nothing more to do with it."""
+        _log.error("%s (pid %d) %s and is killed", self.title, self.pid, why)
+        self._over = True
+        self._loop.remove_reader(self._channel.fileno())
+        self._discard_outbox()
+        self.kill()
 
     def _exited(self) -> None:
         """Reap. What it said before its end is heard first."""
@@ -103,9 +145,20 @@ class Child:
         status = self._process.wait()
         self._receive()
         self._loop.remove_reader(self._channel.fileno())
+        self._over = True
         self._discard_outbox()
         self._channel.close()
         self._on_exit(self, status)
+
+
+def _watch(process: subprocess.Popen[bytes]) -> int:
+    """A descriptor that is readable once the process has ended."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        process.kill()
+        process.wait()
+        raise
 
 
 def describe_exit(status: int) -> str:

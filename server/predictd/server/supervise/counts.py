@@ -1,4 +1,4 @@
-"""What the children counted, collected and handed out: to Prometheus, and to front ends that are asked for statistics."""
+"""What the children counted: collected, and handed out to Prometheus and to front ends that ask."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
 
 
 def _refuse(message: str) -> int:
-    print(f"predictd: {message}", file=sys.stderr)
+    sys.stderr.write(f"predictd: {message}\n")
     return EXIT_CONFIG
 
 
@@ -135,7 +135,8 @@ async def _started(
         supervisor.changed.set()
         return
     number = len(supervisor.catalog.records()) - len(failed)
-    _log.info("ready: %d models on gRPC %s, HTTP %s", number, addresses["grpc"], addresses["http"])
+    models = "1 model" if number == 1 else f"{number} models"
+    _log.info("ready: %s on gRPC %s, HTTP %s", models, addresses["grpc"], addresses["http"])
     if settings.ready_file is not None:
         write_ready_file(settings.ready_file, addresses)
     if on_ready is not None:

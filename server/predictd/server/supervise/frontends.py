@@ -18,19 +18,18 @@ from predictd.server.control.messages import (
     Message,
     PublishModel,
     Ready,
-    Stop,
 )
-from predictd.server.launch.environment import child_environment
 from predictd.server.launch.plan import ChildPlan
 from predictd.server.supervise.child import Child, OnMessage, describe_exit
 from predictd.server.supervise.pool import Place
+from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.transport.pipes import make_pipe
 
 MODULE = "predictd.server.frontend.main"
-# A completion must never block a worker: at most half the records of the pipe are in flight, since writes that do not
-# fill their pages may waste up to half of each (pipe(7)).
+# A completion must never block a worker: at most half the records of the pipe are in flight, since writes
+# that do not fill their pages may waste up to half of each (pipe(7)).
 COMPLETION_RECORDS = 4096
 
 _log = logging.getLogger(__name__)
@@ -56,7 +55,12 @@ class Frontends:
         is_ready: Whether the daemon as a whole is ready.
         give_up: Ends the daemon, with the reason: without front ends there is no service.
         on_message: Hears what front ends say; hands what is for us to `handle`.
-        on_change: Called when a front end opened its port.
+        on_change: Called when a front end opened its port or is drained.
+        on_gone: Hears of every front end that was reaped.
+
+    Attributes:
+        places: All of them, by index.
+        cut_off: A request that was accepted before the drain was lost in it.
     """
 
     def __init__(
@@ -70,23 +74,26 @@ class Frontends:
         give_up: Callable[[str], None],
         on_message: OnMessage,
         on_change: Callable[[], None],
+        on_gone: Callable[[Child], None],
     ) -> None:
         self._settings = settings
         self._wiring = wiring
-        self._next_id = next_id
         self._publications = publications
         self._is_ready = is_ready
         self._give_up = give_up
-        self._on_message = on_message
         self._on_change = on_change
+        self._on_gone = on_gone
+        self._starter = Starter(MODULE, settings.environment, next_id, on_message, self._exited)
         self._policy = RestartPolicy()
         self._draw = random.Random()  # noqa: S311 - jitter, no secret
         self._loop = asyncio.get_running_loop()
         self._by_child: dict[int, Place] = {}
+        self._told_to_listen: set[int] = set()
+        self._drained: set[int] = set()
         self._drain: Drain | None = None
         self._stopping = False
         self.places = [Place(index, plan) for index, plan in enumerate(plans)]
-        self.drained: set[int] = set()
+        self.cut_off = False
 
     def start(self) -> None:
         """Start all of them."""
@@ -104,27 +111,31 @@ class Frontends:
                 child.send(message)
 
     @property
-    def listening(self) -> bool:
+    def all_listening(self) -> bool:
         """Every front end's port is open."""
         return all(place.state is State.SERVING for place in self.places)
 
+    @property
+    def any_listening(self) -> bool:
+        """Some front end's port is open: the daemon can be reached."""
+        return any(place.state is State.SERVING for place in self.places)
+
     def _spawn(self, place: Place) -> None:
-        place.move(Event.SPAWN)
-        place.pipe = make_pipe(COMPLETION_RECORDS)
-        place.child = Child(
-            self._next_id(),
-            f"frontend {place.index}",
-            MODULE,
-            environment=child_environment(self._settings.environment, place.plan.environment),
-            cpus=place.plan.cpus,
-            on_message=self._on_message,
-            on_exit=self._exited,
-        )
-        self._by_child[place.child.id] = place
+        title = f"frontend {place.index}"
+        try:
+            child = self._starter.start(place, title, lambda: make_pipe(COMPLETION_RECORDS))
+        except OSError as error:
+            how = f"it cannot be started: {error.strerror}"
+            _log.error("%s: %s", title, how)
+            self._come_back(place, how)
+            return
+        self._by_child[child.id] = place
 
     def hello(self, child: Child) -> None:
         """The front end runs: tell it who it is, wire it, and tell it of all models."""
         place = self._by_child[child.id]
+        if place.state is State.STOPPING:
+            return
         place.move(Event.HELLO)
         assert place.pipe is not None  # noqa: S101 - made in _spawn
         child.send(
@@ -149,9 +160,12 @@ class Frontends:
             self.mapped(child.id)
 
     def mapped(self, child_id: int) -> None:
-        """Everything that concerns a child is mapped: a front end may open its port."""
+        """Everything that concerns a child is mapped: a front end may open its port, which it does once."""
         place = self._by_child.get(child_id)
-        if place is not None and place.child is not None and place.state is State.MAPPING:
+        if place is None or place.child is None or place.state is not State.MAPPING:
+            return
+        if child_id not in self._told_to_listen:
+            self._told_to_listen.add(child_id)
             place.child.send(Listen())
 
     def handle(self, child: Child, message: AnyMessage) -> None:
@@ -164,8 +178,9 @@ class Frontends:
                 if self._drain is not None:
                     child.send(self._drain)
                 self._on_change()
-            case Drained():
-                self.drained.add(child.id)
+            case Drained(complete=complete):
+                self._drained.add(child.id)
+                self.cut_off = self.cut_off or not complete
                 self._on_change()
             case _:
                 raise TypeError(f"a front end sent {type(message).__name__}. This is a bug.")
@@ -175,31 +190,38 @@ class Frontends:
         served = place.state is State.SERVING
         asked = place.state is State.STOPPING
         self._wiring.frontend_gone(child)
+        self._told_to_listen.discard(child.id)
         place.clear()
         if asked:
             place.move(Event.EXITED)
-            return
-        place.barren_crashes = 0 if served else place.barren_crashes + 1
-        place.restarts += 1
-        place.move(Event.CRASHED)
-        _log.error("%s (pid %d) died: %s", child.title, child.pid, describe_exit(status))
-        if self._stopping or self._drain is not None:
+        else:
+            how = describe_exit(status)
+            _log.error("%s (pid %d) died: %s", child.title, child.pid, how)
+            self.cut_off = self.cut_off or (served and child.id not in self._drained and self._leaving)
+            place.crashed(worked=served)
+            self._come_back(place, how)
+        self._on_gone(child)
+
+    @property
+    def _leaving(self) -> bool:
+        return self._stopping or self._drain is not None
+
+    def _come_back(self, place: Place, how: str) -> None:
+        """Start the place again after a while, unless that was in vain too often."""
+        if self._leaving:
             place.move(Event.STOP)
-            self._on_change()
         elif self._policy.gives_up(place.barren_crashes):
             place.move(Event.GIVE_UP)
-            self._give_up(
-                f"{child.title} died {place.barren_crashes} times in a row: {describe_exit(status)}"
-            )
+            self._give_up(f"front end {place.index} died {place.barren_crashes} times in a row: {how}")
         else:
             delay = self._policy.delay_seconds(place.barren_crashes, self._draw)
             self._loop.call_later(delay, self._respawn, place)
 
     def _respawn(self, place: Place) -> None:
-        if place.state is State.BACKOFF and not self._stopping:
+        if place.state is State.BACKOFF and not self._leaving:
             self._spawn(place)
 
-    # Stop -----------------------------------------------------------------------------------------------------
+    # Stop ---------------------------------------------------------------------------------------------------
 
     def drain(self, lame_duck_ns: int, grace_ns: int) -> None:
         """Let every front end finish what it accepted."""
@@ -210,18 +232,16 @@ class Frontends:
 
     @property
     def all_drained(self) -> bool:
-        """No front end has anything left in flight."""
+        """No front end answers any more."""
         return all(
-            child.id in self.drained or place.state is not State.SERVING for place, child in self.children()
+            child.id in self._drained or place.state is not State.SERVING for place, child in self.children()
         )
 
     def stop(self) -> None:
         """End all front ends; nothing is restarted from here on."""
         self._stopping = True
         for place in self.places:
-            place.move(Event.STOP)
-            if place.child is not None:
-                place.child.send(Stop())
+            place.stop()
 
     def kill(self) -> None:
         """Kill what is left."""

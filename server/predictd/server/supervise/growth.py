@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from predictd.server.launch.memory import MemoryHeadroom
 
-# What must stay free for everything that is not an arena: interpreters, engines, the page cache of the models.
+# What must stay free for everything that is not an arena: interpreters, engines, the page cache of the
+# models.
 RESERVE_BYTES = 64 * 1024 * 1024
 
 

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 
+from predictd.server.control.messages import Stop
 from predictd.server.launch.plan import ChildPlan
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.states import Event, State, transition
@@ -56,6 +57,21 @@ class Place:
     def move(self, event: Event) -> None:
         """Take a transition. Raises IllegalTransitionError."""
         self.state = transition(self.state, event)
+
+    def crashed(self, *, worked: bool) -> None:
+        """The child died unasked, or could not be started."""
+        self.barren_crashes = 0 if worked else self.barren_crashes + 1
+        self.restarts += 1
+        self.move(Event.CRASHED)
+
+    def stop(self) -> None:
+        """Ask the child to leave. One that has not begun to serve has nothing to finish and is killed."""
+        idle = self.state in (State.STARTING, State.LOADING)
+        self.move(Event.STOP)
+        if self.child is not None and idle:
+            self.child.kill()
+        elif self.child is not None:
+            self.child.send(Stop())
 
     def clear(self) -> None:
         """The child is gone: close everything that was its own."""

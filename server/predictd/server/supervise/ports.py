@@ -1,4 +1,4 @@
-"""The daemon's addresses: taken in one step or refused in one line, and held for front ends that come and go."""
+"""The daemon's addresses: taken or refused in one step, and held for front ends that come and go."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ReservedPort:
 def reserve(address: Address) -> ReservedPort:
     """Take a port for front ends.
 
-    The first bind is made without SO_REUSEPORT, so that a port of another daemon (even one that shares it among its
-    own processes) is an error here and not a silent sharing of its connections.
+    The first bind is made without SO_REUSEPORT, so that a port of another daemon (even one that shares it
+    among its own processes) is an error here and not a silent sharing of its connections.
 
     Raises:
         AddressError: The address is taken, is not local, or does not resolve.
@@ -51,7 +51,8 @@ def reserve(address: Address) -> ReservedPort:
             sock = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(sock)
             _bind(sock, address, host, port)
-            # Cleared again, lest another daemon's SO_REUSEADDR be enough to share the port while nobody listens.
+            # Cleared again, lest another daemon's SO_REUSEADDR be enough to share the port while nobody
+            # listens.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             port = sock.getsockname()[1]

@@ -76,15 +76,16 @@ def transition(state: State, event: Event) -> State:
 class RestartPolicy:
     """When a crashed child comes back.
 
-    A crash is barren when the child completed nothing since it was started. Barren crashes in a row are a crash
-    loop: the delay doubles with each, and after `barren_limit` of them the place is given up. A child that did
-    work comes back after the first delay, however often it is killed.
+    A crash is barren when the child completed nothing since it was started. Barren crashes in a row are a
+    crash loop: the delay doubles with each, and after `barren_limit` of them the place is given up. A child
+    that did work comes back after the first delay, however often it is killed.
 
     Attributes:
         first_delay_seconds: Before the first restart.
         longest_delay_seconds: The delay doubles up to this.
         barren_limit: Barren crashes in a row after which the place is given up.
-        jitter: The delay is drawn from [delay, delay * (1 + jitter)], so that many children do not return at once.
+        jitter: The delay is drawn from [delay, delay * (1 + jitter)], so that many children do not return at
+            once.
     """
 
     first_delay_seconds: float = 0.05

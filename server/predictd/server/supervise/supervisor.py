@@ -1,4 +1,4 @@
-"""The supervisor: one object that joins catalog, wiring, workers and front ends, and speaks for the daemon."""
+"""The supervisor: joins catalog, wiring, workers and front ends, and speaks for the daemon."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ class Supervisor:
     def _lane_records(self, pools: Sequence[PoolModels]) -> list[LaneRecord]:
         records: list[LaneRecord] = []
         for members, pool in zip(pools, self._pools, strict=True):
-            for config in lanes(members, self._plan, self._settings, len(records) + 1):
-                records.append(LaneRecord(config, pool.id, len(pool.places)))
+            configs = lanes(members, self._plan, self._settings, len(records) + 1)
+            records += [LaneRecord(config, pool.id, len(pool.places)) for config in configs]
         return records
 
     def _make_workers(self) -> Workers:
@@ -148,7 +148,7 @@ class Supervisor:
         self._frontends.start()
         self.counts.start()
 
-    # News -----------------------------------------------------------------------------------------------------
+    # News ---------------------------------------------------------------------------------------------------
 
     def _next_id(self) -> int:
         return next(self._ids)
@@ -232,7 +232,7 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # State ----------------------------------------------------------------------------------------------------
+    # State --------------------------------------------------------------------------------------------------
 
     @property
     def settled(self) -> bool:
@@ -294,7 +294,7 @@ class Supervisor:
         resident = resident_bytes(pid for _, _, pid, _ in known)
         return tuple(ProcessGauge(role, index, resident.get(pid), arena) for role, index, pid, arena in known)
 
-    # End ------------------------------------------------------------------------------------------------------
+    # End ----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> bool:
         """Let the front ends finish what they accepted. False when the time-out came first."""

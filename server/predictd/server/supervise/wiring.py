@@ -1,7 +1,7 @@
 """Who must know whose memory and pipes: the wiring between front ends and workers.
 
-Every front end of this moment is wired to every worker of this moment, whichever of them came first. Writers use a
-segment, workers take tickets and front ends listen only once everybody concerned has acknowledged.
+Every front end of this moment is wired to every worker of this moment, whichever of them came first. Writers
+use a segment, workers take tickets and front ends listen only once everybody concerned has acknowledged.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Wiring:
         """Whether a child's wiring is complete now."""
         return self._acks.is_settled(ChildMapped(child_id))
 
-    # Pools ----------------------------------------------------------------------------------------------------
+    # Pools --------------------------------------------------------------------------------------------------
 
     def add_pool(self, pool: Pool) -> None:
         """Tell the front ends of a pool."""
         self._pools[pool.id] = pool
-        for place, child in self._frontends.values():
-            self._attach_pool(place, child, pool)
+        for _, child in self._frontends.values():
+            self._attach_pool(child, pool)
 
     def remove_pool(self, pool: Pool, reason: str) -> None:
         """No worker of the pool is left and none will come."""
@@ -75,12 +75,12 @@ class Wiring:
                 child.send(PoolGone(pool=pool.id, reason=reason))
             pool.close()
 
-    def _attach_pool(self, place: Place, child: Child, pool: Pool) -> None:
+    def _attach_pool(self, child: Child, pool: Pool) -> None:
         seq = self._acks.expect(child.id, ChildMapped(child.id))
         fds = [queue.write_fd for queue in pool.queues]
         child.send(AttachPool(seq=seq, pool=pool.id, name=pool.name, priorities=len(fds)), fds)
 
-    # Children -------------------------------------------------------------------------------------------------
+    # Children -----------------------------------------------------------------------------------------------
 
     def add_worker(self, pool: Pool, place: Place, child: Child) -> None:
         """A worker was initialised: give it the front ends of now."""
@@ -89,10 +89,10 @@ class Wiring:
             self._introduce(frontend_place, frontend, pool, child)
 
     def add_frontend(self, place: Place, child: Child) -> None:
-        """A front end was initialised: give it the pools and workers of now, and the workers this front end."""
+        """A front end was initialised: introduce it to the pools and workers of now, and them to it."""
         self._frontends[child.id] = (place, child)
         for pool in self._pools.values():
-            self._attach_pool(place, child, pool)
+            self._attach_pool(child, pool)
         for pool, worker_place, worker in self._workers.values():
             if worker_place.claims_fd is not None:
                 self._attach_worker(child, pool, worker_place, worker)
@@ -145,7 +145,7 @@ class Wiring:
             worker.send(DetachFrontend(frontend=child.id))
         self._settled(self._acks.forget(child.id))
 
-    # Segments -------------------------------------------------------------------------------------------------
+    # Segments -----------------------------------------------------------------------------------------------
 
     def segment_added(self, child: Child, message: SegmentAdded, fd: int) -> None:
         """A child made a segment: keep it, and pass it to all who read it."""

@@ -15,14 +15,13 @@ from predictd.server.control.messages import (
     LaneLoaded,
     LaneLoading,
     Serve,
-    Stop,
     Warm,
     WorkerInit,
 )
-from predictd.server.launch.environment import child_environment
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child, OnMessage, describe_exit
 from predictd.server.supervise.pool import PRIORITIES, Place, Pool
+from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.transport.claims import claimed_lanes, completed_batches
@@ -53,6 +52,7 @@ class Workers:
         publish: Tells the front ends about a model whose lanes changed.
         isolate: Makes a pool for one lane of a shared pool and starts it.
         on_message: Hears what workers say; hands what is for us to `handle`.
+        on_gone: Hears of every worker that was reaped.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class Workers:
         publish: Callable[[str], None],
         isolate: Callable[[LaneRecord], None],
         on_message: OnMessage,
+        on_gone: Callable[[Child], None],
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._wiring = wiring
-        self._next_id = next_id
         self._publish = publish
         self._isolate = isolate
-        self._on_message = on_message
+        self._on_gone = on_gone
+        self._starter = Starter(MODULE, settings.environment, next_id, on_message, self._exited)
         self._policy = RestartPolicy()
         self._draw = random.Random()  # noqa: S311 - jitter, no secret
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._by_child: dict[int, tuple[Pool, Place]] = {}
         self._deadlines: dict[int, asyncio.TimerHandle] = {}
-        self._loaded: dict[int, set[int]] = {}
         self._stopping = False
         self.pools: dict[int, Pool] = {}
 
@@ -93,27 +93,26 @@ class Workers:
         """The workers that run."""
         return [(pool, place, place.child) for pool, place in self._by_child.values() if place.child]
 
-    # Life -----------------------------------------------------------------------------------------------------
+    # Life ---------------------------------------------------------------------------------------------------
 
     def _spawn(self, pool: Pool, place: Place) -> None:
         if self._stopping or pool.closed:
             return
-        place.move(Event.SPAWN)
-        place.pipe = make_pipe()
-        place.child = Child(
-            self._next_id(),
-            f"worker {pool.name} {place.index}",
-            MODULE,
-            environment=child_environment(self._settings.environment, place.plan.environment),
-            cpus=place.plan.cpus,
-            on_message=self._on_message,
-            on_exit=self._exited,
-        )
-        self._by_child[place.child.id] = (pool, place)
+        title = f"worker {pool.name} {place.index}"
+        try:
+            child = self._starter.start(place, title, make_pipe)
+        except OSError as error:
+            how = f"it cannot be started: {error.strerror}"
+            _log.error("%s: %s", title, how)
+            self._come_back(pool, place, how)
+            return
+        self._by_child[child.id] = (pool, place)
 
     def hello(self, child: Child) -> None:
         """The worker runs: tell it who it is and what to load."""
         pool, place = self._by_child[child.id]
+        if place.state is State.STOPPING:
+            return
         place.move(Event.HELLO)
         assert place.pipe is not None  # noqa: S101 - made in _spawn
         lanes = [record.config for record in self._catalog.in_pool(pool.id)]
@@ -145,13 +144,14 @@ class Workers:
     def handle(self, child: Child, message: AnyMessage) -> None:
         """A worker said something about its lanes."""
         pool, place = self._by_child[child.id]
+        if place.state is State.STOPPING:
+            return
         match message:
             case LaneLoading(lane=lane):
                 place.loading = lane
             case LaneLoaded(lane=lane, signature=signature, load_seconds=load, warmup_seconds=warm_up):
                 record = self._catalog.record(lane)
                 record.signature = signature
-                self._loaded.setdefault(child.id, set()).add(lane)
                 name = f"{record.config.model} version {record.config.version}"
                 _log.info("%s: loaded %s in %.2f s, warmed up in %.2f s", child.title, name, load, warm_up)
             case LaneFailed(lane=lane, reason=reason):
@@ -193,7 +193,6 @@ class Workers:
         """A worker was reaped."""
         pool, place = self._by_child.pop(child.id)
         self._cancel_deadline(child)
-        self._loaded.pop(child.id, None)
         asked = place.state is State.STOPPING
         if asked:
             place.move(Event.EXITED)
@@ -203,13 +202,12 @@ class Workers:
             self._crashed(pool, place, child, status)
         if pool.gone:
             self._wiring.remove_pool(pool, "its workers are stopped")
+        self._on_gone(child)
 
     def _crashed(self, pool: Pool, place: Place, child: Child, status: int) -> None:
         worked = place.claims is not None and completed_batches(place.claims) > 0
         culprits = self._culprits(place)
-        place.barren_crashes = 0 if worked else place.barren_crashes + 1
-        place.restarts += 1
-        place.move(Event.CRASHED)
+        place.crashed(worked=worked)
         how = describe_exit(status)
         names = ", ".join(self._catalog.record(lane).config.model for lane in sorted(culprits))
         at_work = f" while it worked on {names}" if names else ""
@@ -220,10 +218,12 @@ class Workers:
             place.move(Event.STOP)
             return
         self._blame(pool, place, culprits, how)
+        self._come_back(pool, place, f"{how}{at_work}")
+
+    def _come_back(self, pool: Pool, place: Place, how: str) -> None:
+        """Start the place again after a while, unless that was in vain too often."""
         if self._policy.gives_up(place.barren_crashes):
-            self._give_up(
-                pool, place, f"its worker died {place.barren_crashes} times in a row: {how}{at_work}"
-            )
+            self._give_up(pool, place, f"its worker died {place.barren_crashes} times in a row: {how}")
             return
         delay = self._policy.delay_seconds(place.barren_crashes, self._draw)
         self._loop.call_later(delay, self._respawn, pool, place)
@@ -273,7 +273,7 @@ class Workers:
         """Stop a pool that has nothing to serve."""
         _log.warning("pool %s is stopped: %s", pool.name, reason)
         for place in pool.places:
-            self._stop_place(place)
+            place.stop()
 
     def fail_lane(self, record: LaneRecord, reason: str) -> None:
         """A lane cannot be served."""
@@ -284,9 +284,9 @@ class Workers:
 
     def _load_timed_out(self, child: Child) -> None:
         _, place = self._by_child[child.id]
-        limit = self._settings.load_timeout_seconds
-        _log.error("%s is not warm after %g s (load_timeout) and is killed", child.title, limit)
         if place.state is State.LOADING:
+            limit = self._settings.load_timeout_seconds
+            _log.error("%s is not warm after %g s (load_timeout) and is killed", child.title, limit)
             child.kill()
 
     def _cancel_deadline(self, child: Child) -> None:
@@ -294,20 +294,14 @@ class Workers:
         if deadline is not None:
             deadline.cancel()
 
-    # Stop -----------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _stop_place(place: Place) -> None:
-        place.move(Event.STOP)
-        if place.child is not None:
-            place.child.send(Stop())
+    # Stop ---------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Stop all workers; nothing is restarted from here on."""
         self._stopping = True
         for pool in self.pools.values():
             for place in pool.places:
-                self._stop_place(place)
+                place.stop()
 
     def kill(self) -> None:
         """Kill what is left."""

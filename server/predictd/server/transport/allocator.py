@@ -1,7 +1,8 @@
 """Who owns which block of an arena: a pure free-list allocator over slabs of equal blocks.
 
-An arena is a list of segments; a segment is a slab of equal 64-byte-aligned blocks of one size class. There are
-four classes to each power of two, so at most a fifth of a block is wasted. Only the arena's writer calls this.
+An arena is a list of segments; a segment is a slab of equal 64-byte-aligned blocks of one size class. There
+are four classes to each power of two, so at most a fifth of a block is wasted. Only the arena's writer calls
+this.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def align(size_bytes: int) -> int:
 
 
 def size_class(size_bytes: int) -> int:
-    """The block size that holds `size_bytes`: 2**k times 1, 1.25, 1.5 or 1.75, at least SMALLEST_BLOCK_BYTES."""
+    """The block size for `size_bytes`: 2**k times 1, 1.25, 1.5 or 1.75, at least SMALLEST_BLOCK_BYTES."""
     if size_bytes <= SMALLEST_BLOCK_BYTES:
         return SMALLEST_BLOCK_BYTES
     quarter = 1 << max((size_bytes - 1).bit_length() - 3, 6)
@@ -111,7 +112,8 @@ class BlockAllocator:
     def plan_growth(self, size_bytes: int) -> SegmentShape | None:
         """The segment to add so that a block of `size_bytes` can be had; None when the limit forbids it.
 
-        A class doubles each time it grows, so that few segments serve many blocks, up to LARGEST_GROWTH_BYTES.
+        A class doubles each time it grows, so that few segments serve many blocks, up to
+        LARGEST_GROWTH_BYTES.
         """
         block_bytes = size_class(size_bytes)
         left_bytes = self.limit_bytes - self._total_bytes

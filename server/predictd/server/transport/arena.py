@@ -1,4 +1,4 @@
-"""The writing side of an arena: segments that this process fills, and their growth by leave of the supervisor."""
+"""The writing side of an arena: segments that this process fills, and their growth."""
 
 from __future__ import annotations
 

@@ -7,12 +7,13 @@ requests of one shape is the same to the byte, so front ends keep it as a templa
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from predictd.engines.api import DType
-from predictd.server.transport.allocator import align
+from predictd.server.transport.allocator import ALIGNMENT_BYTES, align
 
 REQUEST_MAGIC = 0x31515250  # "PRQ1"
 RESPONSE_MAGIC = 0x31505250  # "PRP1"
@@ -24,7 +25,10 @@ REQUEST_HEADER = struct.Struct("<IIIB3xIIQ32x")
 INPUT_DESCRIPTOR = struct.Struct("<QQBBB5x")
 RESPONSE_HEADER = struct.Struct("<IIIIIIQ32x")
 OUTPUT_DESCRIPTOR = struct.Struct("<QQQQBB6x")
+_RANK_OFFSET = 33
 DIMENSION_BYTES = 8
+ROW_OFFSET_BYTES = 8
+ERROR_LIMIT_BYTES = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +97,49 @@ def read_request(block: memoryview) -> RequestLayout:
     Raises:
         ValueError: The block holds no request or one that reaches beyond it. This is a bug, or a broken front end.
     """
-    magic, _, _, _, count, rows, size_bytes = REQUEST_HEADER.unpack_from(block)
+    magic, _, _, _, count, rows, size_bytes = _unpack(REQUEST_HEADER, block, 0)
     if magic != REQUEST_MAGIC or size_bytes > len(block):
         raise ValueError("the block holds no request")
     at = HEADER_BYTES
     placed = []
     for _ in range(count):
-        offset, nbytes, dtype, rank, _present = INPUT_DESCRIPTOR.unpack_from(block, at)
-        at += INPUT_DESCRIPTOR.size
-        shape = struct.unpack_from(f"<{rank}q", block, at)
-        at += DIMENSION_BYTES * rank
-        if offset + nbytes > size_bytes:
-            raise ValueError("an input reaches beyond its block")
-        placed.append(Placed(offset, nbytes, DType(dtype), shape))
+        offset, nbytes, dtype, rank, present = _unpack(INPUT_DESCRIPTOR, block, at)
+        shape, at = _read_shape(block, at + INPUT_DESCRIPTOR.size, rank)
+        one = Placed(offset, nbytes, DType(dtype), shape)
+        if one.present != bool(present):
+            raise ValueError("an input is neither present nor absent")
+        if one.present:
+            _check_tensor(offset, nbytes, one.dtype, shape, size_bytes)
+        placed.append(one)
+    if any(one.present and one.offset < at for one in placed):
+        raise ValueError("an input overlaps its descriptor")
     return RequestLayout(bytes(block[:at]), tuple(placed), size_bytes, rows)
+
+
+def _unpack(layout: struct.Struct, block: memoryview, at: int) -> tuple[int, ...]:
+    try:
+        return layout.unpack_from(block, at)
+    except struct.error as error:
+        raise ValueError(f"the block ends too early: {error}") from None
+
+
+def _read_shape(block: memoryview, at: int, rank: int) -> tuple[tuple[int, ...], int]:
+    """The dimensions that stand at `at`, and the offset behind them."""
+    shape = _unpack(struct.Struct(f"<{rank}q"), block, at)
+    if any(size < 0 for size in shape):
+        raise ValueError("a tensor has a negative dimension")
+    return shape, at + DIMENSION_BYTES * rank
+
+
+def _check_tensor(offset: int, nbytes: int, dtype: DType, shape: tuple[int, ...], size_bytes: int) -> None:
+    """A tensor lies inside its block, and has the bytes that its type and shape take."""
+    if offset % ALIGNMENT_BYTES or offset + nbytes > size_bytes:
+        raise ValueError("a tensor reaches beyond its block")
+    elements = math.prod(shape)
+    # Each string takes at least the four bytes of its length.
+    fits = 4 * elements <= nbytes if dtype is DType.BYTES else elements * dtype.itemsize == nbytes
+    if not fits:
+        raise ValueError(f"a tensor of {dtype.name}{list(shape)} does not have {nbytes} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +192,7 @@ def lay_out_response(lane: int, rows: int, sizes: Sequence[OutputSize]) -> Respo
         if size.varying_rows:
             at = align(at)
             row_offsets = at
-            at += 8 * (size.varying_rows + 1)
+            at += ROW_OFFSET_BYTES * (size.varying_rows + 1)
         at = align(at)
         outputs.append(Output(at, size.nbytes, size.row_bytes, row_offsets, size.dtype, size.shape))
         at += size.nbytes
@@ -173,12 +206,19 @@ def lay_out_response(lane: int, rows: int, sizes: Sequence[OutputSize]) -> Respo
 
 
 def response_head_bytes(block: memoryview) -> int:
-    """How many bytes the header and the descriptors of a response take."""
-    count = RESPONSE_HEADER.unpack_from(block)[2]
+    """How many bytes the header and the descriptors of a response take.
+
+    Raises:
+        ValueError: The block holds no response.
+    """
     at = HEADER_BYTES
-    for _ in range(count):
-        rank = block[at + 33]
-        at += OUTPUT_DESCRIPTOR.size + DIMENSION_BYTES * rank
+    try:
+        for _ in range(RESPONSE_HEADER.unpack_from(block)[2]):
+            at += OUTPUT_DESCRIPTOR.size + DIMENSION_BYTES * block[at + _RANK_OFFSET]
+    except (struct.error, IndexError):
+        raise ValueError("the block holds no response") from None
+    if at > len(block):
+        raise ValueError("the block holds no response")
     return at
 
 
@@ -188,30 +228,49 @@ def read_response(block: memoryview) -> ResponseLayout:
     Raises:
         ValueError: The block holds no response or one that reaches beyond it. This is a bug, or a broken worker.
     """
-    magic, _, count, _, _, _, size_bytes = RESPONSE_HEADER.unpack_from(block)
+    magic, _, count, _, _, _, size_bytes = _unpack(RESPONSE_HEADER, block, 0)
     if magic != RESPONSE_MAGIC or size_bytes > len(block):
         raise ValueError("the block holds no response")
     at = HEADER_BYTES
     outputs = []
     for _ in range(count):
-        offset, nbytes, row_bytes, row_offsets, dtype, rank = OUTPUT_DESCRIPTOR.unpack_from(block, at)
-        at += OUTPUT_DESCRIPTOR.size
-        shape = struct.unpack_from(f"<{rank}q", block, at)
-        at += DIMENSION_BYTES * rank
-        if offset + nbytes > size_bytes:
-            raise ValueError("an output reaches beyond its block")
-        outputs.append(Output(offset, nbytes, row_bytes, row_offsets, DType(dtype), shape))
+        offset, nbytes, row_bytes, row_offsets, dtype, rank = _unpack(OUTPUT_DESCRIPTOR, block, at)
+        shape, at = _read_shape(block, at + OUTPUT_DESCRIPTOR.size, rank)
+        one = Output(offset, nbytes, row_bytes, row_offsets, DType(dtype), shape)
+        _check_tensor(offset, nbytes, one.dtype, shape, size_bytes)
+        _check_rows(one)
+        outputs.append(one)
+    if any(one.offset < at or 0 < one.row_offsets < at for one in outputs):
+        raise ValueError("an output overlaps its descriptor")
     return ResponseLayout(bytes(block[:at]), tuple(outputs), size_bytes)
 
 
+def _check_rows(output: Output) -> None:
+    """What says where a row starts, if anything does, agrees with the number of rows."""
+    rows = output.shape[0] if output.shape else 0
+    if output.row_bytes and output.row_bytes * rows != output.nbytes:
+        raise ValueError("the rows of an output are not its bytes")
+    if output.row_offsets and (
+        output.row_offsets % ALIGNMENT_BYTES
+        or output.row_offsets + ROW_OFFSET_BYTES * (rows + 1) > output.offset
+    ):
+        raise ValueError("the row offsets of an output do not end before it")
+
+
 def encode_error(text: str) -> bytes:
-    """A response block that carries an error text instead of outputs."""
-    encoded = text.encode(errors="replace")[:4000]
+    """A response block that carries an error text instead of outputs, cut where it is too long."""
+    encoded = text.encode(errors="replace")[:ERROR_LIMIT_BYTES].decode(errors="ignore").encode()
     size = HEADER_BYTES + len(encoded)
     return RESPONSE_HEADER.pack(RESPONSE_MAGIC, 0, 0, 0, len(encoded), 0, size) + encoded
 
 
 def read_error(block: memoryview) -> str:
-    """The error text of a response block, empty if it has none."""
-    length = RESPONSE_HEADER.unpack_from(block)[4]
+    """The error text of a response block, empty if it has none.
+
+    Raises:
+        ValueError: The block holds no response. This is a bug, or a broken worker.
+    """
+    magic, _, _, _, length, _, size_bytes = _unpack(RESPONSE_HEADER, block, 0)
+    if magic != RESPONSE_MAGIC or HEADER_BYTES + length > min(size_bytes, len(block)):
+        raise ValueError("the block holds no response")
     return bytes(block[HEADER_BYTES : HEADER_BYTES + length]).decode(errors="replace")

@@ -55,10 +55,14 @@ class ClaimWriter:
 
 
 def read_claims(table: mmap.mmap) -> tuple[ClaimState, bytes]:
-    """The state of a table and its encoded tickets."""
+    """The state of a table and its encoded tickets.
+
+    What a broken engine wrote over it is read as the state that calls for most care: RUNNING.
+    """
     count, _, state, _ = _HEADER.unpack_from(table)
     end = CLAIMS_HEADER_BYTES + min(count, CLAIMS_CAPACITY) * 64
-    return ClaimState(state), table[CLAIMS_HEADER_BYTES:end]
+    known = state in (ClaimState.IDLE, ClaimState.WAITING)
+    return ClaimState(state) if known else ClaimState.RUNNING, table[CLAIMS_HEADER_BYTES:end]
 
 
 def completed_batches(table: mmap.mmap) -> int:

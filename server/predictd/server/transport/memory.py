@@ -1,7 +1,8 @@
 """Shared memory with one writer: a memfd that only its maker can write, fully allocated before it is used.
 
-Full allocation matters: a page that cannot be had when it is first touched would kill the process with SIGBUS.
-The seals (fcntl(2), F_SEAL_FUTURE_WRITE) let the maker keep its writable mapping while nobody can make another.
+Full allocation matters: a page that cannot be had when it is first touched would kill the process with
+SIGBUS. The seals (fcntl(2), F_SEAL_FUTURE_WRITE) let the maker keep its writable mapping while nobody can
+make another.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import fcntl
 import os
 import termios
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 RECORD_BYTES = 64
 DEFAULT_PIPE_BYTES = 65536
+LARGEST_PIPE_BYTES = 1 << 30
 F_SETPIPE_SZ = 1031
 F_GETPIPE_SZ = 1032
 
@@ -43,18 +43,30 @@ def make_pipe(records: int = DEFAULT_PIPE_BYTES // RECORD_BYTES) -> Pipe:
     """Make a pipe for at least `records` records, or as many as the kernel grants.
 
     A pipe is grown beyond its default only where more is asked for: unprivileged users share a small quota of pipe
-    pages (/proc/sys/fs/pipe-user-pages-soft), and the kernel refuses growth when it is used up.
+    pages (/proc/sys/fs/pipe-user-pages-soft) and may not pass a size (/proc/sys/fs/pipe-max-size). Where the kernel
+    refuses all, half is asked for, and so on.
 
     Raises:
         OSError: No pipe can be made at all.
     """
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    wanted_bytes = records * RECORD_BYTES
-    if wanted_bytes > DEFAULT_PIPE_BYTES:
-        with contextlib.suppress(PermissionError, OSError):
-            fcntl.fcntl(write_fd, F_SETPIPE_SZ, wanted_bytes)
-    granted_bytes = fcntl.fcntl(write_fd, F_GETPIPE_SZ)
-    return Pipe(read_fd, write_fd, granted_bytes // RECORD_BYTES)
+    wanted_bytes = min(records * RECORD_BYTES, LARGEST_PIPE_BYTES)
+    while wanted_bytes > DEFAULT_PIPE_BYTES and not _resize(write_fd, wanted_bytes):
+        wanted_bytes //= 2
+    return Pipe(read_fd, write_fd, capacity(write_fd))
+
+
+def _resize(fd: int, size_bytes: int) -> bool:
+    try:
+        fcntl.fcntl(fd, F_SETPIPE_SZ, size_bytes)
+    except OSError:
+        return False
+    return True
+
+
+def capacity(fd: int) -> int:
+    """Records that the pipe of this descriptor holds when every write fills its pages."""
+    return int(fcntl.fcntl(fd, F_GETPIPE_SZ)) // RECORD_BYTES
 
 
 def depth(read_fd: int) -> int:

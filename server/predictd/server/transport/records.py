@@ -22,8 +22,8 @@ NO_SEGMENT = 0xFFFFFFFF
 
 Records = npt.NDArray[Any]
 
-# The order of the fields lets a reader compare what must be equal in a batch (words 1 to 3), or in one slab (word 0),
-# and copy what a completion repeats (word 4) without touching single fields.
+# The order of the fields lets a reader compare what must be equal in a batch (words 1 to 3), or in one slab
+# (word 0), and copy what a completion repeats (word 4) without touching single fields.
 TICKET: np.dtype[Any] = np.dtype(
     [
         ("frontend", "<u4"),

@@ -15,15 +15,14 @@ from typing import Protocol
 
 import numpy as np
 
+from predictd.server.transport import pipes
 from predictd.server.transport.claims import CLAIMS_CAPACITY, ClaimWriter
 from predictd.server.transport.records import RECORD_BYTES, TICKET, Records, Status
-from predictd.server.worker.planning import BatchPlan, LaneRules, plan_batch
+from predictd.server.worker.planning import BatchPlan, LaneRules, Shares, plan_batch
 from predictd.server.worker.request_memory import FrontendMemory
 
-# Tickets that are looked at together when the head of the queue is not one homogeneous batch. The carry holds
-# 1,024, so leftovers always fit into it.
+# Tickets that are looked at together when the head of the queue is not one homogeneous batch.
 WINDOW_TICKETS = 256
-CARRY_TICKETS = 1024
 _EMPTY: Records = np.empty(0, TICKET)
 
 
@@ -68,6 +67,8 @@ class Intake:
     ) -> None:
         self._queue_fds = queue_fds
         self._carry_read_fd, self._carry_write_fd = carry_fds
+        # Nothing is read that could not be claimed, or put back: leftovers have to fit into the carry.
+        self._room = min(CLAIMS_CAPACITY, pipes.capacity(self._carry_write_fd))
         self._memory = memory
         self._claims = claims
         self._drop = drop
@@ -79,20 +80,20 @@ class Intake:
     def next_batch(
         self,
         rules: Mapping[int, LaneRules],
-        spent_ns: Mapping[int, int],
+        shares: Shares,
         keep_house: Callable[[], bool],
     ) -> Batch | None:
         """Wait for tickets and claim a batch of them.
 
         Args:
             rules: Of every lane that this worker serves.
-            spent_ns: Compute time of each lane so far.
+            shares: Compute time of each lane so far.
             keep_house: Called between decisions; false when the worker shall stop.
 
         Returns:
             The claimed tickets; None when the worker shall stop.
         """
-        window = self._read(self._carry_read_fd, CARRY_TICKETS)
+        window = self._read(self._carry_read_fd, self._room)
         wait_seconds = 0.0 if len(window) else None
         while keep_house():
             window = self._read_queues(window, rules, wait_seconds)
@@ -100,7 +101,9 @@ class Intake:
             if not len(window):
                 continue
             now_ns = time.monotonic_ns()
-            plan = plan_batch(window, self._memory.cancelled(window), now_ns, rules, spent_ns)
+            cancelled = self._memory.cancelled(window)
+            room = len(window) < self._window_limit(rules, window)
+            plan = plan_batch(window, cancelled, now_ns, rules, shares, room=room)
             batch, window = self._carry_out(window, plan, now_ns)
             if batch is not None:
                 return batch
@@ -134,17 +137,14 @@ class Intake:
     def _read_queues(
         self, window: Records, rules: Mapping[int, LaneRules], wait_seconds: float | None
     ) -> Records:
-        """Wait for tickets and top the window up: to one batch while the pool has one lane, else to WINDOW_TICKETS.
+        """Wait for tickets and top the window up.
 
         Args:
             window: What is in hand.
             rules: Of every lane.
             wait_seconds: How long to wait at most; None waits until something comes.
         """
-        limit = WINDOW_TICKETS
-        if len(rules) == 1 and not len(window):
-            lane = next(iter(rules.values()))
-            limit = min(lane.max_batch_size, CLAIMS_CAPACITY) if lane.batches else 1
+        limit = self._window_limit(rules, window)
         ready = {fd for fd, _ in self._poll.poll(wait_seconds)}
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
@@ -154,6 +154,15 @@ class Intake:
                 more = self._read(fd, missing)
                 window = np.concatenate((window, more)) if len(window) else more
         return window
+
+    def _window_limit(self, rules: Mapping[int, LaneRules], window: Records) -> int:
+        """Tickets to have in hand: one batch while the pool has one lane and nothing was left over."""
+        limit = WINDOW_TICKETS
+        if len(rules) == 1:
+            lane = next(iter(rules.values()))
+            batch = lane.max_batch_size if lane.batches else 1
+            limit = max(batch, WINDOW_TICKETS) if len(window) else batch
+        return min(limit, self._room)
 
     @staticmethod
     def _read(fd: int, count: int) -> Records:

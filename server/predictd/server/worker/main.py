@@ -48,7 +48,7 @@ from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import ABI_VERSION
 from predictd.server.worker.intake import Intake
 from predictd.server.worker.lanes import load_lane, wire_signature
-from predictd.server.worker.planning import LaneRules
+from predictd.server.worker.planning import LaneRules, Shares
 from predictd.server.worker.request_memory import FrontendMemory
 from predictd.server.worker.response_memory import ResponseMemory
 from predictd.server.worker.runner import LoadedLane, Runner
@@ -86,7 +86,7 @@ class Worker:
             queue_fds, (carry_read, carry_write), self._wake_fd, self._memory, self._claims, self._runner.drop
         )
         self._lanes: dict[int, LoadedLane] = {}
-        self._spent_ns: dict[int, int] = {}
+        self._shares = Shares()
 
     # Run loop -------------------------------------------------------------------------------------------------
 
@@ -145,12 +145,12 @@ class Worker:
             if not self._token.try_acquire():
                 self._follow(following)
                 continue
-            batch = self._intake.next_batch(rules, self._spent_ns, self._keep_house)
+            batch = self._intake.next_batch(rules, self._shares, self._keep_house)
             self._token.release()
             if batch is not None:
                 lane = self._lanes[int(batch.tickets[0]["lane"])]
                 compute_ns = self._runner.run(lane, batch)
-                self._spent_ns[lane.config.lane] = self._spent_ns.get(lane.config.lane, 0) + compute_ns
+                self._shares.charge(lane.config.lane, compute_ns)
         for lane in self._lanes.values():
             lane.engine.close()
 
@@ -187,7 +187,7 @@ class Worker:
             _log.exception("the control channel failed")
             os._exit(1)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AddLanes(lanes=lanes):
                 self._lanes_given += lanes

@@ -6,10 +6,11 @@ arrival within each priority. Rules:
 * Expired and cancelled tickets, and those of lanes that are not served here, are dropped before anything else.
 * The highest priority present is served first. Among the lanes that have such tickets, the one whose runs took
   the least compute time so far goes next; among equals the one that waits longest.
-* A batch holds tickets of one lane and one shape, in their order, up to the lane's limit of rows. The first of
-  them is always taken, however many rows it has; the batch ends at the first ticket that does not fit.
-* A batch that is not full may linger, until its oldest ticket has waited `max_delay_ns`, and only while nothing
-  else could run instead.
+* A batch holds tickets of one lane and one shape, in their order within each priority, up to the lane's limit of
+  rows. The first of them is always taken, however many rows it has; the batch ends at the first ticket that does
+  not fit or must run alone. A ticket without rows counts as one.
+* A batch that is not full may linger while more tickets can be read and nothing else could run instead, until one
+  of its tickets has waited `max_delay_ns`, or half of the time that its deadline leaves it.
 
 Most windows are uniform: tickets alike in all that matters. For them the rules come down to counting, which takes
 a fifth of the time; a property test holds both ways against each other.
@@ -18,7 +19,7 @@ a fifth of the time; a property test holds both ways against each other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,27 @@ class LaneRules:
     max_batch_size: int
     max_delay_ns: int
     batches: bool
+
+
+@dataclass(slots=True)
+class Shares:
+    """The compute time that each lane has had, by which lanes take turns.
+
+    A lane without work saves nothing up: back again, it stands where the lane that was served last stood, or it
+    would shut all others out until it had caught up.
+    """
+
+    _spent_ns: dict[int, int] = field(default_factory=dict)
+    _floor_ns: int = 0
+
+    def spent_ns(self, lane: int) -> int:
+        """What counts when lanes are compared."""
+        return max(self._spent_ns.get(lane, 0), self._floor_ns)
+
+    def charge(self, lane: int, compute_ns: int) -> None:
+        """A lane was served."""
+        self._floor_ns = self.spent_ns(lane)
+        self._spent_ns[lane] = self._floor_ns + compute_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +104,9 @@ def plan_batch(
     cancelled: npt.NDArray[np.bool_],
     now_ns: int,
     rules: Mapping[int, LaneRules],
-    spent_ns: Mapping[int, int],
+    shares: Shares,
+    *,
+    room: bool = True,
 ) -> BatchPlan:
     """Decide the next batch.
 
@@ -91,14 +115,15 @@ def plan_batch(
         cancelled: For each, whether its client gave up.
         now_ns: CLOCK_MONOTONIC.
         rules: Of every lane that is served here.
-        spent_ns: Compute time that each lane has had; a lane that is missing has had none.
+        shares: Compute time that each lane has had.
+        room: More tickets can be read, so waiting for them makes sense.
     """
     if is_uniform(window) and not cancelled.any() and window["deadline_ns"].min() > now_ns:
         first = window[0]
         lane = rules.get(int(first["lane"]))
         if lane is not None and not first["flags"] & _PROBE:
-            return _plan_uniform(window, now_ns, lane, alone=bool(first["flags"] & _ALONE))
-    return plan_mixed(window, cancelled, now_ns, rules, spent_ns)
+            return _plan_uniform(window, now_ns, lane, alone=bool(first["flags"] & _ALONE), room=room)
+    return plan_mixed(window, cancelled, now_ns, rules, shares, room=room)
 
 
 def is_uniform(window: Records) -> bool:
@@ -109,12 +134,13 @@ def is_uniform(window: Records) -> bool:
     return bool((matrix[1:, 1:4] == matrix[0, 1:4]).all())
 
 
-def _plan_uniform(window: Records, now_ns: int, lane: LaneRules, *, alone: bool) -> BatchPlan:
+def _plan_uniform(window: Records, now_ns: int, lane: LaneRules, *, alone: bool, room: bool) -> BatchPlan:
     waiting = len(window)
-    rows = int(window[0]["rows"])
-    fitting = 1 if alone or not lane.batches else max(1, lane.max_batch_size // max(rows, 1))
-    if lane.max_delay_ns and lane.batches and not alone and waiting * rows < lane.max_batch_size:
-        wait_until_ns = int(window["enqueued_ns"].min()) + lane.max_delay_ns
+    rows = max(int(window[0]["rows"]), 1)
+    alone = alone or not lane.batches
+    fitting = 1 if alone else max(1, lane.max_batch_size // rows)
+    if lane.max_delay_ns and room and not alone and waiting * rows < lane.max_batch_size:
+        wait_until_ns = _linger_end_ns(window, lane)
         if now_ns < wait_until_ns:
             return BatchPlan(slice(0, 0), slice(0, waiting), wait_until_ns=wait_until_ns)
     return BatchPlan(slice(0, fitting), slice(min(fitting, waiting), waiting), uniform=True)
@@ -125,14 +151,20 @@ def plan_mixed(
     cancelled: npt.NDArray[np.bool_],
     now_ns: int,
     rules: Mapping[int, LaneRules],
-    spent_ns: Mapping[int, int],
+    shares: Shares,
+    *,
+    room: bool = True,
 ) -> BatchPlan:
     """The rules in full, for any window."""
     is_probe = (window["flags"] & _PROBE) != 0
     unknown = ~np.isin(window["lane"], list(rules)) & ~is_probe & ~cancelled
     expired = (window["deadline_ns"] <= now_ns) & ~(cancelled | is_probe | unknown)
     alive = np.flatnonzero(~(cancelled | expired | unknown | is_probe))
-    take, wait_until_ns = _choose(window, alive, now_ns, rules, spent_ns)
+    take, may_grow = _choose(window, alive, rules, shares)
+    wait_until_ns = 0
+    if may_grow and room:
+        wait_until_ns = _linger_end_ns(window[take], rules[int(window[take[0]]["lane"])])
+        wait_until_ns = wait_until_ns if now_ns < wait_until_ns else 0
     if wait_until_ns:
         take = alive[:0]
     probes = _answerable_probes(window, is_probe & ~cancelled, alive, take)
@@ -151,36 +183,41 @@ def plan_mixed(
 
 
 def _choose(
-    window: Records, alive: Indices, now_ns: int, rules: Mapping[int, LaneRules], spent_ns: Mapping[int, int]
-) -> tuple[Indices, int]:
-    """The batch among the living tickets, and until when it may still grow (0: run it now)."""
+    window: Records, alive: Indices, rules: Mapping[int, LaneRules], shares: Shares
+) -> tuple[Indices, bool]:
+    """The batch among the living tickets, and whether its lane would let it linger."""
     if not len(alive):
-        return alive, 0
-    head = _head(window, alive, spent_ns)
+        return alive, False
+    head = _head(window, alive, shares)
     ticket = window[head]
     lane = rules[int(ticket["lane"])]
     alone = not lane.batches or bool(ticket["flags"] & _ALONE)
     if alone or ticket["rows"] >= lane.max_batch_size:
-        return np.array([head], np.intp), 0
+        return np.array([head], np.intp), False
     tickets = window[alive]
-    same = (tickets["shape_key"] == ticket["shape_key"]) & ((tickets["flags"] & _ALONE) == 0)
-    group = alive[same & (tickets["lane"] == ticket["lane"])]
+    group = alive[(tickets["shape_key"] == ticket["shape_key"]) & (tickets["lane"] == ticket["lane"])]
     group = group[np.argsort(window["priority"][group], kind="stable")]
-    rows = np.cumsum(window["rows"][group])
-    fitting = int(np.searchsorted(rows, lane.max_batch_size, side="right"))
-    take = group[:fitting]
-    wait_until_ns = int(window["enqueued_ns"][take].min()) + lane.max_delay_ns
-    may_grow = fitting == len(group) and rows[-1] < lane.max_batch_size and len(group) == len(alive)
-    return take, wait_until_ns if lane.max_delay_ns and may_grow and now_ns < wait_until_ns else 0
+    alone_in_group = (window["flags"][group] & _ALONE) != 0
+    if alone_in_group.any():
+        group = group[: int(alone_in_group.argmax())]
+    rows = np.cumsum(np.maximum(window["rows"][group], 1))
+    take = group[: int(np.searchsorted(rows, lane.max_batch_size, side="right"))]
+    return take, len(take) == len(alive) and bool(lane.max_delay_ns) and rows[-1] < lane.max_batch_size
 
 
-def _head(window: Records, alive: Indices, spent_ns: Mapping[int, int]) -> int:
+def _linger_end_ns(tickets: Records, lane: LaneRules) -> int:
+    """Until when a batch of these may wait for more."""
+    left_ns = (tickets["deadline_ns"] - tickets["enqueued_ns"]) // 2
+    return int((tickets["enqueued_ns"] + np.minimum(left_ns, lane.max_delay_ns)).min())
+
+
+def _head(window: Records, alive: Indices, shares: Shares) -> int:
     """The ticket that must run next."""
     priorities = window["priority"][alive]
     urgent = alive[priorities == priorities.min()]
     lanes, positions = np.unique(window["lane"][urgent], return_index=True)
     turns = [
-        (spent_ns.get(int(lane), 0), int(position)) for lane, position in zip(lanes, positions, strict=True)
+        (shares.spent_ns(int(lane)), int(position)) for lane, position in zip(lanes, positions, strict=True)
     ]
     return int(urgent[min(turns)[1]])
 

@@ -51,11 +51,13 @@ class FrontendMemory:
             os.close(fd)
         view = memoryview(mapping)
         slab = np.frombuffer(mapping, np.uint8).reshape(blocks, block_bytes)
-        self._segments[frontend, segment] = RequestSegment(slab, slab[:, CANCELLED_OFFSET].view(bool), view, block_bytes)
+        self._segments[frontend, segment] = RequestSegment(
+            slab, slab[:, CANCELLED_OFFSET].view(bool), view, block_bytes
+        )
 
     def detach(self, frontend: int) -> None:
         """Forget a dead front end. Its memory is unmapped when the last view of it is dropped."""
-        for key in [key for key in self._segments if key[0] == frontend]:
+        for key in [key for key in list(self._segments) if key[0] == frontend]:
             del self._segments[key]
         completion_fd = self.completion_fds.pop(frontend, None)
         if completion_fd is not None:

@@ -116,7 +116,9 @@ class Runner:
         if status in (Status.EXPIRED, Status.CANCELLED):
             for lane in np.unique(tickets["lane"]):
                 count = int((tickets["lane"] == lane).sum())
-                self._recorder.dropped(int(lane), "expired" if status is Status.EXPIRED else "cancelled", count)
+                self._recorder.dropped(
+                    int(lane), "expired" if status is Status.EXPIRED else "cancelled", count
+                )
 
     def _answer(self, lane: LoadedLane, batch: Batch) -> _Answer:
         """Run a batch and put its outputs, or the reason why there are none, into a response block."""
@@ -199,7 +201,9 @@ class Runner:
         else:
             completions["segment"] = answer.block.segment
             completions["block"] = answer.block.index
-        parts = [(f, part) for f, part in _by_frontend(tickets, completions) if f in self._memory.completion_fds]
+        parts = [
+            (f, part) for f, part in _by_frontend(tickets, completions) if f in self._memory.completion_fds
+        ]
         if answer.block is not None and parts:
             self._responses.hold(answer.block, {frontend: len(part) for frontend, part in parts})
         elif answer.block is not None:

@@ -18,6 +18,8 @@ def decode_strings(data: memoryview, count: int) -> npt.NDArray[Any]:
     Raises:
         ValueError: The data does not hold exactly that many elements.
     """
+    if 4 * count > len(data):
+        raise ValueError(f"{len(data)} bytes do not hold {count} elements")
     result = np.empty(count, object)
     at = 0
     for index in range(count):

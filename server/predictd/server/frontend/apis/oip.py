@@ -23,7 +23,15 @@ from predictd.server.frontend.apis.oip_metadata import (
     model_statistics,
     repository_index,
 )
-from predictd.server.frontend.apis.rpc import Context, Handler, deadline_ns, parse, unary
+from predictd.server.frontend.apis.rpc import (
+    MESSAGE_BYTES_MAX,
+    Context,
+    Handler,
+    deadline_ns,
+    fitting,
+    parse,
+    unary,
+)
 from predictd.server.frontend.apis.streams import Streams, request_order
 from predictd.server.frontend.status import StatusTable
 
@@ -38,16 +46,22 @@ STATUSES = StatusTable()
 _EXTENSIONS = ("schedule_policy", "model_configuration", "statistics")
 
 
-def handlers(core: Core, streams: Streams | None = None) -> grpc.GenericRpcHandler:
+def handlers(
+    core: Core, streams: Streams | None = None, max_message_bytes: int = MESSAGE_BYTES_MAX
+) -> grpc.GenericRpcHandler:
     """The service.
 
     Args:
         core: Answers.
         streams: Where a server that closes its streams before it stops keeps them.
+        max_message_bytes: The largest answer that the server's options let pass.
     """
     return grpc.method_handlers_generic_handler(
         SERVICE,
-        _server(core) | _models(core) | _repository(core) | _inference(core, streams or Streams()),
+        _server(core)
+        | _models(core)
+        | _repository(core)
+        | _inference(core, streams or Streams(), max_message_bytes),
     )
 
 
@@ -126,10 +140,11 @@ def _repository(core: Core) -> dict[str, Handler]:
     }
 
 
-def _inference(core: Core, streams: Streams) -> dict[str, Handler]:
+def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str, Handler]:
     async def infer(data: bytes, context: Context) -> bytes:
         request = decode(data)
-        return encode(await core.infer(request, API, deadline_ns(context)), request.id)
+        response = await core.infer(request, API, deadline_ns(context))
+        return fitting(encode(response, request.id), max_message_bytes)
 
     async def stream_infer(_: object, context: Context) -> None:
         deadline = deadline_ns(context)
@@ -139,7 +154,7 @@ def _inference(core: Core, streams: Streams) -> dict[str, Handler]:
             try:
                 message = parse(pb.ModelInferRequest, data)
                 response = await core.infer(infer_request(message), API, deadline)
-                return encode_streamed(response, message.id)
+                return fitting(encode_streamed(response, message.id), max_message_bytes)
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
                 return encode_error(STATUSES.failure(error), message)
 

@@ -9,7 +9,7 @@ import grpc
 from predictd.engines.api import DType
 from predictd.protos.v1 import predictd_pb2 as pb
 from predictd.server.errors import InvalidRequestError
-from predictd.server.frontend.apis.rpc import Context, deadline_ns, parse, unary
+from predictd.server.frontend.apis.rpc import MESSAGE_BYTES_MAX, Context, deadline_ns, fitting, parse, unary
 from predictd.server.frontend.apis.streams import Streams, completion_order
 from predictd.server.frontend.inference import (
     InferRequest,
@@ -73,18 +73,22 @@ def encode_model(info: ModelInfo) -> pb.Model:
     )
 
 
-def handlers(core: Core, streams: Streams | None = None) -> grpc.GenericRpcHandler:
+def handlers(
+    core: Core, streams: Streams | None = None, max_message_bytes: int = MESSAGE_BYTES_MAX
+) -> grpc.GenericRpcHandler:
     """The service.
 
     Args:
         core: Answers.
         streams: Where a server that closes its streams before it stops keeps them.
+        max_message_bytes: The largest answer that the server's options let pass.
     """
     open_streams = streams or Streams()
 
     async def predict(data: bytes, context: Context) -> bytes:
         request = decode(data)
-        return encode(await core.infer(request, API, deadline_ns(context)), request.id)
+        response = await core.infer(request, API, deadline_ns(context))
+        return fitting(encode(response, request.id), max_message_bytes)
 
     async def predict_stream(_: object, context: Context) -> None:
         deadline = deadline_ns(context)
@@ -94,7 +98,8 @@ def handlers(core: Core, streams: Streams | None = None) -> grpc.GenericRpcHandl
             try:
                 message = parse(pb.PredictRequest, data)
                 request_id = message.id
-                return encode_streamed(await core.infer(_request(message), API, deadline), request_id)
+                response = await core.infer(_request(message), API, deadline)
+                return fitting(encode_streamed(response, request_id), max_message_bytes)
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
                 return encode_error(STATUSES.failure(error), request_id)
 

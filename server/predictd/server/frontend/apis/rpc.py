@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+# A deadline this far away is none. Some clients send the longest time that they can write, and its end in
+# nanoseconds is beyond 64 bits.
+_FOREVER_SECONDS = 1e9
+MESSAGE_BYTES_MAX = 2**31 - 1
+
 MessageT = TypeVar("MessageT", bound=Message)
 
 
@@ -37,9 +42,25 @@ def deadline_ns(context: Context) -> int:
     """The call's deadline in CLOCK_MONOTONIC nanoseconds, 0 if it has none."""
     # The stubs forget that a call without a deadline has None here.
     remaining_seconds: float | None = context.time_remaining()
-    if remaining_seconds is None:
+    if remaining_seconds is None or remaining_seconds > _FOREVER_SECONDS:
         return 0
     return time.monotonic_ns() + int(remaining_seconds * 1e9)
+
+
+def fitting(message: bytes, limit_bytes: int) -> bytes:
+    """An encoded answer, unless it is too large.
+
+    gRPC would end the call without a word about why, and a stream together with all that is in flight on it.
+
+    Raises:
+        InvalidRequestError: It is larger than a message may be.
+    """
+    if len(message) > limit_bytes:
+        raise InvalidRequestError(
+            f"the answer has {len(message)} bytes and a message may have {limit_bytes} (max_message_size); "
+            "ask for fewer rows or outputs"
+        )
+    return message
 
 
 async def abort(context: Context, error: Exception, statuses: StatusTable) -> NoReturn:

@@ -1,0 +1,97 @@
+"""The write ends of a pool's queues. Tickets of one turn of the event loop leave in as few writes as there can be.
+
+A write wakes a worker, which costs more than the rest of a small request; and a worker that finds several tickets
+forms a batch of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+from predictd.server.frontend.calls import Call
+from predictd.server.transport.records import RECORDS_PER_WRITE
+
+# How soon a full queue is tried again for tickets that were accepted before.
+TRY_AGAIN_SECONDS = 0.005
+
+_Entry = tuple[bytes, Call | None]
+
+
+class TicketQueues:
+    """One pipe a priority level; level 1 is served first.
+
+    Args:
+        fds: Write ends by level.
+        refuse: Called with a request whose queue is full.
+    """
+
+    def __init__(self, fds: list[int], refuse: Callable[[Call], None]) -> None:
+        self._fds = fds
+        self._refuse = refuse
+        self._waiting: list[deque[_Entry]] = [deque() for _ in fds]
+        self._scheduled = False
+
+    @property
+    def levels(self) -> int:
+        """Priority levels."""
+        return len(self._fds)
+
+    def level(self, priority: int) -> int:
+        """The level of a request's priority: 0 means the middle one."""
+        return min(priority, self.levels) if priority > 0 else (self.levels + 1) // 2
+
+    def put(self, ticket: bytes, level: int, call: Call | None = None) -> None:
+        """Send a ticket at the end of this turn.
+
+        Args:
+            ticket: The record.
+            level: Of the queue.
+            call: The request, to be refused if the queue is full. Without it the ticket waits for room: it is a probe,
+                or was accepted before.
+        """
+        self._waiting[level - 1].append((ticket, call))
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        for fd, waiting in zip(self._fds, self._waiting, strict=True):
+            while waiting and _write_some(fd, waiting):
+                pass
+            refused = [call for _, call in waiting if call is not None]
+            if refused:
+                kept = [entry for entry in waiting if entry[1] is None]
+                waiting.clear()
+                waiting.extend(kept)
+            for call in refused:
+                self._refuse(call)
+        if any(self._waiting) and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(TRY_AGAIN_SECONDS, self._flush)
+
+    def close(self) -> None:
+        """The pool is gone."""
+        for waiting in self._waiting:
+            waiting.clear()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+        self._waiting = []
+
+
+def _write_some(fd: int, waiting: deque[_Entry]) -> bool:
+    """Write as many tickets as a pipe takes whole, or the first alone where these do not fit. False: not even that."""
+    for count in (min(len(waiting), RECORDS_PER_WRITE), 1):
+        try:
+            os.write(fd, b"".join([ticket for ticket, _ in islice(waiting, count)]))
+        except BlockingIOError:
+            continue
+        for _ in range(count):
+            waiting.popleft()
+        return True
+    return False

@@ -1,0 +1,74 @@
+"""Many callers at once: every answer is the caller's own, and they share runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fixtures import models
+from tests.fixtures.daemon import Daemon, running
+from tests.fixtures.load import Connections, Direct, Job, Load, dense_jobs, drive
+
+ROWS = (1, 2, 1, 3, 1, 5)
+
+
+def mixed_jobs(folder: Path, number: int) -> list[Job]:
+    """Half for a dense model, half for one whose rows have two lengths, in an order that was drawn once."""
+    random = np.random.default_rng(3)
+    mlp = Direct(models.mlp(folder / "mlp.onnx", width=32, layers=2))
+    sums = Direct(models.dynamic_dims(folder / "sums.onnx"))
+    quarter = number // 4
+    jobs = dense_jobs("mlp", mlp, random, number - 2 * quarter, 32, ROWS)
+    for length in (7, 20):
+        jobs += dense_jobs("sums", sums, random, quarter, length, ROWS)
+    random.shuffle(jobs)  # type: ignore[arg-type]
+    return jobs
+
+
+async def load(target: str, jobs: Sequence[Job], callers: int = 64) -> Load:
+    result = Load()
+    async with Connections(target) as connections:
+        await drive(connections, jobs, load=result, callers=callers)
+    return result
+
+
+def mean_batch_rows(daemon: Daemon) -> float:
+    return daemon.metric("predictd_batch_rows_sum") / daemon.metric("predictd_batch_rows_count")
+
+
+def answer_everything(daemon: Daemon, jobs: Sequence[Job]) -> None:
+    result = asyncio.run(load(daemon.grpc, jobs))
+    result.assert_all_right()
+    assert result.answered == len(jobs)
+    assert daemon.metric("predictd_requests_total", status="OK") == len(jobs)
+    assert daemon.metric("predictd_run_requests_total") == len(jobs)
+    assert daemon.metric("predictd_queue_depth") == 0
+
+
+def test_64_callers_get_20000_answers_of_their_own(tmp_path: Path) -> None:
+    jobs = mixed_jobs(tmp_path, 20_000)
+    with running(tmp_path, folder=tmp_path / "run") as daemon:
+        answer_everything(daemon, jobs)
+        assert mean_batch_rows(daemon) > 4
+
+
+def test_two_front_ends_and_two_workers_share_the_requests(tmp_path: Path) -> None:
+    jobs = mixed_jobs(tmp_path, 3_000)
+    with running(tmp_path, "--frontends", "2", "--instances", "2", folder=tmp_path / "run") as daemon:
+        answer_everything(daemon, jobs)
+        assert len(daemon.pids("front ends")) == 2
+        assert len(daemon.pids("workers")) == 4
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_a_million_answers(tmp_path: Path) -> None:
+    jobs = mixed_jobs(tmp_path, 20_000)
+    with running(tmp_path, "--frontends", "2", "--instances", "2", folder=tmp_path / "run") as daemon:
+        for _ in range(50):
+            asyncio.run(load(daemon.grpc, jobs)).assert_all_right()
+        assert daemon.metric("predictd_requests_total", status="OK") == 50 * len(jobs)
