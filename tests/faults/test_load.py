@@ -25,7 +25,7 @@ def mixed_jobs(folder: Path, number: int) -> list[Job]:
     jobs = dense_jobs("mlp", mlp, random, number - 2 * quarter, 32, ROWS)
     for length in (7, 20):
         jobs += dense_jobs("sums", sums, random, quarter, length, ROWS)
-    random.shuffle(jobs)  # type: ignore[arg-type]
+    random.shuffle(jobs)
     return jobs
 
 

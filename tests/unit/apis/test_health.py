@@ -165,6 +165,21 @@ def test_shutting_down_is_final_and_closing_ends_the_watches(caplog: pytest.LogC
     assert caplog.records == []
 
 
+def test_a_watcher_is_told_the_last_status_also_when_the_end_follows_at_once() -> None:
+    async def scenario() -> None:
+        health = Health(SERVICES)
+        health.update(FakeCore())
+        async with serving(health.handlers()) as channel:
+            call = watch(channel, "echo")
+            assert await told(call) == SERVING
+            health.shut_down()
+            health.close()
+            assert await told(call) == NOT_SERVING
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+
+    asyncio.run(scenario())
+
+
 def test_a_malformed_watch_is_refused() -> None:
     async def scenario() -> grpc.StatusCode:
         async with serving(Health(SERVICES).handlers()) as channel:

@@ -37,6 +37,12 @@ def test_dimensions_that_tf2onnx_only_numbered_are_trusted() -> None:
     assert not batches([("unk__1", 4)], ("unk__1", "unk__1"))
 
 
+def test_an_output_that_pytorch_named_by_itself_batches_with_the_named_inputs() -> None:
+    assert batches([("batch", 4)], ("Addoutput_dim_0", 4))
+    assert batches([("batch", 4), ("batch", 8)], ("Gemmlogits_dim_0", 10))
+    assert not batches([("batch", 4), ("rows", 8)], ("Gemmlogits_dim_0", 10))
+
+
 @pytest.mark.parametrize(
     ("inputs", "output"),
     [

@@ -24,8 +24,9 @@ class Node(Protocol):
     def shape(self) -> Sequence[int | str | None]: ...
 
 
-# tf2onnx gives each dimension that it knows nothing about a number of its own: two of them may well be one.
-_ANONYMOUS = re.compile(r"unk__\d+")
+# Names that exporters make up for dimensions that nobody named: two of them may well be one. tf2onnx numbers them;
+# PyTorch calls them after the node and the axis, such as `Addoutput_dim_0`.
+_ANONYMOUS = re.compile(r"unk__\d+|.+_dim_\d+")
 
 _DTYPES = {
     "tensor(bool)": DType.BOOL,

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol with Triton's extensions. Server-only: Triton's clients carry the same symbols."""
+"""Open Inference Protocol with Triton's extensions. Server-only: Triton clients carry the same symbols."""

@@ -135,7 +135,9 @@ class Settings:
     )
     instances: int | None = field(
         default=None,
-        metadata=_option(auto(COUNT), "Worker processes of each pool; auto follows the CPUs at hand."),
+        metadata=_option(
+            auto(COUNT), "Worker processes of each pool; auto is one, whose threads use all CPUs."
+        ),
     )
     threads: int | None = field(
         default=None,

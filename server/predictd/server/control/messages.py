@@ -75,8 +75,10 @@ class SegmentUsable(Message, frozen=True, kw_only=True):
 
 
 class WorkerInit(Message, frozen=True, kw_only=True):
-    """Who a worker is. Descriptors: queue read ends by priority, carry read, carry write, baton read, baton write,
-    leader lock, release read end.
+    """Who a worker is.
+
+    Descriptors: queue read ends by priority, carry read, carry write, baton read, baton write, leader lock, release
+    read end.
     """
 
     worker: int

@@ -22,7 +22,6 @@ from predictd.server.transport.records import TicketFlag
 _SHAPES_KEPT = 4096
 # Far beyond any message, and small enough that sizes in bytes fit every integer on their way.
 _MAX_ELEMENTS = 2**40
-MAX_RANK = 32
 
 _Key = tuple[tuple[str, int, tuple[int, ...]], ...]
 
@@ -76,7 +75,7 @@ class LaneInputs:
 
     def _check(self, tensors: Sequence[InputTensor]) -> Admission:
         order = self._order(tensors)
-        rows = self._rows(tensors, order)
+        rows = self._rows(tensors)
         placed: list[tuple[DType, tuple[int, ...], int] | None] = []
         varying = False
         for spec, at in zip(self._specs, order, strict=True):
@@ -116,14 +115,15 @@ class LaneInputs:
                 )
         return order
 
-    def _rows(self, tensors: Sequence[InputTensor], order: Sequence[int]) -> int:
+    def _rows(self, tensors: Sequence[InputTensor]) -> int:
         """Rows of the request, the same for all inputs; 1 for a model that does not batch."""
         if not self._batches:
             return 1
         model, limit = self._config.model, self._config.max_request_rows
-        first = tensors[order[0]]
-        for at in order:
-            tensor = tensors[at]
+        if not tensors:
+            raise InvalidRequestError(f"the request to model '{model}' has no input, so it has no rows")
+        first = tensors[0]
+        for tensor in tensors:
             if not tensor.shape:
                 raise _wrong_shape(model, tensor, self._specs[self._position[tensor.name]])
             if tensor.shape[0] != first.shape[0]:

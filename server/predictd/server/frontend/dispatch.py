@@ -6,7 +6,7 @@ import asyncio
 import os
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from predictd.server.errors import (
@@ -29,7 +29,7 @@ from predictd.server.frontend.calls import (
     recovery,
 )
 from predictd.server.frontend.inference import InputTensor
-from predictd.server.frontend.pools import RETRY_WRITE_SECONDS, ArenaGrowth, PoolLink, WorkerLink
+from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
 from predictd.server.frontend.queues import TicketQueues
 from predictd.server.frontend.routing import Lane
 from predictd.server.observe.recorder import FrontendRecorder
@@ -80,7 +80,6 @@ class Dispatcher:
         self._workers: dict[int, WorkerLink] = {}
         self._probes: dict[int, _Probe] = {}
         self._probe_number = 0
-        self._on_idle: Callable[[], None] | None = None
 
     # Links ----------------------------------------------------------------------------------------------------
 
@@ -129,6 +128,8 @@ class Dispatcher:
         block = pool.arena.allocate(size_bytes)
         if block is None:
             block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
+            if pool.id not in self._pools:
+                raise ModelUnavailableError(f"model '{lane.model}' stopped to be served")
         try:
             slot, generation = self._calls.take_slot()
         except OverloadedError:
@@ -202,27 +203,27 @@ class Dispatcher:
             if call is not None:
                 self._complete(call, record)
         self._release_blocks(releases)
-        if self._on_idle is not None and not len(self._calls):
-            self._on_idle()
         return True
 
     def _complete(self, call: Call, record: tuple[int, ...]) -> None:
-        _, _, first_row, rows, worker, segment, index, batch_rows, _, _, queue_ns, compute_ns, status = record
         self._finish(call)
         if call.future is None or call.future.done():
             return
+        try:
+            call.future.set_result(self._outcome(call, record))
+        except Exception as error:  # noqa: BLE001 - one broken block must not cost the other answers of this read
+            call.future.set_exception(error)
+
+    def _outcome(self, call: Call, record: tuple[int, ...]) -> Answered:
+        """What a completion stands for. Raises RequestError when it is no answer."""
+        _, _, first_row, rows, worker, segment, index, batch_rows, _, _, queue_ns, compute_ns, status = record
         link = self._workers.get(worker)
         if status == Status.OK and link is not None:
-            try:
-                block = link.memory.block(segment, index)
-                outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
-            except Exception as error:  # noqa: BLE001 - one broken block must not cost the other answers of this read
-                call.future.set_exception(error)
-                return
-            call.future.set_result(Answered(outputs, queue_ns, compute_ns, batch_rows))
-            return
+            block = link.memory.block(segment, index)
+            outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
+            return Answered(outputs, queue_ns, compute_ns, batch_rows)
         text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
-        call.future.set_exception(_failure(Status(status), call.lane.model, text))
+        raise _failure(Status(status), call.lane.model, text)
 
     def _finish(self, call: Call) -> None:
         """The ticket is accounted for: its slot and its block are free."""
@@ -239,12 +240,9 @@ class Dispatcher:
                 _RELEASE.pack(self._frontend, segment, block, count)
             )
         for worker, joined in records.items():
-            self._release(worker, joined)
-
-    def _release(self, worker: int, record: bytes | bytearray) -> None:
-        link = self._workers.get(worker)
-        if link is not None and not link.release(record):
-            asyncio.get_running_loop().call_later(RETRY_WRITE_SECONDS, self._release, worker, b"")
+            link = self._workers.get(worker)
+            if link is not None:
+                link.release(joined)
 
     # When workers die -----------------------------------------------------------------------------------------
 
@@ -291,6 +289,8 @@ class Dispatcher:
 
     def _send_probes(self, pool: PoolLink) -> None:
         now_ns = time.monotonic_ns()
+        # Those still out were sent before: these find what they would have found, or were lost with the worker.
+        self._probes = {number: probe for number, probe in self._probes.items() if probe.pool != pool.id}
         for level in range(1, pool.queues.levels + 1):
             self._probe_number = (self._probe_number + 1) & 0xFFFFFFFF
             self._probes[self._probe_number] = _Probe(pool.id, level, now_ns)
@@ -331,14 +331,6 @@ class Dispatcher:
                     )
         del self._pools[pool_id]
         pool.queues.close()
-
-    # Drain ----------------------------------------------------------------------------------------------------
-
-    def when_idle(self, callback: Callable[[], None]) -> None:
-        """Call back when nothing is in flight, at once if that is so now."""
-        self._on_idle = callback
-        if not len(self._calls):
-            callback()
 
 
 def _write(

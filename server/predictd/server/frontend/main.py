@@ -11,7 +11,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc.aio
@@ -57,6 +58,13 @@ from predictd.server.transport.memory import map_shared
 from predictd.server.transport.records import ABI_VERSION
 
 GC_THRESHOLD = 50_000
+# gRPC itself cancels requests by lot when more than so many wait for their handlers (its own default is 1,000).
+# Ours refuses them in words, so that comes first.
+PENDING_REQUESTS = 50_000
+# The server's stop cancels the calls that it has received and not yet handed over, and clients do not retry
+# CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
+QUIET_SECONDS = 0.1
+REFUSE_SECONDS_MAX = 1.0
 SERVICES = (predictd_v1.SERVICE, oip.SERVICE)
 
 _log = logging.getLogger(__name__)
@@ -81,8 +89,8 @@ class Frontend:
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
-        loop.add_reader(completion_fd, self._dispatcher.on_completions)
-        loop.add_reader(channel.fileno(), self._receive)
+        loop.add_reader(completion_fd, _or_exit(self._dispatcher.on_completions))
+        loop.add_reader(channel.fileno(), _or_exit(self._receive))
 
     async def run(self) -> None:
         """Serve until drained or stopped."""
@@ -101,6 +109,8 @@ class Frontend:
                 ("grpc.max_send_message_length", limit),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.server.max_pending_requests", PENDING_REQUESTS),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
             ]
         )
         server.add_generic_rpc_handlers(
@@ -212,15 +222,40 @@ class Frontend:
         self.send(Listening())
 
     async def _drain(self, message: Drain) -> None:
-        """Say that we leave, let balancers notice, finish what was accepted."""
+        """Say that we leave, let balancers notice, refuse what still comes, finish what was accepted."""
         self._service.draining = True
         self._health.shut_down()
         await asyncio.sleep(message.lame_duck_ns / 1e9)
         self._health.close()
         self._streams.close()
-        await self._server.stop(message.grace_ns / 1e9)
+        finish_by_ns = time.monotonic_ns() + message.grace_ns
+        await self._refuse(min(message.grace_ns / 1e9, REFUSE_SECONDS_MAX))
+        await self._server.stop(max(finish_by_ns - time.monotonic_ns(), 0) / 1e9)
+        in_time = time.monotonic_ns() < finish_by_ns
         self._count(0)
-        self.send(Drained())
+        self.send(Drained(complete=in_time or not self._dispatcher.in_flight))
+
+    async def _refuse(self, seconds: float) -> None:
+        """Refuse requests until none came for a moment."""
+        loop, service = asyncio.get_running_loop(), self._service
+        deadline = loop.time() + seconds
+        service.refusing, seen = True, -1
+        while service.refused != seen and loop.time() < deadline:
+            seen = service.refused
+            await asyncio.sleep(QUIET_SECONDS)
+
+
+def _or_exit(callback: Callable[[], None]) -> Callable[[], None]:
+    """Let a front end that fails die and be started anew: what it has read from a pipe and not handled is lost."""
+
+    def guarded() -> None:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 - whatever it is, it is a bug
+            _log.exception("the front end failed")
+            os._exit(1)
+
+    return guarded
 
 
 async def _run(control_fd: int) -> None:

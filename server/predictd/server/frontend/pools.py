@@ -12,7 +12,7 @@ from predictd.server.control.messages import GrowthRequest, Message, SegmentAdde
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.answers import WorkerMemory
 from predictd.server.frontend.queues import TicketQueues
-from predictd.server.transport.allocator import Block
+from predictd.server.transport.allocator import Block, SegmentShape
 from predictd.server.transport.arena import Arena
 from predictd.server.transport.records import PIPE_BUF_BYTES
 
@@ -32,19 +32,32 @@ class WorkerLink:
     memory: WorkerMemory = field(default_factory=WorkerMemory)
     unreleased: bytearray = field(default_factory=bytearray)
 
-    def release(self, records: bytes | bytearray) -> bool:
-        """Give blocks back. False when some have to wait because the worker does not read."""
+    retry: asyncio.TimerHandle | None = None
+
+    def release(self, records: bytes | bytearray) -> None:
+        """Give blocks back, later if the worker does not read now."""
         self.unreleased += records
+        if self.retry is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.retry = None
         while self.unreleased:
             try:
                 written = os.write(self.release_fd, self.unreleased[:PIPE_BUF_BYTES])
             except BlockingIOError:
-                return False
+                self.retry = asyncio.get_running_loop().call_later(RETRY_WRITE_SECONDS, self._flush)
+                return
+            except BrokenPipeError:
+                # It is dead, as WorkerGone is about to tell: nobody needs its blocks any more.
+                self.unreleased.clear()
+                return
             del self.unreleased[:written]
-        return True
 
     def close(self) -> None:
         """The worker is gone. Its memory is unmapped when the last view of it is dropped."""
+        if self.retry is not None:
+            self.retry.cancel()
         os.close(self.release_fd)
 
 
@@ -74,7 +87,13 @@ class ArenaGrowth:
             # has left must not be taken for the answer to the next one.
             growth = asyncio.get_running_loop().create_task(self._grow(pool, arena, size_bytes))
             growth.add_done_callback(self._grown)
-            await asyncio.shield(growth)
+            try:
+                await asyncio.shield(growth)
+            except OverloadedError:
+                block = arena.allocate_larger(size_bytes)
+                if block is None:
+                    raise
+                return block
 
     def _grown(self, growth: asyncio.Task[None]) -> None:
         self._lock.release()
@@ -96,10 +115,11 @@ class ArenaGrowth:
         shape = arena.plan_growth(size_bytes)
         if shape is None:
             raise OverloadedError(f"no request memory is left for {size_bytes} bytes (arena_limit)")
-        loop = asyncio.get_running_loop()
-        self._granted = loop.create_future()
-        self._send(GrowthRequest(size_bytes=shape.size_bytes), [])
-        refusal = await self._granted
+        refusal = await self._ask(shape)
+        least = arena.plan_growth(size_bytes, least=True)
+        if refusal is not None and least is not None and least != shape:
+            shape = least
+            refusal = await self._ask(shape)
         if refusal is not None:
             raise OverloadedError(refusal)
         try:
@@ -108,7 +128,7 @@ class ArenaGrowth:
             raise OverloadedError(
                 f"{shape.size_bytes} bytes of memory cannot be had: {error.strerror}"
             ) from error
-        usable = self._usable[pool, segment] = loop.create_future()
+        usable = self._usable[pool, segment] = asyncio.get_running_loop().create_future()
         try:
             self._send(
                 SegmentAdded(
@@ -126,6 +146,12 @@ class ArenaGrowth:
         await usable
         del self._usable[pool, segment]
         arena.open_segment(segment)
+
+    async def _ask(self, shape: SegmentShape) -> str | None:
+        """Ask the supervisor whether there may be such a segment. Returns why not, or None."""
+        self._granted = asyncio.get_running_loop().create_future()
+        self._send(GrowthRequest(size_bytes=shape.size_bytes), [])
+        return await self._granted
 
 
 class PoolLink:

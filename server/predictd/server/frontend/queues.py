@@ -91,6 +91,10 @@ def _write_some(fd: int, waiting: deque[_Entry]) -> bool:
             os.write(fd, b"".join([ticket for ticket, _ in islice(waiting, count)]))
         except BlockingIOError:
             continue
+        except BrokenPipeError:
+            # The pool is gone, as PoolGone is about to tell: that fails everything which waits in it.
+            waiting.clear()
+            return False
         for _ in range(count):
             waiting.popleft()
         return True

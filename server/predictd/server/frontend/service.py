@@ -32,7 +32,14 @@ Send = Callable[[Message, list[int]], None]
 
 
 class Service:
-    """The Core of this front end (see `predictd.server.frontend.core`)."""
+    """The Core of this front end (see `predictd.server.frontend.core`).
+
+    Attributes:
+        is_ready: The daemon as a whole is ready.
+        draining: The daemon leaves; what comes is still served.
+        refusing: What comes is refused.
+        refused: How many requests were, for that reason.
+    """
 
     def __init__(
         self, routes: Routes, dispatcher: Dispatcher, recorder: FrontendRecorder, send: Send
@@ -45,6 +52,8 @@ class Service:
         self._statistics: dict[int, tuple[list[LaneStatisticsRow], asyncio.Future[None]]] = {}
         self.is_ready = False
         self.draining = False
+        self.refusing = False
+        self.refused = 0
 
     @property
     def ready(self) -> bool:
@@ -69,6 +78,9 @@ class Service:
         lane: Lane | None = None
         try:
             lane = self._routes.lane(request.model, request.version, request.label)
+            if self.refusing:
+                self.refused += 1
+                raise ModelUnavailableError("the server is shutting down")
             response = await self._infer(lane, request, deadline_ns, accepted_ns)
         except RequestError as error:
             self._failed(lane, api, status_name(error), accepted_ns)

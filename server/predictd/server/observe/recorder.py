@@ -67,7 +67,8 @@ class FrontendRecorder:
         self._cells: dict[_RequestKey, list[int]] = {}
         self._retries: dict[int, list[int]] = {}
 
-    def answered(  # noqa: PLR0917 - called for each request, and keywords cost
+    # By position: it is called for each request, and keywords cost.
+    def answered(
         self, lane: int, api: str, status: str, total_ns: int, queue_ns: int, compute_ns: int, rows: int
     ) -> None:
         """Count a request that a worker completed.

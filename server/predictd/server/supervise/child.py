@@ -126,7 +126,7 @@ class Child:
                 return
             try:
                 self._on_message(self, message, fds)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, what the child is owed is not known any more
                 _log.exception("%s sent %s, which failed", self.title, type(message).__name__)
                 self._condemn("sent a message that cannot be handled")
 

@@ -39,19 +39,9 @@ class Counts:
         self._children = children
         self._sequence = itertools.count(1)
         self._waiting: dict[int, tuple[int, asyncio.Future[None]]] = {}
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    async def run(self) -> None:
         """Collect from time to time."""
-        self._task = asyncio.get_running_loop().create_task(self._periodically())
-
-    async def close(self) -> None:
-        """Stop collecting."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _periodically(self) -> None:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             await self.collect()
@@ -59,17 +49,18 @@ class Counts:
     async def collect(self) -> None:
         """Ask every child; those that do not answer soon are left for the next time."""
         loop = asyncio.get_running_loop()
-        futures = []
+        asked: dict[int, asyncio.Future[None]] = {}
         for child in self._children():
             seq = next(self._sequence)
-            future: asyncio.Future[None] = loop.create_future()
-            self._waiting[seq] = (child.id, future)
-            futures.append(future)
+            asked[seq] = loop.create_future()
+            self._waiting[seq] = (child.id, asked[seq])
             child.send(Collect(seq=seq))
-        if futures:
-            await asyncio.wait(futures, timeout=ANSWER_SECONDS)
-        for seq in [seq for seq, (_, future) in self._waiting.items() if future.done()]:
-            del self._waiting[seq]
+        try:
+            if asked:
+                await asyncio.wait(asked.values(), timeout=ANSWER_SECONDS)
+        finally:
+            for seq in asked:
+                self._waiting.pop(seq, None)
 
     def counted(self, child: Child, message: WorkerCounts | FrontendCounts) -> None:
         """A child's answer."""
@@ -82,16 +73,14 @@ class Counts:
             child.send(Collect(seq=message.seq))
             return
         waiting = self._waiting.pop(message.seq, None)
-        if waiting is not None and not waiting[1].done():
+        if waiting is not None:
             waiting[1].set_result(None)
 
     def forget(self, child_id: int) -> None:
         """A child is gone."""
         self.in_flight.pop(child_id, None)
         for seq in [seq for seq, (owner, _) in self._waiting.items() if owner == child_id]:
-            _, future = self._waiting.pop(seq)
-            if not future.done():
-                future.set_result(None)
+            self._waiting.pop(seq)[1].set_result(None)
 
     async def answer(self, child: Child, request: StatisticsRequest) -> None:
         """Send the statistics of all lanes, in parts that fit a message."""

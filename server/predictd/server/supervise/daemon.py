@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from setproctitle import setproctitle
 
@@ -23,7 +25,8 @@ from predictd.server.observe.routes import build_routes
 from predictd.server.repository.scan import scan
 from predictd.server.supervise.assembly import divide, plan_request
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
-from predictd.server.supervise.supervisor import Supervisor, write_ready_file
+from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
+from predictd.server.supervise.supervisor import Supervisor
 
 OnReady = Callable[[dict[str, str]], None]
 
@@ -55,6 +58,10 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
         port.close()
 
 
+def _unwritable(ready_file: Path, error: OSError) -> str:
+    return f"the ready file {ready_file} cannot be written: {str(error.strerror).lower()}"
+
+
 def _refuse(message: str) -> int:
     sys.stderr.write(f"predictd: {message}\n")
     return EXIT_CONFIG
@@ -72,6 +79,12 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
         http_address, http_sockets = listen(settings.http)
     except AddressError as error:
         return _refuse(f"HTTP address {error}")
+    # Only now that the addresses are ours: a daemon started twice must not touch the first one's file.
+    if settings.ready_file is not None:
+        try:
+            clear_ready_file(settings.ready_file)
+        except OSError as error:
+            return _refuse(_unwritable(settings.ready_file, error))
 
     affinity = os.sched_getaffinity(0)
     topology = read_topology(affinity)
@@ -80,10 +93,11 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     launch = plan(topology, budget, plan_request(pools, settings, os.environ))
     for warning in launch.warnings:
         _log.warning("%s", warning)
-    for line in describe(launch, budget).splitlines():
+    for line in describe(replace(launch, warnings=()), budget).splitlines():
         _log.info("%s", line)
 
     supervisor = Supervisor(settings, launch, pools, port)
+    asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
     addresses = {"grpc": str(port.address), "http": str(http_address)}
     signals = _Signals()
     servers = [HttpServer(_routes(supervisor)) for _ in http_sockets]
@@ -104,8 +118,8 @@ async def _live(
     on_ready: OnReady | None,
 ) -> int:
     """From start to the last child's end."""
-    started = asyncio.ensure_future(_started(settings, supervisor, addresses, on_ready))
-    failed = asyncio.ensure_future(supervisor.wait(lambda: supervisor.fatal is not None, float("inf")))
+    supervisor.spawn(_started(settings, supervisor, addresses, on_ready))
+    failed = asyncio.ensure_future(supervisor.wait(lambda: supervisor.fatal is not None))
     asked = asyncio.ensure_future(signals.first.wait())
     try:
         await asyncio.wait({failed, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,30 +129,33 @@ async def _live(
             return EXIT_FAILED
         return await _leave(supervisor, signals)
     finally:
-        for task in (started, failed, asked):
+        for task in (failed, asked):
             task.cancel()
-        await asyncio.gather(started, failed, asked, return_exceptions=True)
+        await asyncio.gather(failed, asked, return_exceptions=True)
 
 
 async def _started(
     settings: Settings, supervisor: Supervisor, addresses: dict[str, str], on_ready: OnReady | None
 ) -> None:
     """Wait until everything is loaded or failed, and tell whoever waits for it."""
-    await supervisor.wait(lambda: supervisor.settled, float("inf"))
+    await supervisor.wait(lambda: supervisor.settled)
     failed = supervisor.catalog.failed
     if failed and (settings.strict or not supervisor.catalog.serving):
         first = failed[0]
         which = "--strict" if settings.strict else "no model can be served"
-        supervisor.fatal = (
+        supervisor.give_up(
             f"model {first.config.model} version {first.config.version}: {first.reason} ({which})"
         )
-        supervisor.changed.set()
         return
     number = len(supervisor.catalog.records()) - len(failed)
     models = "1 model" if number == 1 else f"{number} models"
     _log.info("ready: %s on gRPC %s, HTTP %s", models, addresses["grpc"], addresses["http"])
     if settings.ready_file is not None:
-        write_ready_file(settings.ready_file, addresses)
+        try:
+            write_ready_file(settings.ready_file, addresses)
+        except OSError as error:
+            supervisor.give_up(_unwritable(settings.ready_file, error))
+            return
     if on_ready is not None:
         on_ready(addresses)
 
@@ -150,13 +167,18 @@ async def _leave(supervisor: Supervisor, signals: _Signals) -> int:
     at_once = asyncio.ensure_future(signals.second.wait())
     await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
     drained = drain.done() and drain.result()
-    for task in (drain, at_once):
-        task.cancel()
-    await asyncio.gather(drain, at_once, return_exceptions=True)
+    drain.cancel()
+    await asyncio.gather(drain, return_exceptions=True)
     if not drained:
         _log.warning("leaving with requests in flight")
         supervisor.kill()
-    await supervisor.stop()
+    stop = asyncio.ensure_future(supervisor.stop())
+    await asyncio.wait({stop, at_once}, return_when=asyncio.FIRST_COMPLETED)
+    if not stop.done():
+        supervisor.kill()
+    await stop
+    at_once.cancel()
+    await asyncio.gather(at_once, return_exceptions=True)
     _log.info("stopped")
     return EXIT_OK if drained else EXIT_FAILED
 

@@ -7,6 +7,8 @@ from predictd.server.launch.memory import MemoryHeadroom
 # What must stay free for everything that is not an arena: interpreters, engines, the page cache of the
 # models.
 RESERVE_BYTES = 64 * 1024 * 1024
+# The share of the limit that requests leave to answers, and answers to requests: each needs the other.
+OTHERS_SHARE = 4
 
 
 class GrowthPolicy:
@@ -22,19 +24,24 @@ class GrowthPolicy:
         self.limit_bytes = limit_bytes or headroom.read().limit_bytes // 4
         self._promised: dict[int, int] = {}
 
-    def decide(self, child: int, size_bytes: int, arenas_bytes: int) -> str | None:
+    def decide(self, child: int, size_bytes: int, arenas_bytes: int, alike_bytes: int = 0) -> str | None:
         """Grant `size_bytes` to a child, or say why not.
 
         Args:
             child: Who asks. It has at most one growth under way.
             size_bytes: Of the new segment.
             arenas_bytes: All segments of all children now.
+            alike_bytes: Those of them that are of the child's kind, for requests or for answers.
 
         Returns:
             None when granted, else the reason, which clients may read.
         """
         promised = sum(size for other, size in self._promised.items() if other != child)
-        if arenas_bytes + promised + size_bytes > self.limit_bytes:
+        alike_limit_bytes = self.limit_bytes - self.limit_bytes // OTHERS_SHARE
+        if (
+            arenas_bytes + promised + size_bytes > self.limit_bytes
+            or alike_bytes + promised + size_bytes > alike_limit_bytes
+        ):
             return f"the shared memory is at its limit of {self.limit_bytes} bytes (arena_limit)"
         left = self._headroom.read().bytes - promised - RESERVE_BYTES
         if size_bytes > left:

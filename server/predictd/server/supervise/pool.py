@@ -86,9 +86,15 @@ class Place:
         if self.claims is not None:
             self.claims.close()
             self.claims = None
+        for pool in {segment.pool for segment in self.segments}:
+            self.drop_segments(pool)
+
+    def drop_segments(self, pool: int) -> None:
+        """Forget a front end's memory for a pool that is gone. The kernel keeps it until the last one unmaps it."""
         for segment in self.segments:
-            os.close(segment.fd)
-        self.segments.clear()
+            if segment.pool == pool:
+                os.close(segment.fd)
+        self.segments = [segment for segment in self.segments if segment.pool != pool]
 
     @property
     def arena_bytes(self) -> int:

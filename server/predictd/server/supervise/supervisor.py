@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from predictd.server.config.settings import Settings
@@ -62,7 +60,7 @@ class Supervisor:
     """Everything between start and stop.
 
     Attributes:
-        changed: Set whenever readiness, a drain or a failure may have made progress.
+        settled: Every lane of the start-up configuration was warm or had failed, and every port was open. Stays true.
         fatal: Why the daemon cannot go on; None while it can.
     """
 
@@ -73,8 +71,9 @@ class Supervisor:
         pools: Sequence[PoolModels],
         port: ReservedPort,
     ) -> None:
-        self.changed = asyncio.Event()
+        self.settled = False
         self.fatal: str | None = None
+        self._changed = asyncio.Event()
         self._plan = plan
         self._settings = settings
         self._draining = False
@@ -118,6 +117,7 @@ class Supervisor:
             self._publish,
             self._isolate,
             self._on_message,
+            self._gone,
         )
 
     def _make_frontends(self, port: ReservedPort) -> Frontends:
@@ -136,9 +136,10 @@ class Supervisor:
             self._next_id,
             publications=lambda: [self.catalog.publication(model) for model in self.catalog.models()],
             is_ready=lambda: self.ready,
-            give_up=self._give_up,
+            give_up=self.give_up,
             on_message=self._on_message,
             on_change=self._check,
+            on_gone=self._gone,
         )
 
     def start(self) -> None:
@@ -146,7 +147,7 @@ class Supervisor:
         for pool in self._pools:
             self._workers.add_pool(pool)
         self._frontends.start()
-        self.counts.start()
+        self.spawn(self.counts.run())
 
     # News ---------------------------------------------------------------------------------------------------
 
@@ -171,7 +172,9 @@ class Supervisor:
             case Ack(seq=seq):
                 self._wiring.acknowledged(seq)
             case GrowthRequest(size_bytes=size_bytes):
-                refusal = self._growth.decide(child.id, size_bytes, self._arena_bytes())
+                alike_bytes = self._answer_bytes() if self._is_worker(child) else self._request_bytes()
+                arenas_bytes = self._answer_bytes() + self._request_bytes()
+                refusal = self._growth.decide(child.id, size_bytes, arenas_bytes, alike_bytes)
                 child.send(Growth(granted=refusal is None, reason=refusal or ""))
             case SegmentAdded():
                 self._growth.settle(child.id)
@@ -181,7 +184,7 @@ class Supervisor:
             case WorkerCounts() | FrontendCounts():
                 self.counts.counted(child, message)
             case StatisticsRequest():
-                self._spawn(self.counts.answer(child, message))
+                self.spawn(self.counts.answer(child, message))
             case _ if self._is_worker(child):
                 self._workers.handle(child, message)
             case _:
@@ -189,9 +192,7 @@ class Supervisor:
 
     def _hello(self, child: Child, abi: int) -> None:
         if abi != ABI_VERSION:
-            self._give_up(
-                f"{child.title} speaks version {abi} of the transport, the supervisor {ABI_VERSION}"
-            )
+            self.give_up(f"{child.title} speaks version {abi} of the transport, the supervisor {ABI_VERSION}")
         elif self._is_worker(child):
             self._workers.hello(child)
         else:
@@ -206,56 +207,73 @@ class Supervisor:
         self._check()
 
     def _isolate(self, record: LaneRecord) -> None:
-        """Give a lane of a shared pool a worker of its own."""
-        plan = next(child for pool in self._plan.pools.values() for child in pool)
-        pool = Pool(
-            next(self._pool_ids), f"{record.config.model}~isolated", (plan,), record.config.max_queue_size
-        )
+        """Give a lane of a shared pool a worker of its own, with the CPUs of those that it had."""
+        plan = self._workers.pools[record.pool].places[0].plan
+        name = f"{record.config.model}~{record.config.version}"
+        pool = Pool(next(self._pool_ids), name, (plan,), record.config.max_queue_size)
         record.pool = pool.id
         record.instances = 1
         record.signature = None
         self._workers.add_pool(pool)
 
-    def _give_up(self, reason: str) -> None:
-        self.fatal = reason
-        self.changed.set()
+    def _gone(self, child: Child) -> None:
+        """A child was reaped: nobody waits for what it owed."""
+        self.counts.forget(child.id)
+        self._growth.settle(child.id)
+        self._check()
+
+    def give_up(self, reason: str) -> None:
+        """The daemon cannot go on. The first reason counts."""
+        self.fatal = self.fatal or reason
+        self._changed.set()
+
+    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The event loop's exception handler: a callback of ours that fails leaves a state that nobody knows."""
+        loop.default_exception_handler(context)
+        if "handle" in context:
+            self.give_up(f"{context.get('exception')!r} in the supervisor. This is a bug")
 
     def _check(self) -> None:
-        """Something happened that readiness may depend on."""
+        """Something happened that readiness, or whoever waits, may depend on."""
+        self.settled = self.settled or (self.catalog.settled and self._frontends.all_listening)
         if self.ready != self._was_ready:
             self._was_ready = self.ready
             self._frontends.send_all(Ready(ready=self._was_ready))
-        self.changed.set()
+        self._changed.set()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a task until `stop`. One that fails ends the daemon: what it left undone nobody else will do."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a task of the supervisor failed", exc_info=error)
+            self.give_up(f"{error!r} in the supervisor. This is a bug")
 
     # State --------------------------------------------------------------------------------------------------
 
     @property
-    def settled(self) -> bool:
-        """Every lane of the start-up configuration is warm or has failed, and every port is open."""
-        return self.catalog.settled and self._frontends.listening
-
-    @property
     def ready(self) -> bool:
-        """Requests are served: all is settled, at least one lane is ready, and nobody asked us to leave."""
-        return self.settled and self.catalog.serving and not self._draining
+        """Requests are served: all was settled, a port is open, a lane is ready, and nobody asked us to leave."""
+        return self.settled and self._frontends.any_listening and self.catalog.serving and not self._draining
 
     def readiness(self) -> Readiness:
         """What /readyz says."""
         reasons = []
         if self._draining:
             reasons.append("draining")
-        if not self._frontends.listening:
+        if not self._frontends.all_listening:
             reasons.append("a front end has not opened its port")
         return self.catalog.readiness(ready=self.ready, reasons=tuple(reasons))
 
-    def _arena_bytes(self) -> int:
-        workers = sum(place.arena_bytes for _, place, _ in self._workers.children())
-        return workers + sum(place.arena_bytes for place, _ in self._frontends.children())
+    def _answer_bytes(self) -> int:
+        return sum(place.arena_bytes for _, place, _ in self._workers.children())
+
+    def _request_bytes(self) -> int:
+        return sum(place.arena_bytes for place, _ in self._frontends.children())
 
     def gauges(self) -> Gauges:
         """What /metrics shows of this moment."""
@@ -297,7 +315,7 @@ class Supervisor:
     # End ----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> bool:
-        """Let the front ends finish what they accepted. False when the time-out came first."""
+        """Let the front ends finish what they accepted. False when something of that was cut off."""
         self._draining = True
         self._check()
         timeout_ns = self._settings.drain_timeout_ns
@@ -306,11 +324,14 @@ class Supervisor:
         drained = await self.wait(lambda: self._frontends.all_drained, timeout_ns / 1e9 + 1)
         if drained:
             await self.counts.collect()
-        return drained
+        return drained and not self._frontends.cut_off
 
     async def stop(self) -> None:
         """End every child, the stubborn ones by force."""
-        await self.counts.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._frontends.stop()
         self._workers.stop()
         if not await self.wait(lambda: not self._alive(), STOP_SECONDS):
@@ -326,18 +347,19 @@ class Supervisor:
     def _alive(self) -> bool:
         return bool(self._workers.children() or self._frontends.children())
 
-    async def wait(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
-        """Wait until a condition holds, looking after each change and from time to time."""
-        deadline = asyncio.get_running_loop().time() + timeout_seconds
-        while not condition():
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                return False
-            self.changed.clear()
-            try:
-                await asyncio.wait_for(self.changed.wait(), min(left, 0.05))
-            except TimeoutError:
-                continue
+    async def wait(self, condition: Callable[[], bool], timeout_seconds: float | None = None) -> bool:
+        """Wait until a condition on our state holds, looking after each change. False when the time-out came first.
+
+        Several may wait at once: the event wakes all of them before any can clear it, and nothing changes between a
+        look and the wait.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return condition()
         return True
 
 
@@ -347,10 +369,3 @@ def _queue_records(pool: PoolModels, settings: Settings) -> int:
         settings.max_queue_size if model.file.max_queue_size is None else model.file.max_queue_size
         for model in pool.models
     )
-
-
-def write_ready_file(path: Path, addresses: Mapping[str, str]) -> None:
-    """Write the bound addresses in one step: who sees the file sees all of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
-    temporary.replace(path)

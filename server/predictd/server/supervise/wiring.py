@@ -6,6 +6,7 @@ use a segment, workers take tickets and front ends listen only once everybody co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,6 +56,7 @@ class Wiring:
         self._workers: dict[int, tuple[Pool, Place, Child]] = {}
         self._frontends: dict[int, tuple[Place, Child]] = {}
         self._pools: dict[int, Pool] = {}
+        self._usable: set[SegmentMapped] = set()
 
     def is_mapped(self, child_id: int) -> bool:
         """Whether a child's wiring is complete now."""
@@ -71,8 +73,9 @@ class Wiring:
     def remove_pool(self, pool: Pool, reason: str) -> None:
         """No worker of the pool is left and none will come."""
         if self._pools.pop(pool.id, None) is not None:
-            for _, child in self._frontends.values():
+            for place, child in self._frontends.values():
                 child.send(PoolGone(pool=pool.id, reason=reason))
+                place.drop_segments(pool.id)
             pool.close()
 
     def _attach_pool(self, child: Child, pool: Pool) -> None:
@@ -135,7 +138,7 @@ class Wiring:
         for _, frontend in self._frontends.values():
             frontend.send(WorkerGone(worker=child.id, pool=pool.id, dead=dead))
         pool.wake_followers()
-        self._settled(self._acks.forget(child.id))
+        self._forget(child.id)
 
     def frontend_gone(self, child: Child) -> None:
         """A front end was reaped."""
@@ -143,7 +146,11 @@ class Wiring:
             return
         for _, _, worker in self._workers.values():
             worker.send(DetachFrontend(frontend=child.id))
-        self._settled(self._acks.forget(child.id))
+        self._forget(child.id)
+
+    def _forget(self, child_id: int) -> None:
+        self._usable = {matter for matter in self._usable if matter.owner != child_id}
+        self._settled(self._acks.forget(child_id))
 
     # Segments -----------------------------------------------------------------------------------------------
 
@@ -153,6 +160,10 @@ class Wiring:
         if child.id in self._workers:
             self._workers[child.id][1].segments.append(segment)
             readers = [frontend for _, frontend in self._frontends.values()]
+        elif segment.pool not in self._pools:
+            # The pool went while its memory was made: nobody reads it, and PoolGone tells its maker.
+            os.close(fd)
+            readers = []
         else:
             self._frontends[child.id][0].segments.append(segment)
             readers = [w for pool, _, w in self._workers.values() if pool.id == segment.pool]
@@ -191,7 +202,9 @@ class Wiring:
                     self._on_mapped(child_id)
                 case SegmentMapped(owner=owner, pool=pool, segment=segment):
                     child = self._child(owner)
-                    if child is not None:
+                    # Once: readers that come later map it before they do anything else.
+                    if child is not None and matter not in self._usable:
+                        self._usable.add(matter)
                         child.send(SegmentUsable(pool=pool, segment=segment))
                 case _:
                     raise TypeError(f"{matter!r} is no matter of the wiring. This is a bug.")

@@ -89,8 +89,14 @@ class BlockAllocator:
     def allocate(self, size_bytes: int) -> Block | None:
         """Take a block of at least `size_bytes`; None when none is free and the arena has to grow."""
         kind = self._classes.get(size_class(size_bytes))
-        if kind is None or not kind.free:
-            return None
+        return self._take(kind) if kind is not None and kind.free else None
+
+    def allocate_larger(self, size_bytes: int) -> Block | None:
+        """Take the smallest free block of another class that is large enough: for an arena that cannot grow."""
+        fitting = [size for size, kind in self._classes.items() if size >= size_bytes and kind.free]
+        return self._take(self._classes[min(fitting)]) if fitting else None
+
+    def _take(self, kind: _SizeClass) -> Block:
         block = kind.free.pop()
         self._used.add((block.segment, block.index))
         self._used_bytes += block.size_bytes
@@ -109,16 +115,16 @@ class BlockAllocator:
         self._used_bytes -= block.size_bytes
         self._classes[block.size_bytes].free.append(block)
 
-    def plan_growth(self, size_bytes: int) -> SegmentShape | None:
+    def plan_growth(self, size_bytes: int, *, least: bool = False) -> SegmentShape | None:
         """The segment to add so that a block of `size_bytes` can be had; None when the limit forbids it.
 
         A class doubles each time it grows, so that few segments serve many blocks, up to
-        LARGEST_GROWTH_BYTES.
+        LARGEST_GROWTH_BYTES. With `least` it grows by as little as it may: for when that was refused.
         """
         block_bytes = size_class(size_bytes)
         left_bytes = self.limit_bytes - self._total_bytes
         kind = self._classes.get(block_bytes)
-        wish_bytes = max(SMALLEST_SEGMENT_BYTES, kind.total_bytes if kind else 0)
+        wish_bytes = max(SMALLEST_SEGMENT_BYTES, kind.total_bytes if kind and not least else 0)
         wish_bytes = max(block_bytes, min(wish_bytes, LARGEST_GROWTH_BYTES))
         blocks = min(wish_bytes, left_bytes) // block_bytes
         return SegmentShape(block_bytes, blocks) if blocks > 0 else None

@@ -33,13 +33,17 @@ class Arena:
         """Take a block; None when the arena has to grow first."""
         return self._allocator.allocate(size_bytes)
 
+    def allocate_larger(self, size_bytes: int) -> Block | None:
+        """Take a block that is larger than it has to be: for when the arena cannot grow."""
+        return self._allocator.allocate_larger(size_bytes)
+
     def free(self, block: Block) -> None:
         """Give a block back."""
         self._allocator.free(block)
 
-    def plan_growth(self, size_bytes: int) -> SegmentShape | None:
-        """What to add for a block of `size_bytes`; None when the arena is at its limit."""
-        return self._allocator.plan_growth(size_bytes)
+    def plan_growth(self, size_bytes: int, *, least: bool = False) -> SegmentShape | None:
+        """What to add, or what to add at `least`, for a block of `size_bytes`; None when the arena is at its limit."""
+        return self._allocator.plan_growth(size_bytes, least=least)
 
     def create_segment(self, shape: SegmentShape) -> tuple[int, int]:
         """Make a fully allocated, sealed segment: its number and its descriptor, which the caller closes.

@@ -2,7 +2,9 @@
 
 A request block starts with a header and one descriptor an input; a response block with a header and one descriptor
 an output. Tensors follow at 64-byte-aligned offsets, so an engine can use them where they lie. The layout of
-requests of one shape is the same to the byte, so front ends keep it as a template and workers read it once a batch.
+requests of one shape is the same to the byte, so front ends keep it as a template and workers read it once a shape.
+
+Readers trust nothing: whatever stands in a block, reading it gives tensors inside the block or a ValueError.
 """
 
 from __future__ import annotations
@@ -125,8 +127,11 @@ def _unpack(layout: struct.Struct, block: memoryview, at: int) -> tuple[int, ...
 
 def _read_shape(block: memoryview, at: int, rank: int) -> tuple[tuple[int, ...], int]:
     """The dimensions that stand at `at`, and the offset behind them."""
-    shape = _unpack(struct.Struct(f"<{rank}q"), block, at)
-    if any(size < 0 for size in shape):
+    try:
+        shape = struct.unpack_from(f"<{rank}q", block, at)
+    except struct.error as error:
+        raise ValueError(f"the block ends too early: {error}") from None
+    if shape and min(shape) < 0:
         raise ValueError("a tensor has a negative dimension")
     return shape, at + DIMENSION_BYTES * rank
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import select
+import signal
 import sys
 import threading
 from collections import deque
@@ -50,12 +51,12 @@ from predictd.server.worker.intake import Intake
 from predictd.server.worker.lanes import load_lane, wire_signature
 from predictd.server.worker.planning import LaneRules, Shares
 from predictd.server.worker.request_memory import FrontendMemory
-from predictd.server.worker.response_memory import ResponseMemory
+from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
 from predictd.server.worker.runner import LoadedLane, Runner
 from predictd.server.worker.token import LeaderToken
 
 FOLLOWER_POLL_MS = 50
-# Young objects of a request die at once; a higher threshold keeps collections off the path (facts: GC and tail latency).
+# Young objects of a request die at once; a higher threshold keeps collections, and their pauses, off the path.
 GC_THRESHOLD = 50_000
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Worker:
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
             _log.exception("loading %s failed", config.path)
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
             return
@@ -128,8 +129,13 @@ class Worker:
     def _reserve_answers(self, lane: LoadedLane) -> None:
         """Have memory for the answer of a full batch before the first request, where its size is known."""
         layout = lane.layout(lane.config.max_batch_size)
-        if layout is not None:
+        if layout is None:
+            return
+        try:
             self._responses.discard(self._responses.block(layout.size_bytes))
+        except NoResponseMemoryError as error:
+            # A worker that comes back while memory is short must not take its models down with it.
+            _log.warning("no memory yet for a full batch of model %s: %s", lane.config.model, error)
 
     def _serve_tickets(self) -> None:
         rules = {
@@ -183,11 +189,11 @@ class Worker:
                 self._handle(message, fds)
         except ChannelClosedError:
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - without this thread the worker must not go on
             _log.exception("the control channel failed")
             os._exit(1)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
         match message:
             case AddLanes(lanes=lanes):
                 self._lanes_given += lanes
@@ -227,6 +233,9 @@ def main() -> None:
     """Run a worker."""
     control_fd, supervisor_pid = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(supervisor_pid)
+    # The supervisor decides when a child ends; a signal to all processes of a service must not cut a drain short.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = Channel.from_fd(control_fd)
     channel.send(Hello(pid=os.getpid(), abi=ABI_VERSION))
     try:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
-from predictd.server.transport.allocator import Block
+from predictd.server.transport.allocator import Block, SegmentShape
 from predictd.server.transport.arena import Arena
 from predictd.server.transport.records import RECORD_BYTES, RELEASE_STRUCT
 
@@ -38,6 +38,7 @@ class ResponseMemory:
         self._answer = threading.Event()
         self._refusal: str | None = None
         self._usable: set[int] = set()
+        self._unmapped: set[int] = set()
         self._poll = select.poll()
         self._poll.register(release_fd, select.POLLIN)
 
@@ -66,20 +67,24 @@ class ResponseMemory:
         if block is not None:
             return block
         self.collect_releases()
+        self._open_mapped()
         block = self._arena.allocate(size_bytes)
         if block is not None:
             return block
         refusal = self._grow(size_bytes)
-        block = self._arena.allocate(size_bytes)
+        block = self._allocate_any(size_bytes)
         while block is None and self._held:
             # Every front end copies answers out before it waits on a client, so blocks come back by themselves.
             if not self._poll.poll(GROWTH_TIMEOUT_SECONDS * 1000):
                 break
             self.collect_releases()
-            block = self._arena.allocate(size_bytes)
+            block = self._allocate_any(size_bytes)
         if block is None:
             raise NoResponseMemoryError(refusal or "the front ends do not release answers")
         return block
+
+    def _allocate_any(self, size_bytes: int) -> Block | None:
+        return self._arena.allocate(size_bytes) or self._arena.allocate_larger(size_bytes)
 
     def view(self, block: Block) -> memoryview:
         """The block's bytes, writable."""
@@ -127,15 +132,18 @@ class ResponseMemory:
 
     def _grow(self, size_bytes: int) -> str | None:
         """Add a segment for blocks of `size_bytes`. Returns why it could not, or None."""
+        if self._unmapped:
+            return "the front ends do not map new memory"
         shape = self._arena.plan_growth(size_bytes)
         if shape is None:
             return f"the response arena is at its limit of {self._limit_bytes} bytes (arena_limit)"
-        self._answer.clear()
-        self._send(GrowthRequest(size_bytes=shape.size_bytes), [])
-        if not self._answer.wait(GROWTH_TIMEOUT_SECONDS):
-            return "the supervisor does not answer"
-        if self._refusal is not None:
-            return self._refusal
+        refusal = self._ask(shape)
+        least = self._arena.plan_growth(size_bytes, least=True)
+        if refusal is not None and least is not None and least != shape:
+            shape = least
+            refusal = self._ask(shape)
+        if refusal is not None:
+            return refusal
         try:
             segment, fd = self._arena.create_segment(shape)
         except OSError as error:
@@ -155,9 +163,24 @@ class ResponseMemory:
             )
         finally:
             os.close(fd)
+        self._unmapped.add(segment)
         while segment not in self._usable:
             if not self._answer.wait(GROWTH_TIMEOUT_SECONDS):
                 return "the front ends do not map new memory"
             self._answer.clear()
-        self._arena.open_segment(segment)
+        self._open_mapped()
         return None
+
+    def _open_mapped(self) -> None:
+        """Use what every front end has mapped by now, be it later than it was waited for."""
+        for segment in self._unmapped & self._usable:
+            self._unmapped.remove(segment)
+            self._arena.open_segment(segment)
+
+    def _ask(self, shape: SegmentShape) -> str | None:
+        """Ask the supervisor whether there may be such a segment. Returns why not, or None."""
+        self._answer.clear()
+        self._send(GrowthRequest(size_bytes=shape.size_bytes), [])
+        return (
+            self._refusal if self._answer.wait(GROWTH_TIMEOUT_SECONDS) else "the supervisor does not answer"
+        )

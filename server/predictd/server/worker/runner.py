@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from predictd.engines.api import Engine, EngineError, InvalidInputError, Signature
+from predictd.engines.api import Engine, EngineError, InvalidInputError, Signature, TensorSpec
 from predictd.server.config.lane import LaneConfig
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.allocator import Block
@@ -153,6 +153,7 @@ class Runner:
                 view = self._responses.view(block)
                 out = output_views(layout, view)
                 results = lane.engine.run(inputs, out)
+                _check_types(results, lane.signature.outputs)
                 for destination, result, spec in zip(out, results, lane.signature.outputs, strict=True):
                     if result is not destination:
                         _check_shape(spec.name, result.shape, destination.shape)
@@ -163,6 +164,7 @@ class Runner:
                 raise
             return block
         results = _run_in_slices(lane.engine, inputs, rows, limit)
+        _check_types(results, lane.signature.outputs)
         if lane.signature.batches:
             for result, spec in zip(results, lane.signature.outputs, strict=True):
                 if not result.shape or result.shape[0] != rows:
@@ -240,6 +242,19 @@ def _by_frontend(tickets: Records, completions: Records) -> list[tuple[int, Reco
     if len(tickets) == 1 or (frontends == first).all():
         return [(first, completions)]
     return [(int(f), completions[frontends == f]) for f in np.unique(frontends)]
+
+
+def _check_types(results: Sequence[Array], outputs: Sequence[TensorSpec]) -> None:
+    """An engine gives what its signature says, or its answers would be read as something else."""
+    if len(results) != len(outputs):
+        raise EngineError(
+            f"the engine gave {len(results)} outputs, the model's signature says {len(outputs)}"
+        )
+    for result, spec in zip(results, outputs, strict=True):
+        if result.dtype != spec.dtype.numpy:
+            raise EngineError(
+                f"output '{spec.name}' has type {result.dtype}, the model's signature says {spec.dtype.name}"
+            )
 
 
 def _check_shape(name: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 SERVICE = "grpc.health.v1.Health"
 _STATUSES = StatusTable()
+_HEALTH = {
+    True: pb.HealthCheckResponse.SERVING,
+    False: pb.HealthCheckResponse.NOT_SERVING,
+    None: pb.HealthCheckResponse.SERVICE_UNKNOWN,
+}
 
 
 class Health:
@@ -72,13 +77,15 @@ class Health:
                 name = parse(pb.HealthCheckRequest, data).service
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
                 await abort(context, error, _STATUSES)
-            told = b""
-            while not self._closed:
-                changed, message = self._changed, self._message(name)
+            told, closed = b"", False
+            while not closed:
+                # In this order: the end comes after the last status, also for a client that was reading the one before.
+                closed, changed, message = self._closed, self._changed, self._message(name)
                 if message != told:
                     yield message
                     told = message
-                await changed.wait()
+                if not closed:
+                    await changed.wait()
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
         return grpc.method_handlers_generic_handler(
@@ -90,13 +97,8 @@ class Health:
         )
 
     def _message(self, name: str) -> bytes:
-        statuses = pb.HealthCheckResponse
-        serving = self._serving.get(name)
-        if serving is None:
-            status = statuses.SERVICE_UNKNOWN
-        else:
-            status = statuses.SERVING if serving else statuses.NOT_SERVING
-        return bytes(statuses(status=status).SerializeToString())
+        status = _HEALTH[self._serving.get(name)]
+        return bytes(pb.HealthCheckResponse(status=status).SerializeToString())
 
     def _publish(self, serving: Mapping[str, bool]) -> None:
         if serving != self._serving:

@@ -1,0 +1,252 @@
+"""Deaths at the worst moment, each brought about on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from predictd.client import Client, OverloadedError, Prediction, UnavailableError
+from predictd.engines.api import Array
+from tests.fixtures import models
+from tests.fixtures.daemon import Daemon, running
+from tests.fixtures.faulty_engine import BLOCK
+from tests.fixtures.killing import leaders, serving
+from tests.fixtures.pausing import paused, unread_messages, unread_records
+from tests.fixtures.processes import FAULTY, custom
+
+Ask = Callable[..., "Future[Prediction]"]
+WIDTH = 250_000
+
+
+def echo(value: float, width: int = 1) -> Array:
+    return np.full((1, width), value, np.float32)
+
+
+@contextmanager
+def asking(daemon: Daemon, *, deadline: float = 30) -> Iterator[Ask]:
+    """Requests from threads of their own: called with a model and its `x`."""
+    with Client(daemon.grpc, deadline=deadline) as client, ThreadPoolExecutor(16) as pool:
+
+        def ask(model: str, x: Array, priority: int = 0) -> Future[Prediction]:
+            return pool.submit(client.predict, model, {"x": x}, priority=priority)
+
+        yield ask
+
+
+def wait_queued(daemon: Daemon, tickets: int) -> None:
+    daemon.wait_until(
+        lambda: daemon.metric("predictd_queue_depth") == tickets, 20, f"at {tickets} queued tickets"
+    )
+
+
+def wait_in_flight(daemon: Daemon, requests: int) -> None:
+    daemon.wait_until(
+        lambda: daemon.metric("predictd_in_flight") == requests, 20, f"at {requests} requests in flight"
+    )
+
+
+def wait_died(daemon: Daemon, pid: int) -> None:
+    daemon.wait_until(lambda: f"(pid {pid}) died" in daemon.output(), 20, "aware of the death")
+
+
+def wait_successor(daemon: Daemon, role: str, pid: int) -> int:
+    """Kill a process, and return the one that comes in its place as soon as that runs a program of its own.
+
+    Not sooner: the supervisor waits for a child between fork and exec.
+    """
+    others = set(daemon.pids()) | set(daemon.pids("front ends"))
+    found: list[int] = []
+
+    def started() -> bool:
+        children = set(daemon.children())
+        found.extend(pid for pid in children - others if b"predictd.server." in _command(pid))
+        return bool(found)
+
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_until(started, 20, f"starting another of its {role}")
+    return found[0]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def test_answers_of_a_dead_worker_are_taken_before_its_other_tickets_are_put_back(tmp_path: Path) -> None:
+    """The front end sees an answer, the death and a closed release pipe in one turn, the death first."""
+    model = custom(tmp_path, "echo", FAULTY, block_seconds=1.5)
+    with running(model, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+        (worker,), (frontend,) = daemon.pids("workers"), daemon.pids("front ends")
+        first = ask("echo", echo(BLOCK))
+        wait_in_flight(daemon, 1)
+        wait_queued(daemon, 0)
+        second = ask("echo", echo(BLOCK))
+        wait_queued(daemon, 1)
+        with paused(frontend):
+            # A scrape asks the front end for its counts: its control channel is readable before its pipe is.
+            daemon.get("/metrics")
+            daemon.wait_until(lambda: unread_records(frontend) > 0, 20, "done with the first")
+            wait_queued(daemon, 0)
+            os.kill(worker, signal.SIGKILL)
+            wait_died(daemon, worker)
+        assert first.result().outputs["y"] == BLOCK
+        assert second.result().outputs["y"] == BLOCK
+        assert daemon.metric("predictd_retries_total") == 1
+        assert "Traceback" not in daemon.output()
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_tickets_that_were_read_and_not_claimed_are_found_again(tmp_path: Path, instances: int) -> None:
+    """A leader that lingers for more has tickets in hand that stand nowhere else."""
+    model = custom(tmp_path, "echo", FAULTY)
+    arguments = (model, "--max-delay", "3s", "--instances", str(instances))
+    with running(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+        daemon.wait_until(lambda: serving(daemon, "echo") == instances, 20, "complete")
+        answers = [ask("echo", echo(value), priority) for priority, value in enumerate([1.0, 2.0, 3.0, 4.0])]
+        wait_in_flight(daemon, 4)
+        wait_queued(daemon, 0)
+        (leader,) = leaders(daemon.pids("workers"))
+        os.kill(leader, signal.SIGKILL)
+        assert [float(answer.result().outputs["y"][0, 0]) for answer in answers] == [1.0, 2.0, 3.0, 4.0]
+        assert daemon.metric("predictd_retries_total") == 4
+
+
+def test_tickets_in_the_carry_outlive_the_worker_that_put_them_there(tmp_path: Path) -> None:
+    """Two models share a worker; it runs a request of one while that of the other is in the carry."""
+    repository = tmp_path / "models"
+    for name in ("slow", "quick"):
+        file = custom(repository, name, FAULTY, block_seconds=2) / "model.toml"
+        file.write_text('pool = "both"\n' + file.read_text())
+    with running(repository, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+        (worker,) = daemon.pids("workers")
+        # From here on there is memory for requests; growing would wait for the worker.
+        assert ask("slow", echo(0.0)).result().outputs["y"] == 0
+        with paused(worker):
+            answers = [ask("slow", echo(BLOCK), 1)]
+            wait_queued(daemon, 1)
+            answers += [ask("quick", echo(float(value)), 1) for value in range(5)]
+            wait_queued(daemon, 6)
+        wait_queued(daemon, 0)
+        os.kill(worker, signal.SIGKILL)
+        assert [float(a.result().outputs["y"][0, 0]) for a in answers] == [BLOCK, 0, 1, 2, 3, 4]
+        # Those in the carry were not touched by the death.
+        assert daemon.metric("predictd_retries_total", model="quick") == 0
+        assert daemon.metric("predictd_retries_total", model="slow") == 1
+
+
+def test_a_client_that_left_before_its_worker_died_leaves_nothing_behind(tmp_path: Path) -> None:
+    model = custom(tmp_path, "echo", FAULTY, block_seconds=30)
+    with running(model, folder=tmp_path / "run") as daemon:
+        (worker,) = daemon.pids("workers")
+        with asking(daemon, deadline=1) as ask:
+            answers = [ask("echo", echo(BLOCK)) for _ in range(5)]
+            assert all(answer.exception() is not None for answer in answers)
+        assert daemon.metric("predictd_in_flight") > 0
+        os.kill(worker, signal.SIGKILL)
+        wait_in_flight(daemon, 0)
+        with Client(daemon.grpc) as client:
+            assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1
+        wait_in_flight(daemon, 0)
+        assert daemon.metric("predictd_worker_restarts_total") == 1
+
+
+def test_a_front_end_that_dies_waiting_for_memory_gives_its_claim_up(tmp_path: Path) -> None:
+    """The supervisor hears the request for memory after the one who asked is dead."""
+    model = models.identity(tmp_path / "wide.onnx", shape=("batch", WIDTH))
+    arguments = (model, "--arena-limit", "3MiB", "--max-batch-size", "1")
+    with running(*arguments, folder=tmp_path / "run") as daemon, asking(daemon, deadline=5) as ask:
+        (frontend,) = daemon.pids("front ends")
+        for _ in range(4):
+            with paused(daemon.process.pid):
+                lost = ask("wide", echo(1.0, WIDTH))
+                daemon.wait_until(lambda: unread_messages(daemon.process.pid) > 0, 20, "asked for memory")
+                os.kill(frontend, signal.SIGKILL)
+            assert isinstance(lost.exception(), UnavailableError)
+            wait_died(daemon, frontend)
+            daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, 20, "ready")
+            (frontend,) = daemon.pids("front ends")
+        with Client(daemon.grpc) as client:
+            assert (client.predict("wide", {"x": echo(2.0, WIDTH)}).outputs["y"] == 2).all()
+
+
+def test_a_worker_that_dies_waiting_for_memory_gives_its_claim_up(tmp_path: Path) -> None:
+    """The size of its answers is known after the run only, so it asks for memory then."""
+    model = models.identity(tmp_path / "wide.onnx", shape=("batch", "width"))
+    arguments = (model, "--arena-limit", "4MiB", "--instances", "1")
+    with running(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+        for turn in range(5):
+            # The first time for the memory of the front end, then to show that the worker works.
+            assert ask("wide", echo(1.0, 2)).result().outputs["y"].sum() == 2
+            (worker,) = daemon.pids("workers")
+            with paused(daemon.process.pid):
+                answer = ask("wide", echo(float(turn), WIDTH))
+                daemon.wait_until(lambda: unread_messages(daemon.process.pid) > 0, 20, "asked for memory")
+                if turn:
+                    os.kill(worker, signal.SIGKILL)
+            assert (answer.result().outputs["y"] == turn).all()
+        assert daemon.metric("predictd_worker_restarts_total") == 4
+
+
+def test_a_front_end_dies_while_a_worker_starts(tmp_path: Path) -> None:
+    model = custom(tmp_path, "echo", FAULTY)
+    with running(model, folder=tmp_path / "run") as daemon:
+        (worker,), (frontend,) = daemon.pids("workers"), daemon.pids("front ends")
+        successor = wait_successor(daemon, "workers", worker)
+        with paused(successor):
+            wait_successor(daemon, "front ends", frontend)
+            daemon.wait_until(lambda: daemon.metric("predictd_ready") == 1, 20, "ready")
+        with Client(daemon.grpc) as client:
+            assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1
+
+
+def test_a_worker_dies_while_a_front_end_starts(tmp_path: Path) -> None:
+    model = custom(tmp_path, "echo", FAULTY)
+    with running(model, folder=tmp_path / "run") as daemon:
+        (worker,), (frontend,) = daemon.pids("workers"), daemon.pids("front ends")
+        successor = wait_successor(daemon, "front ends", frontend)
+        with paused(successor):
+            wait_successor(daemon, "workers", worker)
+            daemon.wait_until(lambda: serving(daemon, "echo") == 1, 20, "serving again")
+        daemon.wait_until(lambda: daemon.metric("predictd_ready") == 1, 20, "ready")
+        with Client(daemon.grpc) as client:
+            assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1
+        assert "Traceback" not in daemon.output()
+
+
+@pytest.mark.parametrize("role", ["workers", "front ends"])
+def test_the_daemon_is_told_to_leave_while_a_child_starts(tmp_path: Path, role: str) -> None:
+    model = custom(tmp_path, "echo", FAULTY)
+    with running(model, "--frontends", "2", "--instances", "2", folder=tmp_path / "run") as daemon:
+        daemon.wait_until(lambda: serving(daemon, "echo") == 2, 20, "complete")
+        successor = wait_successor(daemon, role, daemon.pids(role)[0])
+        with paused(successor):
+            assert daemon.stop() == 0
+        assert "Traceback" not in daemon.output()
+
+
+def test_memory_that_ran_out_while_a_worker_was_away_does_not_fail_its_model(tmp_path: Path) -> None:
+    """Requests that waited for the worker took the memory that it had its answers in."""
+    model = models.identity(tmp_path / "wide.onnx", shape=("batch", WIDTH))
+    arguments = (model, "--arena-limit", "4MiB", "--max-batch-size", "1")
+    with running(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+        (worker,) = daemon.pids("workers")
+        successor = wait_successor(daemon, "workers", worker)
+        with paused(successor):
+            wait_died(daemon, worker)
+            answers = [ask("wide", echo(float(value), WIDTH)) for value in range(4)]
+            wait_in_flight(daemon, 3)
+        values = [float(a.result().outputs["y"][0, 0]) for a in answers if a.exception() is None]
+        assert len(values) == 3
+        assert [type(a.exception()) for a in answers if a.exception()] == [OverloadedError]
+        with Client(daemon.grpc) as client:
+            assert client.model("wide").versions[0].state == "READY"
+            assert (client.predict("wide", {"x": echo(9.0, WIDTH)}).outputs["y"] == 9).all()

@@ -1,0 +1,434 @@
+"""The supervisor as a whole, with children that are not processes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from predictd.server.config.lane import LaneSignature
+from predictd.server.config.settings import Settings
+from predictd.server.config.units import Address
+from predictd.server.control.messages import (
+    Ack,
+    AttachFrontend,
+    AttachPool,
+    AttachWorker,
+    ClaimTable,
+    Collect,
+    Drained,
+    FrontendCounts,
+    Growth,
+    GrowthRequest,
+    Hello,
+    LaneFailed,
+    LaneLoaded,
+    LaneLoading,
+    Listening,
+    PublishModel,
+    Ready,
+    SegmentAdded,
+    Serve,
+    Warm,
+    WorkerCounts,
+)
+from predictd.server.observe.deltas import FrontendDelta, WorkerDelta
+from predictd.server.supervise import starter, supervisor
+from predictd.server.supervise.ports import ReservedPort
+from predictd.server.supervise.states import RestartPolicy
+from predictd.server.supervise.supervisor import ABI_VERSION, Supervisor
+from predictd.server.transport import records
+from tests.fixtures.supervision import (
+    FakeChild,
+    Nursery,
+    claims_fd,
+    found,
+    launch_plan,
+    pool_models,
+    segment_fd,
+)
+
+SIGNATURE = LaneSignature(inputs=(), outputs=(), batches=False, max_rows=None, engine="fake")
+MIB = 1 << 20
+Scenario = Callable[["House"], Coroutine[Any, Any, None]]
+
+
+class House:
+    """A supervisor, and the fakes that it started."""
+
+    def __init__(self, nursery: Nursery, models: int, frontends: int, **settings: Any) -> None:
+        self.nursery = nursery
+        pool = pool_models("pool", *(found(f"m{number}") for number in range(1, models + 1)))
+        self.supervisor = Supervisor(
+            Settings(arena_limit_bytes=100 * MIB, **settings),
+            launch_plan({"pool": 1}, frontends),
+            (pool,),
+            ReservedPort(Address("127.0.0.1", 1), ("127.0.0.1:1",), ()),
+        )
+        for keeper in (self.supervisor._workers, self.supervisor._frontends):
+            keeper._policy = RestartPolicy(first_delay_seconds=0, longest_delay_seconds=0)
+        self.supervisor.start()
+
+    @property
+    def worker(self) -> FakeChild:
+        return self.nursery.titled("worker")[-1]
+
+    @property
+    def frontend(self) -> FakeChild:
+        return self.nursery.titled("frontend")[-1]
+
+    def serve(self, worker: FakeChild, *lanes: int) -> None:
+        worker.says(Hello(pid=worker.pid, abi=ABI_VERSION))
+        worker.says(ClaimTable(), [claims_fd()])
+        for lane in lanes:
+            worker.says(LaneLoading(lane=lane))
+            worker.says(LaneLoaded(lane=lane, signature=SIGNATURE, load_seconds=1, warmup_seconds=1))
+        worker.says(Warm())
+        self.acknowledge()
+
+    def listen(self, frontend: FakeChild) -> None:
+        frontend.says(Hello(pid=frontend.pid, abi=ABI_VERSION))
+        self.acknowledge()
+        frontend.says(Listening())
+
+    def acknowledge(self) -> None:
+        for child in self.alive():
+            for kind in (AttachPool, AttachWorker, AttachFrontend, SegmentAdded):
+                for message in child.got(kind):
+                    child.says(Ack(seq=message.seq))
+
+    def alive(self) -> list[FakeChild]:
+        one = self.supervisor
+        children = [child.id for _, _, child in one._workers.children()]
+        children += [child.id for _, child in one._frontends.children()]
+        return [child for child in self.nursery.children if child.id in children]
+
+    async def die(self, child: FakeChild) -> None:
+        child.exits(-9)
+        await turns()
+
+    async def close(self) -> None:
+        one = asyncio.ensure_future(self.supervisor.stop())
+        await turns()
+        for child in self.alive():
+            child.exits(0)
+        await asyncio.wait_for(one, 10)
+        self.nursery.children.clear()
+
+
+async def turns(number: int = 8) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch) -> Nursery:
+    one = Nursery()
+    monkeypatch.setattr(starter, "Child", one)
+    return one
+
+
+def play(
+    nursery: Nursery, scenario: Scenario, *, models: int = 1, frontends: int = 1, **settings: Any
+) -> None:
+    async def run() -> None:
+        house = House(nursery, models, frontends, **settings)
+        try:
+            await scenario(house)
+        finally:
+            await house.close()
+
+    asyncio.run(run())
+
+
+def told_ready(child: FakeChild) -> list[bool]:
+    return [message.ready for message in child.got(Ready)]
+
+
+def test_the_abi_is_that_of_the_transport() -> None:
+    assert ABI_VERSION == records.ABI_VERSION
+
+
+def test_the_supervisor_loads_neither_numpy_nor_grpc() -> None:
+    script = "import sys, predictd.server.supervise.daemon; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"numpy", "grpc", "onnxruntime", "google.protobuf"} & set(loaded.stdout.split())
+
+
+# Readiness ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["worker", "frontend"])
+def test_ready_means_all_is_loaded_and_every_port_open_whoever_comes_first(
+    nursery: Nursery, first: str
+) -> None:
+    async def scenario(house: House) -> None:
+        one = house.supervisor
+        waiting = asyncio.ensure_future(one.wait(lambda: one.settled))
+        steps: list[Callable[[], None]] = [
+            lambda: house.serve(house.worker, 1),
+            lambda: house.listen(house.frontend),
+        ]
+        for step in steps if first == "worker" else reversed(steps):
+            assert not one.ready
+            step()
+        assert (one.settled, one.ready, one.readiness().reasons) == (True, True, ())
+        assert told_ready(house.frontend) == [False, True]
+        assert house.worker.got(Serve) == [Serve()]
+        assert await asyncio.wait_for(waiting, 10)
+
+    play(nursery, scenario)
+
+
+def test_a_daemon_of_which_nothing_can_be_served_is_settled_and_not_ready(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        house.listen(house.frontend)
+        house.worker.says(Hello(pid=1, abi=ABI_VERSION))
+        house.worker.says(LaneFailed(lane=1, reason="no such file"))
+        house.worker.says(Warm())
+        assert (house.supervisor.settled, house.supervisor.ready) == (True, False)
+        assert [record.reason for record in house.supervisor.catalog.failed] == ["no such file"]
+
+    play(nursery, scenario)
+
+
+def test_a_front_end_that_comes_back_is_told_that_all_is_ready(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        house.serve(house.worker, 1)
+        house.listen(house.frontend)
+        first = house.frontend
+        await house.die(first)
+        assert not house.supervisor.ready, "nobody can be reached"
+        assert house.supervisor.readiness().reasons == ("a front end has not opened its port",)
+        house.listen(house.frontend)
+        assert house.frontend is not first
+        assert house.supervisor.ready
+        assert told_ready(house.frontend)[-1] is True
+
+    play(nursery, scenario)
+
+
+def test_one_front_end_of_several_that_restarts_leaves_the_others_ready(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        first, second = nursery.titled("frontend")
+        house.serve(house.worker, 1)
+        house.listen(first)
+        house.listen(second)
+        await house.die(first)
+        assert house.supervisor.ready
+        assert told_ready(second) == [False, True]
+        house.listen(house.frontend)
+        assert told_ready(house.frontend) == [True]
+
+    play(nursery, scenario, frontends=2)
+
+
+def test_a_lane_that_is_isolated_later_leaves_the_daemon_ready(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        house.listen(house.frontend)
+        house.serve(house.worker, 1, 2)
+        for _ in range(2):
+            house.worker.says(LaneLoading(lane=2))
+            await house.die(house.worker)
+            house.worker.says(Hello(pid=1, abi=ABI_VERSION))
+        titles = [child.title for child in nursery.titled("worker")]
+        assert "worker m2~1 0" in titles
+        assert house.supervisor.ready
+        states = {view.name: view.versions[0].state for view in house.frontend.got(PublishModel)}
+        assert states == {"m1": "READY", "m2": "LOADING"}
+        isolated = nursery.titled("m2~1")[0]
+        house.serve(isolated, 2)
+        assert house.frontend.got(PublishModel)[-1].versions[0].state == "READY"
+
+    play(nursery, scenario, models=2)
+
+
+# Growth -------------------------------------------------------------------------------------------------------
+
+
+def test_growth_is_granted_counted_and_forgotten_with_the_child(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        house.listen(house.frontend)
+        house.serve(house.worker, 1)
+        house.worker.says(GrowthRequest(size_bytes=70 * MIB))
+        house.frontend.says(GrowthRequest(size_bytes=40 * MIB))
+        assert house.worker.got(Growth) == [Growth(granted=True)]
+        (refused,) = house.frontend.got(Growth)
+        assert (refused.granted, "arena_limit" in refused.reason) == (False, True)
+        await house.die(house.worker)
+        house.frontend.says(GrowthRequest(size_bytes=40 * MIB))
+        assert house.frontend.got(Growth)[-1].granted
+
+    play(nursery, scenario)
+
+
+def test_a_segment_is_passed_on_and_shows_in_the_gauges(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        house.listen(house.frontend)
+        house.serve(house.worker, 1)
+        added = SegmentAdded(seq=0, owner=house.frontend.id, pool=1, segment=0, block_bytes=512, blocks=8)
+        house.frontend.says(added, [segment_fd(4096)])
+        assert house.worker.got(SegmentAdded)[0].owner == house.frontend.id
+        processes = {one.role: one.arena_bytes for one in house.supervisor.gauges().processes}
+        assert processes == {"supervisor": 0, "frontend": 4096, "worker": 0}
+
+    play(nursery, scenario)
+
+
+# Failures -----------------------------------------------------------------------------------------------------
+
+
+def test_a_child_of_another_abi_ends_the_daemon(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        house.worker.says(Hello(pid=1, abi=ABI_VERSION + 1))
+        assert house.supervisor.fatal == (
+            f"worker pool 0 speaks version {ABI_VERSION + 1} of the transport, the supervisor {ABI_VERSION}"
+        )
+        house.supervisor.give_up("a later reason")
+        assert "speaks version" in house.supervisor.fatal
+
+    play(nursery, scenario)
+
+
+def test_a_callback_that_fails_ends_the_daemon_loudly(
+    nursery: Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise KeyError("a bug")
+
+    async def scenario(house: House) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(house.supervisor.on_loop_error)
+        loop.call_exception_handler({"message": "out of descriptors", "socket": None})
+        assert house.supervisor.fatal is None
+        loop.call_soon(fail)
+        assert await asyncio.wait_for(house.supervisor.wait(lambda: house.supervisor.fatal is not None), 10)
+        assert house.supervisor.fatal == "KeyError('a bug') in the supervisor. This is a bug"
+
+    play(nursery, scenario)
+    assert "KeyError: 'a bug'" in caplog.text
+
+
+def test_a_task_that_fails_ends_the_daemon_loudly(nursery: Nursery, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise KeyError("a bug")
+
+    async def scenario(house: House) -> None:
+        house.supervisor.spawn(fail())
+        await turns()
+        assert house.supervisor.fatal == "KeyError('a bug') in the supervisor. This is a bug"
+
+    play(nursery, scenario)
+    assert "a task of the supervisor failed" in caplog.text
+
+
+# Waiting and leaving ------------------------------------------------------------------------------------------
+
+
+def test_several_wait_at_once_and_none_is_forgotten(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        one, reached = house.supervisor, 0
+        tasks = [
+            asyncio.ensure_future(one.wait(lambda level=level: reached >= level))  # type: ignore[misc]
+            for level in (3, 1, 2, 3, 1)
+        ]
+        for level in itertools.count(1):
+            await turns(3)
+            reached = level
+            one._check()
+            if level == 3:
+                break
+        assert await asyncio.wait_for(asyncio.gather(*tasks), 10) == [True] * 5
+
+    play(nursery, scenario)
+
+
+def test_a_wait_ends_with_its_time_out(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        assert not await house.supervisor.wait(lambda: False, 0.01)
+        assert await house.supervisor.wait(lambda: True, 0)
+
+    play(nursery, scenario)
+
+
+def count(house: House) -> None:
+    """Answer what was collected."""
+    for child in house.alive():
+        for message in child.got(Collect):
+            if "worker" in child.title:
+                child.says(WorkerCounts(seq=message.seq, delta=WorkerDelta(), arena_bytes=0))
+            else:
+                delta = FrontendDelta()
+                child.says(FrontendCounts(seq=message.seq, delta=delta, in_flight=0, arena_bytes=0))
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_drain_tells_whether_all_was_answered(nursery: Nursery, complete: bool) -> None:
+    async def scenario(house: House) -> None:
+        house.serve(house.worker, 1)
+        house.listen(house.frontend)
+        drain = asyncio.ensure_future(house.supervisor.drain())
+        await turns()
+        assert not house.supervisor.ready
+        assert told_ready(house.frontend) == [False, True, False]
+        assert "draining" in house.supervisor.readiness().reasons
+        house.frontend.says(Drained(complete=complete))
+        await turns()
+        count(house)
+        assert await asyncio.wait_for(drain, 10) is complete
+
+    play(nursery, scenario)
+
+
+def test_a_front_end_that_never_says_that_it_is_drained_is_not_waited_for(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        house.serve(house.worker, 1)
+        house.listen(house.frontend)
+        assert await asyncio.wait_for(house.supervisor.drain(), 10) is False
+
+    play(nursery, scenario, drain_timeout_ns=0)
+
+
+def test_a_worker_that_dies_in_a_drain_comes_back_to_answer_what_is_left(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        house.serve(house.worker, 1)
+        house.listen(house.frontend)
+        drain = asyncio.ensure_future(house.supervisor.drain())
+        await turns()
+        first = house.worker
+        await house.die(first)
+        assert house.worker is not first
+        house.serve(house.worker, 1)
+        assert house.worker.got(Serve) == [Serve()]
+        house.frontend.says(Drained(complete=True))
+        await turns()
+        count(house)
+        assert await asyncio.wait_for(drain, 10) is True
+
+    play(nursery, scenario)
+
+
+def test_children_that_do_not_leave_are_killed(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.01)
+
+    async def scenario(house: House) -> None:
+        house.serve(house.worker, 1)
+        house.listen(house.frontend)
+        await asyncio.wait_for(house.supervisor.stop(), 10)
+        assert (house.worker.killed, house.frontend.killed) == (True, True)
+
+    play(nursery, scenario)
+
+
+def test_nothing_is_left_to_count_when_all_has_stopped(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        await house.close()
+        assert not house.supervisor._tasks
+        assert house.supervisor.gauges().in_flight == {}
+
+    play(nursery, scenario)
