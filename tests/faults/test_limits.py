@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +13,22 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import Client, OverloadedError
+from predictd.client import (
+    Client,
+    DeadlineExceededError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PredictdError,
+)
+from predictd.engines.api import Array
 from tests.fixtures import models
 from tests.fixtures.daemon import COMMAND, Daemon, running
+from tests.fixtures.faulty_engine import BLOCK, ENGINE_ERROR
 from tests.fixtures.gated_engine import HOLD
 from tests.fixtures.load import Connections, Direct, Job, Load, dense_jobs, drive, job, send
-from tests.fixtures.processes import GATED, custom
+from tests.fixtures.processes import FAULTY, GATED, custom
 
 MIB = 1024 * 1024
 
@@ -63,6 +74,60 @@ def test_a_flood_of_large_requests_leaves_memory_for_small_ones(tmp_path: Path) 
             sums_are_right(daemon, width, rows)
         assert daemon.metric("predictd_arena_bytes") <= 4 * MIB
         assert daemon.metric("predictd_worker_restarts_total") == 0
+
+
+def failing(path: Path, kind: str) -> tuple[list[str | Path], str, Array, type[PredictdError]]:
+    """A daemon's arguments, and a model and an input of 4 MiB that fails there: how it does."""
+    model = custom(path, "echo", FAULTY)
+    arguments = [model, "--max-request-rows", str(2 * MIB)]
+    x = np.zeros((MIB, 1), np.float32)
+    match kind:
+        case "refused for want of memory":
+            return [*arguments, "--arena-limit", "3MiB"], "echo", x, OverloadedError
+        case "failed by the engine":
+            return arguments, "echo", np.full_like(x, ENGINE_ERROR), InternalError
+        case "of the wrong shape":
+            return arguments, "echo", x.reshape(-1, 2), InvalidRequestError
+        case "for an unknown model":
+            return arguments, "nobody", x, NotFoundError
+        case "given up by the client":
+            return arguments, "echo", np.full_like(x, BLOCK), DeadlineExceededError
+        case _:
+            raise AssertionError(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "refused for want of memory",
+        "failed by the engine",
+        "of the wrong shape",
+        "for an unknown model",
+        "given up by the client",
+    ],
+)
+def test_a_request_that_fails_is_forgotten_at_once(tmp_path: Path, kind: str) -> None:
+    """Overload with large requests would else end with the front end's death by the kernel."""
+    arguments, model, x, failure = failing(tmp_path, kind)
+    requests = 50
+    with (
+        running(*arguments, "--frontends", "1", folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc) as client,
+    ):
+
+        def fail() -> None:
+            with pytest.raises(failure):
+                client.predict(model, {"x": x}, deadline=0.1 if failure is DeadlineExceededError else 60)
+
+        for _ in range(5):
+            fail()
+        before = daemon.metric("predictd_process_resident_bytes", role="frontend")
+        for _ in range(requests):
+            fail()
+        daemon.wait_until(lambda: daemon.metric("predictd_in_flight") == 0, 60, "idle")
+        grown = daemon.metric("predictd_process_resident_bytes", role="frontend") - before
+        arena = daemon.metric("predictd_arena_bytes", role="frontend")
+        assert grown - arena < requests * x.nbytes / 4
 
 
 async def overload(daemon: Daemon, jobs: list[Job], gate: Path) -> tuple[Load, int]:
@@ -144,6 +209,9 @@ def memory_group() -> Iterator[Path]:
             pytest.skip("the control groups here do not have the memory controller")
         yield group
     finally:
+        deadline = time.monotonic() + 10
+        while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
+            time.sleep(0.01)
         group.rmdir()
 
 
@@ -177,7 +245,7 @@ def test_a_small_memory_limit_refuses_and_kills_nobody(tmp_path: Path, memory_gr
     with running(*arguments, folder=tmp_path / "run", command=enter) as daemon:
         x = np.full((MIB, 1), HOLD, np.float32)
         answered, errors = asyncio.run(fill_memory(daemon, job("echo", {"x": x}, {}).request, gate))
-        assert answered > 3
+        assert answered > 3, errors
         assert {error.code() for error in errors} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert all("memory limit" in (error.details() or "") for error in errors)
         with Client(daemon.grpc) as client:

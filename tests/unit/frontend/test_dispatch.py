@@ -22,7 +22,6 @@ from tests.fixtures.scripted_workers import (
     FRONTEND,
     Pending,
     Rig,
-    Ticket,
     error_of,
     play,
     send,
@@ -30,6 +29,7 @@ from tests.fixtures.scripted_workers import (
     settle,
     start,
 )
+from tests.fixtures.tickets import Ticket
 
 # The way there and back ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,16 @@ import pytest
 from predictd.server.errors import InferenceError, OverloadedError
 from predictd.server.transport.records import Status
 from tests.fixtures.frontend import doubled
-from tests.fixtures.scripted_workers import FakePool, FakeWorker, Pending, Rig, Ticket, play, send, settle
+from tests.fixtures.scripted_workers import (
+    FakePool,
+    FakeWorker,
+    Pending,
+    Rig,
+    play,
+    send,
+    settle,
+)
+from tests.fixtures.tickets import Ticket
 
 STEPS = 150
 DEATHS = ("read", "claimed", "put back", "running", "completed", "cleared")

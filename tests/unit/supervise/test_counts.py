@@ -135,7 +135,7 @@ def test_collections_go_on_from_time_to_time(monkeypatch: pytest.MonkeyPatch) ->
         office = Office(1)
         task = asyncio.ensure_future(office.counts.run())
         async with asyncio.timeout(10):
-            while len(office.children[0].got(Collect)) < 3:
+            while len(office.children[0].got(Collect)) < 3:  # noqa: ASYNC110 - a fake child cannot notify
                 await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

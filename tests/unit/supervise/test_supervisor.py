@@ -11,15 +11,7 @@ from typing import Any
 
 import pytest
 
-from predictd.server.config.lane import LaneSignature
-from predictd.server.config.settings import Settings
-from predictd.server.config.units import Address
 from predictd.server.control.messages import (
-    Ack,
-    AttachFrontend,
-    AttachPool,
-    AttachWorker,
-    ClaimTable,
     Collect,
     Drained,
     FrontendCounts,
@@ -27,9 +19,7 @@ from predictd.server.control.messages import (
     GrowthRequest,
     Hello,
     LaneFailed,
-    LaneLoaded,
     LaneLoading,
-    Listening,
     PublishModel,
     Ready,
     SegmentAdded,
@@ -39,91 +29,16 @@ from predictd.server.control.messages import (
 )
 from predictd.server.observe.deltas import FrontendDelta, WorkerDelta
 from predictd.server.supervise import starter, supervisor
-from predictd.server.supervise.ports import ReservedPort
-from predictd.server.supervise.states import RestartPolicy
-from predictd.server.supervise.supervisor import ABI_VERSION, Supervisor
+from predictd.server.supervise.supervisor import ABI_VERSION
 from predictd.server.transport import records
+from tests.fixtures.keeping import MIB, House, turns
 from tests.fixtures.supervision import (
     FakeChild,
     Nursery,
-    claims_fd,
-    found,
-    launch_plan,
-    pool_models,
     segment_fd,
 )
 
-SIGNATURE = LaneSignature(inputs=(), outputs=(), batches=False, max_rows=None, engine="fake")
-MIB = 1 << 20
-Scenario = Callable[["House"], Coroutine[Any, Any, None]]
-
-
-class House:
-    """A supervisor, and the fakes that it started."""
-
-    def __init__(self, nursery: Nursery, models: int, frontends: int, **settings: Any) -> None:
-        self.nursery = nursery
-        pool = pool_models("pool", *(found(f"m{number}") for number in range(1, models + 1)))
-        self.supervisor = Supervisor(
-            Settings(arena_limit_bytes=100 * MIB, **settings),
-            launch_plan({"pool": 1}, frontends),
-            (pool,),
-            ReservedPort(Address("127.0.0.1", 1), ("127.0.0.1:1",), ()),
-        )
-        for keeper in (self.supervisor._workers, self.supervisor._frontends):
-            keeper._policy = RestartPolicy(first_delay_seconds=0, longest_delay_seconds=0)
-        self.supervisor.start()
-
-    @property
-    def worker(self) -> FakeChild:
-        return self.nursery.titled("worker")[-1]
-
-    @property
-    def frontend(self) -> FakeChild:
-        return self.nursery.titled("frontend")[-1]
-
-    def serve(self, worker: FakeChild, *lanes: int) -> None:
-        worker.says(Hello(pid=worker.pid, abi=ABI_VERSION))
-        worker.says(ClaimTable(), [claims_fd()])
-        for lane in lanes:
-            worker.says(LaneLoading(lane=lane))
-            worker.says(LaneLoaded(lane=lane, signature=SIGNATURE, load_seconds=1, warmup_seconds=1))
-        worker.says(Warm())
-        self.acknowledge()
-
-    def listen(self, frontend: FakeChild) -> None:
-        frontend.says(Hello(pid=frontend.pid, abi=ABI_VERSION))
-        self.acknowledge()
-        frontend.says(Listening())
-
-    def acknowledge(self) -> None:
-        for child in self.alive():
-            for kind in (AttachPool, AttachWorker, AttachFrontend, SegmentAdded):
-                for message in child.got(kind):
-                    child.says(Ack(seq=message.seq))
-
-    def alive(self) -> list[FakeChild]:
-        one = self.supervisor
-        children = [child.id for _, _, child in one._workers.children()]
-        children += [child.id for _, child in one._frontends.children()]
-        return [child for child in self.nursery.children if child.id in children]
-
-    async def die(self, child: FakeChild) -> None:
-        child.exits(-9)
-        await turns()
-
-    async def close(self) -> None:
-        one = asyncio.ensure_future(self.supervisor.stop())
-        await turns()
-        for child in self.alive():
-            child.exits(0)
-        await asyncio.wait_for(one, 10)
-        self.nursery.children.clear()
-
-
-async def turns(number: int = 8) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
+Scenario = Callable[[House], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture

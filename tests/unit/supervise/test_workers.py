@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import struct
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from predictd.server.config.lane import LaneSignature
 from predictd.server.control.messages import (
     AddLanes,
-    AnyMessage,
-    ClaimTable,
     Hello,
     LaneFailed,
-    LaneLoaded,
     LaneLoading,
     PoolGone,
     Ready,
@@ -28,122 +22,13 @@ from predictd.server.control.messages import (
     WorkerInit,
 )
 from predictd.server.supervise import starter
-from predictd.server.supervise.catalog import Catalog, LaneRecord
-from predictd.server.supervise.child import Child
-from predictd.server.supervise.pool import Place, Pool
-from predictd.server.supervise.states import RestartPolicy, State
-from predictd.server.supervise.wiring import Wiring
-from predictd.server.supervise.workers import LANES_PER_MESSAGE, Workers, WorkerSettings
-from predictd.server.transport.claims import ClaimWriter
-from predictd.server.transport.pipes import make_pipe
+from predictd.server.supervise.states import State
+from predictd.server.supervise.workers import LANES_PER_MESSAGE, WorkerSettings
 from predictd.server.transport.records import TICKET_STRUCT
-from tests.fixtures.supervision import PLAN, FakeChild, Nursery, lane_config
+from tests.fixtures.keeping import Crew, turns
+from tests.fixtures.supervision import FakeChild, Nursery, lane_config
 
-SIGNATURE = LaneSignature(inputs=(), outputs=(), batches=False, max_rows=None, engine="fake")
-Scenario = Callable[["Crew"], Coroutine[Any, Any, None]]
-
-
-class Crew:
-    """Workers with everything around them that is not a process."""
-
-    def __init__(self, nursery: Nursery, lanes: Sequence[int], load_timeout_seconds: float) -> None:
-        self.nursery = nursery
-        self.published: list[str] = []
-        self.isolated: list[LaneRecord] = []
-        self.gone: list[int] = []
-        self.claims: dict[int, ClaimWriter] = {}
-        self.catalog = Catalog([LaneRecord(lane_config(lane), 1, 1) for lane in lanes])
-        self.wiring = Wiring(self._mapped)
-        settings = WorkerSettings(1 << 20, load_timeout_seconds, "info", {"LANG": "C"})
-        self.workers = Workers(
-            settings,
-            self.catalog,
-            self.wiring,
-            itertools.count(1).__next__,
-            self.published.append,
-            self._isolate,
-            self._heard,
-            lambda child: self.gone.append(child.id),
-        )
-        self.workers._policy = RestartPolicy(first_delay_seconds=0, longest_delay_seconds=0)
-        self.frontend = FakeChild(1000)
-        self._frontend_place = Place(0, PLAN, child=self.frontend, pipe=make_pipe())  # type: ignore[arg-type]
-
-    def _mapped(self, child: int) -> None:
-        self.workers.mapped(child)
-
-    def _isolate(self, record: LaneRecord) -> None:
-        self.isolated.append(record)
-        record.pool = 99
-
-    def _heard(self, child: Child, message: AnyMessage, fds: list[int]) -> None:
-        match message:
-            case Hello():
-                self.workers.hello(child)
-            case ClaimTable():
-                self.wiring.claims(child, fds[0])
-            case _:
-                self.workers.handle(child, message)
-
-    def start(self, workers: int = 1) -> Pool:
-        pool = Pool(1, "pool", (PLAN,) * workers, 64)
-        self.workers.add_pool(pool)
-        return pool
-
-    def watch_pool(self) -> None:
-        """Have a front end that is told what becomes of the pool."""
-        self.wiring.add_frontend(self._frontend_place, self.frontend)  # type: ignore[arg-type]
-
-    def hello(self, child: FakeChild) -> FakeChild:
-        child.says(Hello(pid=child.pid, abi=1))
-        writer = self.claims[child.id] = ClaimWriter()
-        child.says(ClaimTable(), [os.dup(writer.fd)])
-        os.close(writer.fd)
-        return child
-
-    def load(self, child: FakeChild, *lanes: int) -> None:
-        for lane in lanes:
-            child.says(LaneLoading(lane=lane))
-            child.says(LaneLoaded(lane=lane, signature=SIGNATURE, load_seconds=1, warmup_seconds=1))
-
-    def serve(self, child: FakeChild, *lanes: int) -> FakeChild:
-        """Everything up to the first ticket."""
-        self.hello(child)
-        self.load(child, *lanes)
-        child.says(Warm())
-        assert child.got(Serve) == [Serve()]
-        return child
-
-    def run(self, child: FakeChild, lane: int) -> None:
-        """Begin a run."""
-        ticket = struct.pack(TICKET_STRUCT, 1, 0, lane, 1, 0, 1, 2, 0, 0, 0, 1, 0, 0, 0)
-        self.claims[child.id].hold(ticket)
-        self.claims[child.id].start()
-
-    async def die(self, child: FakeChild, status: int = -9) -> FakeChild:
-        """The child dies; gives whatever is started next."""
-        child.exits(status)
-        await turns()
-        return self.nursery.last
-
-    def states(self) -> list[str]:
-        return [record.state for record in self.catalog.records()]
-
-    def close(self) -> None:
-        self.workers.stop()
-        alive = {child.id for _, _, child in self.workers.children()}
-        for child in self.nursery.children:
-            if child.id in alive:
-                child.exits(0)
-        self.wiring.close()
-        self._frontend_place.clear()
-        self.claims.clear()
-        self.nursery.children.clear()
-
-
-async def turns(number: int = 5) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
+Scenario = Callable[[Crew], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture
@@ -387,6 +272,20 @@ def test_tickets_that_only_waited_are_nobodys_fault(nursery: Nursery) -> None:
         assert crew.isolated == []
 
     play(nursery, scenario, 1, 2)
+
+
+def test_a_worker_that_wrote_over_its_claims_is_replaced_like_any_other(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start()
+        child = crew.serve(nursery.last, 1)
+        crew.claims[child.id].hold(b"\xfe" * 64 * 3)
+        crew.claims[child.id]._map[8:12] = b"\xfe" * 4
+        await crew.die(child)
+        assert nursery.last is not child
+        crew.serve(nursery.last, 1)
+        assert crew.states() == ["READY"]
+
+    play(nursery, scenario)
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again_and_given_up_in_the_end(nursery: Nursery) -> None:

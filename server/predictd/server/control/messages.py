@@ -182,6 +182,7 @@ class AttachPool(Message, frozen=True, kw_only=True):
     pool: int
     name: str
     priorities: int
+    queue_limit: int
 
 
 class AttachWorker(Message, frozen=True, kw_only=True):

@@ -83,9 +83,11 @@ class Dispatcher:
 
     # Links ----------------------------------------------------------------------------------------------------
 
-    def attach_pool(self, pool: int, name: str, queue_fds: list[int], arena_limit_bytes: int) -> None:
+    def attach_pool(
+        self, pool: int, name: str, queue_fds: list[int], queue_limit: int, arena_limit_bytes: int
+    ) -> None:
         """Know a pool's queues."""
-        queues = TicketQueues(queue_fds, self._refuse)
+        queues = TicketQueues(queue_fds, self._refuse, queue_limit)
         self._pools[pool] = PoolLink(pool, name, queues, arena_limit_bytes)
 
     def attach_worker(self, worker: WorkerLink) -> None:
@@ -174,9 +176,13 @@ class Dispatcher:
             return await future
         except asyncio.CancelledError:
             if self._calls.find(call.slot, call.generation) is call:
-                call.future = None
                 pool.arena.view(call.block)[CANCELLED_OFFSET] = 1
             raise
+        finally:
+            # A failure knows this frame, which must not know the failure: such a ring would keep the request's
+            # tensors until the next full collection. To the table it says that nobody waits any more.
+            call.future = None
+            del future
 
     # Completions ----------------------------------------------------------------------------------------------
 

@@ -138,8 +138,8 @@ class Frontend:
 
     def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
-            case AttachPool(seq=seq, pool=pool, name=name):
-                self._dispatcher.attach_pool(pool, name, fds, self._init.arena_limit_bytes)
+            case AttachPool(seq=seq, pool=pool, name=name, queue_limit=limit):
+                self._dispatcher.attach_pool(pool, name, fds, limit, self._init.arena_limit_bytes)
                 self.send(Ack(seq=seq))
             case AttachWorker():
                 self._attach_worker(message, fds)

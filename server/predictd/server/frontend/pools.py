@@ -94,6 +94,9 @@ class ArenaGrowth:
                 if block is None:
                     raise
                 return block
+            finally:
+                # The refusal knows this frame, and the task knows the refusal: such a ring would keep the request.
+                del growth
 
     def _grown(self, growth: asyncio.Task[None]) -> None:
         self._lock.release()

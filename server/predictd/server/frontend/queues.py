@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from predictd.server.frontend.calls import Call
+from predictd.server.transport.pipes import capacity, depth
 from predictd.server.transport.records import RECORDS_PER_WRITE
 
 # How soon a full queue is tried again for tickets that were accepted before.
@@ -27,11 +28,15 @@ class TicketQueues:
     Args:
         fds: Write ends by level.
         refuse: Called with a request whose queue is full.
+        limit: Tickets that may wait in a level. A pipe holds at least 64, so a smaller limit is kept by looking at the
+            depth; the pipe itself bounds the larger ones.
     """
 
-    def __init__(self, fds: list[int], refuse: Callable[[Call], None]) -> None:
+    def __init__(self, fds: list[int], refuse: Callable[[Call], None], limit: int) -> None:
         self._fds = fds
         self._refuse = refuse
+        self._limit = limit
+        self._counted = bool(fds) and limit < capacity(fds[0])
         self._waiting: list[deque[_Entry]] = [deque() for _ in fds]
         self._scheduled = False
 
@@ -61,18 +66,26 @@ class TicketQueues:
     def _flush(self) -> None:
         self._scheduled = False
         for fd, waiting in zip(self._fds, self._waiting, strict=True):
+            if self._counted and waiting:
+                self._refuse_after(waiting, self._limit - depth(fd))
             while waiting and _write_some(fd, waiting):
                 pass
-            refused = [call for _, call in waiting if call is not None]
-            if refused:
-                kept = [entry for entry in waiting if entry[1] is None]
-                waiting.clear()
-                waiting.extend(kept)
-            for call in refused:
-                self._refuse(call)
+            self._refuse_after(waiting, 0)
         if any(self._waiting) and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_later(TRY_AGAIN_SECONDS, self._flush)
+
+    def _refuse_after(self, waiting: deque[_Entry], room: int) -> None:
+        """Refuse the requests for which there is no room; what was accepted before stays."""
+        if len(waiting) <= room:
+            return
+        entries = list(waiting)
+        waiting.clear()
+        for at, (ticket, call) in enumerate(entries):
+            if call is None or at < room:
+                waiting.append((ticket, call))
+            else:
+                self._refuse(call)
 
     def close(self) -> None:
         """The pool is gone."""

@@ -24,7 +24,9 @@ class GrowthPolicy:
         self.limit_bytes = limit_bytes or headroom.read().limit_bytes // 4
         self._promised: dict[int, int] = {}
 
-    def decide(self, child: int, size_bytes: int, arenas_bytes: int, alike_bytes: int = 0) -> str | None:
+    def decide(
+        self, child: int, size_bytes: int, arenas_bytes: int, alike_bytes: int = 0, beside_bytes: int = 0
+    ) -> str | None:
         """Grant `size_bytes` to a child, or say why not.
 
         Args:
@@ -32,6 +34,7 @@ class GrowthPolicy:
             size_bytes: Of the new segment.
             arenas_bytes: All segments of all children now.
             alike_bytes: Those of them that are of the child's kind, for requests or for answers.
+            beside_bytes: What the child will take outside its arena when the segment is in use.
 
         Returns:
             None when granted, else the reason, which clients may read.
@@ -44,7 +47,7 @@ class GrowthPolicy:
         ):
             return f"the shared memory is at its limit of {self.limit_bytes} bytes (arena_limit)"
         left = self._headroom.read().bytes - promised - RESERVE_BYTES
-        if size_bytes > left:
+        if size_bytes + beside_bytes > left:
             return f"the memory limit leaves no room for {size_bytes} more bytes"
         self._promised[child] = size_bytes
         return None

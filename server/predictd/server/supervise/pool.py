@@ -106,6 +106,7 @@ class Pool:
     """Workers that host the same lanes, and what they share.
 
     Attributes:
+        queue_limit: Tickets that may wait in each queue.
         blame: How often each lane was at work when a worker died.
     """
 
@@ -114,6 +115,7 @@ class Pool:
         self.name = name
         self.places = [Place(index, plan) for index, plan in enumerate(plans)]
         self.blame: Counter[int] = Counter()
+        self.queue_limit = queue_records
         self.queues = [make_pipe(queue_records) for _ in range(PRIORITIES)]
         self.carry = make_pipe(CARRY_RECORDS)
         self.baton = make_pipe()
@@ -139,6 +141,8 @@ class Pool:
 
     def wake_followers(self) -> None:
         """The leader may be dead: let the others try for the token."""
+        if self.closed:
+            return
         try:
             os.write(self.baton.write_fd, b"\0")
         except BlockingIOError:

@@ -52,6 +52,8 @@ from predictd.server.supervise.workers import Workers, WorkerSettings
 ABI_VERSION = 1
 
 STOP_SECONDS = 5.0
+# Of each request that waits for its answer, a front end holds the message and its parsed form beside the arena.
+MESSAGE_COPIES = 2
 
 _log = logging.getLogger(__name__)
 
@@ -172,9 +174,7 @@ class Supervisor:
             case Ack(seq=seq):
                 self._wiring.acknowledged(seq)
             case GrowthRequest(size_bytes=size_bytes):
-                alike_bytes = self._answer_bytes() if self._is_worker(child) else self._request_bytes()
-                arenas_bytes = self._answer_bytes() + self._request_bytes()
-                refusal = self._growth.decide(child.id, size_bytes, arenas_bytes, alike_bytes)
+                refusal = self._decide_growth(child, size_bytes)
                 child.send(Growth(granted=refusal is None, reason=refusal or ""))
             case SegmentAdded():
                 self._growth.settle(child.id)
@@ -268,6 +268,14 @@ class Supervisor:
         if not self._frontends.all_listening:
             reasons.append("a front end has not opened its port")
         return self.catalog.readiness(ready=self.ready, reasons=tuple(reasons))
+
+    def _decide_growth(self, child: Child, size_bytes: int) -> str | None:
+        answers_bytes, requests_bytes = self._answer_bytes(), self._request_bytes()
+        arenas_bytes = answers_bytes + requests_bytes
+        if self._is_worker(child):
+            return self._growth.decide(child.id, size_bytes, arenas_bytes, answers_bytes)
+        beside_bytes = MESSAGE_COPIES * size_bytes
+        return self._growth.decide(child.id, size_bytes, arenas_bytes, requests_bytes, beside_bytes)
 
     def _answer_bytes(self) -> int:
         return sum(place.arena_bytes for _, place, _ in self._workers.children())

@@ -81,7 +81,10 @@ class Wiring:
     def _attach_pool(self, child: Child, pool: Pool) -> None:
         seq = self._acks.expect(child.id, ChildMapped(child.id))
         fds = [queue.write_fd for queue in pool.queues]
-        child.send(AttachPool(seq=seq, pool=pool.id, name=pool.name, priorities=len(fds)), fds)
+        message = AttachPool(
+            seq=seq, pool=pool.id, name=pool.name, priorities=len(fds), queue_limit=pool.queue_limit
+        )
+        child.send(message, fds)
 
     # Children -----------------------------------------------------------------------------------------------
 

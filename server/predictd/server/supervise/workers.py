@@ -206,7 +206,7 @@ class Workers:
 
     def _crashed(self, pool: Pool, place: Place, child: Child, status: int) -> None:
         worked = place.claims is not None and completed_batches(place.claims) > 0
-        culprits = self._culprits(place)
+        culprits = self._culprits(pool, place)
         place.crashed(worked=worked)
         how = describe_exit(status)
         names = ", ".join(self._catalog.record(lane).config.model for lane in sorted(culprits))
@@ -232,12 +232,14 @@ class Workers:
         if place.state is State.BACKOFF:
             self._spawn(pool, place)
 
-    @staticmethod
-    def _culprits(place: Place) -> set[int]:
+    def _culprits(self, pool: Pool, place: Place) -> set[int]:
         """The lanes that a dead worker was at work on."""
         if place.loading is not None:
             return {place.loading}
-        return claimed_lanes(place.claims) if place.claims is not None else set()
+        if place.claims is None:
+            return set()
+        # What kills a worker may have written over its claims before.
+        return claimed_lanes(place.claims) & {record.config.lane for record in self._catalog.in_pool(pool.id)}
 
     def _blame(self, pool: Pool, place: Place, culprits: set[int], how: str) -> None:
         """Move a lane that kills a shared pool's workers into a pool of its own."""

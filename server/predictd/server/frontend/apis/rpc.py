@@ -81,6 +81,10 @@ def unary(answer: Callable[[bytes, Context], Awaitable[bytes]], statuses: Status
         try:
             return await answer(data, context)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
-            await abort(context, error, statuses)
+            failure = statuses.failure(error)
+        # Only now: gRPC keeps the exception that ends a call in a ring with its frames, and the request must not be
+        # in any of them.
+        del data
+        await context.abort(failure.code, failure.message, failure.trailers)
 
     return grpc.unary_unary_rpc_method_handler(handle)
