@@ -40,8 +40,8 @@ def mean_batch_rows(daemon: Daemon) -> float:
     return daemon.metric("predictd_batch_rows_sum") / daemon.metric("predictd_batch_rows_count")
 
 
-def answer_everything(daemon: Daemon, jobs: Sequence[Job]) -> None:
-    result = asyncio.run(load(daemon.grpc, jobs))
+def answer_everything(daemon: Daemon, jobs: Sequence[Job], callers: int = 64) -> None:
+    result = asyncio.run(load(daemon.grpc, jobs, callers))
     result.assert_all_right()
     assert result.answered == len(jobs)
     assert daemon.metric("predictd_requests_total", status="OK") == len(jobs)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -40,28 +41,40 @@ def shape_jobs(folder: Path, number: int = 3000) -> list[Job]:
     return [each for turn in zip(*parts, strict=True) for each in turn]
 
 
-async def kill_under_load(daemon: Daemon, jobs: Sequence[Job], *, kills: int, places: int, seed: int) -> Load:
+async def kill_under_load(
+    daemon: Daemon, jobs: Sequence[Job], *, kills: int, places: int, seed: int, callers: int
+) -> Load:
     load = Load()
     async with Connections(daemon.grpc) as connections:
         killer = asyncio.create_task(
             kill_workers(daemon, "target", load, kills=kills, places=places, seed=seed)
         )
-        await drive(connections, itertools.cycle(jobs), load=load, until=killer.done)
+        await drive(connections, itertools.cycle(jobs), load=load, callers=callers, until=killer.done)
         await killer
     return load
 
 
 def survive(
-    folder: Path, jobs: Sequence[Job], *, kills: int, places: int, frontends: int = 1, seed: int = 1
+    folder: Path,
+    jobs: Sequence[Job],
+    *,
+    kills: int,
+    places: int,
+    frontends: int = 1,
+    seed: int = 1,
+    callers: int = 64,
+    **options: Any,
 ) -> None:
     """Kill, and look for what was lost: requests, memory and descriptors."""
     repository = next(folder.glob("target*"))
     arguments = (repository, "--instances", str(places), "--frontends", str(frontends))
-    with running(*arguments, folder=folder / "run") as daemon:
+    with running(*arguments, folder=folder / "run", **options) as daemon:
         daemon.wait_until(lambda: serving(daemon, "target") == places, 30, "complete")
         stayers = [psutil.Process(pid) for pid in daemon.pids("supervisor") + daemon.pids("front ends")]
         descriptors = [process.num_fds() for process in stayers]
-        load = asyncio.run(kill_under_load(daemon, jobs, kills=kills, places=places, seed=seed))
+        load = asyncio.run(
+            kill_under_load(daemon, jobs, kills=kills, places=places, seed=seed, callers=callers)
+        )
         load.assert_all_right()
         assert daemon.metric("predictd_requests_total", status="OK") == load.sent
         assert daemon.metric("predictd_retries_total") > 0

@@ -22,6 +22,7 @@ from tests.fixtures.scripted_workers import (
     FRONTEND,
     Pending,
     Rig,
+    answered,
     error_of,
     play,
     send,
@@ -116,9 +117,7 @@ def test_a_completion_of_a_wrong_generation_is_released_and_otherwise_ignored() 
         await settle(rig)
         assert not task.done()
         assert worker.collect_releases() == 0
-        worker.answer([ticket])
-        await settle(rig)
-        assert task.result().outputs[0].data == doubled(1, 2)
+        await answered(rig, worker, [ticket], task, 1, 2)
 
     play(scenario)
 
@@ -257,9 +256,7 @@ def test_the_answer_to_a_client_that_left_is_not_taken_for_that_to_the_next() ->
         assert not next_one.done(), "the workers have not mapped it yet"
         rig.growth.usable(added.pool, added.segment)
         await settle(rig)
-        worker.answer(pool.read())
-        await settle(rig)
-        assert next_one.result().outputs[0].data == doubled(*[3.0] * 32)
+        await answered(rig, worker, pool.read(), next_one, *[3.0] * 32)
 
     play(scenario, answers=False)
 
@@ -276,9 +273,7 @@ def test_memory_that_comes_after_its_client_left_is_used_by_the_next() -> None:
         rig.growth.usable(1, 0)
         await settle(rig)
         assert [type(message) for message in rig.sent] == [GrowthRequest, SegmentAdded]
-        worker.answer(pool.read())
-        await settle(rig)
-        assert next_one.result().outputs[0].data == doubled(3, 4)
+        await answered(rig, worker, pool.read(), next_one, 3, 4)
         rig.growth.granted("late")
         rig.growth.usable(1, 77)
 
@@ -321,9 +316,7 @@ def test_a_cancelled_request_is_marked_and_its_block_is_free_only_with_its_compl
         again = await sent(rig, 3, 4)
         (fresh,) = pool.read()
         assert (fresh.block, rig.cancelled(pool, fresh)) == (ticket.block, False)
-        worker.answer([fresh])
-        await settle(rig)
-        assert again.result().outputs[0].data == doubled(3, 4)
+        await answered(rig, worker, [fresh], again, 3, 4)
 
     play(scenario)
 

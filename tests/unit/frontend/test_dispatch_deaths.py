@@ -11,6 +11,7 @@ from predictd.server.errors import InferenceError
 from tests.fixtures.frontend import doubled, lane
 from tests.fixtures.scripted_workers import (
     Rig,
+    answered,
     error_of,
     play,
     returned,
@@ -60,9 +61,7 @@ def test_a_request_that_only_waited_in_a_dead_worker_goes_back_as_it_was() -> No
         await settle(rig)
         (again,) = returned(second, pool.read())
         assert again.data == ticket.data
-        second.answer([again])
-        await settle(rig)
-        assert task.result().outputs[0].data == doubled(1, 2)
+        await answered(rig, second, [again], task, 1, 2)
 
     play(scenario)
 
@@ -133,9 +132,7 @@ def test_a_ticket_that_was_read_and_never_claimed_is_found_by_a_probe(priority: 
         await settle(rig)
         (again,) = pool.read()
         assert again.data == lost.data
-        second.answer([again])
-        await settle(rig)
-        assert task.result().outputs[0].data == doubled(1, 2)
+        await answered(rig, second, [again], task, 1, 2)
 
     play(scenario)
 
@@ -152,9 +149,7 @@ def test_a_ticket_in_the_claims_of_a_living_worker_is_not_lost() -> None:
         returned(second, pool.read())
         await settle(rig)
         assert pool.read() == []
-        second.answer(tickets)
-        await settle(rig)
-        assert task.result().outputs[0].data == doubled(1, 2)
+        await answered(rig, second, tickets, task, 1, 2)
 
     play(scenario)
 
@@ -215,9 +210,7 @@ def test_probes_that_died_with_their_reader_are_forgotten_and_sent_again() -> No
         await settle(rig)
         returned(last, pool.read())
         await settle(rig)
-        last.answer(pool.read())
-        await settle(rig)
-        assert task.result().outputs[0].data == doubled(1, 2)
+        await answered(rig, last, pool.read(), task, 1, 2)
 
     play(scenario)
 
@@ -331,9 +324,7 @@ def test_a_pool_that_is_gone_fails_what_waits_in_it_and_nothing_else() -> None:
         rig.dispatcher.pool_gone(1, "again")
         assert str(await error_of(waiting)) == "model 'm' failed: it crashed five times"
         assert rig.dispatcher.in_flight == 1
-        helper.answer(other.read())
-        await settle(rig)
-        assert elsewhere.result().outputs[0].data == doubled(5, 6)
+        await answered(rig, helper, other.read(), elsewhere, 5, 6)
 
     play(scenario)
 

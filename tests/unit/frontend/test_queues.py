@@ -44,7 +44,9 @@ def flush(pipe: Pipe, limit: int, entries: list[Call | None]) -> list[Call]:
 
 
 def test_a_limit_below_the_size_of_a_pipe_is_kept(pipe: Pipe) -> None:
-    assert flush(pipe, 10, [call(number) for number in range(15)]) == [call(number) for number in range(10, 15)]
+    assert flush(pipe, 10, [call(number) for number in range(15)]) == [
+        call(number) for number in range(10, 15)
+    ]
     assert pipe.depth() == 10
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from predictd.server.config.units import Address
+
+HTTP_BACKLOG = 128
 
 
 class AddressError(Exception):
@@ -38,30 +40,14 @@ class ReservedPort:
 def reserve(address: Address) -> ReservedPort:
     """Take a port for front ends.
 
-    The first bind is made without SO_REUSEPORT, so that a port of another daemon (even one that shares it
-    among its own processes) is an error here and not a silent sharing of its connections.
+    The first bind is made without SO_REUSEPORT, so that a port of another daemon (even one that shares it among its
+    own processes) is an error here and not a silent sharing of its connections.
 
     Raises:
         AddressError: The address is taken, is not local, or does not resolve.
     """
-    sockets: list[socket.socket] = []
-    port = address.port
-    try:
-        for family, host in _resolve(address):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            _bind(sock, address, host, port)
-            # Cleared again, lest another daemon's SO_REUSEADDR be enough to share the port while nobody
-            # listens.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            port = sock.getsockname()[1]
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    targets = tuple(_target(sock) for sock in sockets)
-    return ReservedPort(Address(address.host, port), targets, tuple(sockets))
+    port, sockets = _open(address, _share)
+    return ReservedPort(Address(address.host, port), tuple(map(_target, sockets)), tuple(sockets))
 
 
 def listen(address: Address) -> tuple[Address, list[socket.socket]]:
@@ -70,6 +56,12 @@ def listen(address: Address) -> tuple[Address, list[socket.socket]]:
     Raises:
         AddressError: As `reserve`.
     """
+    port, sockets = _open(address, _accept)
+    return Address(address.host, port), sockets
+
+
+def _open(address: Address, prepare: Callable[[socket.socket], None]) -> tuple[int, list[socket.socket]]:
+    """Bind all that an address stands for, on one port: the port, and the sockets. All of them or none."""
     sockets: list[socket.socket] = []
     port = address.port
     try:
@@ -77,14 +69,24 @@ def listen(address: Address) -> tuple[Address, list[socket.socket]]:
             sock = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(sock)
             _bind(sock, address, host, port)
-            sock.listen(128)
-            sock.setblocking(False)
+            prepare(sock)
             port = sock.getsockname()[1]
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
-    return Address(address.host, port), sockets
+    return port, sockets
+
+
+def _share(sock: socket.socket) -> None:
+    # Cleared again, lest another daemon's SO_REUSEADDR be enough to share the port while nobody listens.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _accept(sock: socket.socket) -> None:
+    sock.listen(HTTP_BACKLOG)
+    sock.setblocking(False)
 
 
 def _resolve(address: Address) -> Sequence[tuple[socket.AddressFamily, str]]:
