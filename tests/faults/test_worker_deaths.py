@@ -24,11 +24,11 @@ RANDOM = np.random.default_rng(5)
 
 def echo_jobs(folder: Path, number: int = 3000) -> list[Job]:
     """For an engine that answers what it is asked and is busy most of the time, over all priorities."""
-    custom(folder, "target", FAULTY, block_seconds=0.005)
+    custom(folder, "target", FAULTY, block_seconds=0.01)
     jobs = []
     for at in range(number):
         x = RANDOM.standard_normal((1 + at % 3, 1), dtype=np.float32)
-        if at % 16 == 0:
+        if at % 8 == 0:
             x[-1] = BLOCK
         jobs.append(job("target", {"x": x}, {"y": x}, priority=at % 4))
     return jobs

@@ -151,6 +151,22 @@ def test_a_worker_that_is_not_warm_in_time_is_killed_and_comes_back(nursery: Nur
     play(nursery, scenario, load_timeout_seconds=0)
 
 
+def test_a_restarted_worker_that_cannot_load_what_others_serve_tries_again(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start(workers=2)
+        first, second = nursery.children
+        crew.serve(first, 1)
+        crew.serve(second, 1)
+        third = crew.hello(await crew.die(second))
+        third.says(LaneLoading(lane=1))
+        third.says(LaneFailed(lane=1, reason="the file is half written"))
+        assert (third.killed, crew.states()) == (True, ["READY"])
+        crew.serve(await crew.die(third), 1)
+        assert crew.states() == ["READY"]
+
+    play(nursery, scenario)
+
+
 # Dying --------------------------------------------------------------------------------------------------------
 
 

@@ -182,7 +182,7 @@ class Settings:
         default=600 * _SECOND,
         metadata=_option(
             duration(_SECOND, 24 * _HOUR),
-            "How long a worker may take to load and warm up its models.",
+            "How long a worker may take to load and warm up one model.",
             key="load_timeout",
         ),
     )

@@ -137,9 +137,7 @@ class Workers:
         for at in range(0, len(lanes), LANES_PER_MESSAGE):
             child.send(AddLanes(lanes=lanes[at : at + LANES_PER_MESSAGE]))
         self._wiring.add_worker(pool, place, child)
-        self._deadlines[child.id] = self._loop.call_later(
-            self._settings.load_timeout_seconds, self._load_timed_out, child
-        )
+        self._start_deadline(child)
 
     def handle(self, child: Child, message: AnyMessage) -> None:
         """A worker said something about its lanes."""
@@ -149,13 +147,14 @@ class Workers:
         match message:
             case LaneLoading(lane=lane):
                 place.loading = lane
+                self._start_deadline(child)
             case LaneLoaded(lane=lane, signature=signature, load_seconds=load, warmup_seconds=warm_up):
                 record = self._catalog.record(lane)
                 record.signature = signature
                 name = f"{record.config.model} version {record.config.version}"
                 _log.info("%s: loaded %s in %.2f s, warmed up in %.2f s", child.title, name, load, warm_up)
             case LaneFailed(lane=lane, reason=reason):
-                self.fail_lane(self._catalog.record(lane), reason)
+                self._lane_failed(pool, child, self._catalog.record(lane), reason)
             case Warm():
                 place.loading = None
                 place.move(Event.WARM)
@@ -284,11 +283,27 @@ class Workers:
         _log.error("model %s version %d failed: %s", record.config.model, record.config.version, reason)
         self._publish(record.config.model)
 
+    def _lane_failed(self, pool: Pool, child: Child, record: LaneRecord, reason: str) -> None:
+        """A worker cannot load a lane."""
+        if record.state == "READY" and any(place.state is State.SERVING for place in pool.places):
+            # Others serve it. A worker without it would refuse their requests, so this one has to try again.
+            _log.error("%s cannot load %s, which others serve: %s", child.title, record.config.model, reason)
+            child.kill()
+        else:
+            self.fail_lane(record, reason)
+
+    def _start_deadline(self, child: Child) -> None:
+        """Each lane has its time, however many there are."""
+        self._cancel_deadline(child)
+        self._deadlines[child.id] = self._loop.call_later(
+            self._settings.load_timeout_seconds, self._load_timed_out, child
+        )
+
     def _load_timed_out(self, child: Child) -> None:
         _, place = self._by_child[child.id]
         if place.state is State.LOADING:
             limit = self._settings.load_timeout_seconds
-            _log.error("%s is not warm after %g s (load_timeout) and is killed", child.title, limit)
+            _log.error("%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit)
             child.kill()
 
     def _cancel_deadline(self, child: Child) -> None:
