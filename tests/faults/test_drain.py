@@ -75,8 +75,7 @@ async def held_requests(
     load = Load()
     async with Connections(daemon.grpc) as connections:
         driving = asyncio.create_task(drive(connections, jobs, load=load, callers=len(jobs)))
-        while await asyncio.to_thread(daemon.metric, "predictd_in_flight") != len(jobs):
-            await asyncio.sleep(0.01)
+        await eventually(lambda: daemon.metric("predictd_in_flight") == len(jobs), "accepted")
         if trouble is signal.SIGTERM:
             # As a service manager does that signals all processes of a service, in no order.
             for pid in [*daemon.children(), daemon.process.pid]:

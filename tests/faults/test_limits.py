@@ -79,8 +79,8 @@ def test_a_flood_of_large_requests_leaves_memory_for_small_ones(tmp_path: Path) 
 def failing(path: Path, kind: str) -> tuple[list[str | Path], str, Array, type[PredictdError]]:
     """A daemon's arguments, and a model and an input of 4 MiB that fails there: how it does."""
     model = custom(path, "echo", FAULTY)
-    arguments = [model, "--max-request-rows", str(2 * MIB)]
-    x = np.zeros((MIB, 1), np.float32)
+    arguments: list[str | Path] = [model, "--max-request-rows", str(2 * MIB)]
+    x: Array = np.zeros((MIB, 1), np.float32)
     match kind:
         case "refused for want of memory":
             return [*arguments, "--arena-limit", "3MiB"], "echo", x, OverloadedError
@@ -142,7 +142,7 @@ async def overload(daemon: Daemon, jobs: list[Job], gate: Path) -> tuple[Load, i
             accepted = int(await asyncio.to_thread(daemon.metric, "predictd_in_flight"))
         assert not load.answered
         refused = len(load.failures)
-        gate.touch()
+        await asyncio.to_thread(gate.touch)
         await driving
     return load, refused
 
@@ -228,7 +228,7 @@ async def fill_memory(daemon: Daemon, request: bytes, gate: Path) -> tuple[int, 
                 refused = [call for call in calls if call.done()]
                 accepted = await asyncio.to_thread(daemon.metric, "predictd_in_flight")
                 settled = accepted + len(refused) == len(calls)
-        gate.touch()
+        await asyncio.to_thread(gate.touch)
         results = await asyncio.gather(*calls, return_exceptions=True)
     errors = [result for result in results if isinstance(result, grpc.aio.AioRpcError)]
     return len(results) - len(errors), errors

@@ -1,10 +1,9 @@
-"""A repository of hundreds of small models: soon ready, few processes, quiet when idle; one that crashes stays alone."""
+"""A repository of hundreds of small models: soon ready, in few processes, quiet when idle."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +90,9 @@ def test_200_models_are_served_by_a_handful_of_processes(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Path]:
+def shared(tmp_path: Path) -> Path:
     """A repository that is too large for a process each."""
-    yield many(tmp_path / "models", 40)
+    return many(tmp_path / "models", 40)
 
 
 def test_a_model_that_crashes_its_pool_when_loaded_is_named_and_the_others_serve(

@@ -1,8 +1,7 @@
-"""The same as a user without rights: a low limit of descriptors, a small quota of pipes, and a home that is not there."""
+"""The same as a user without rights: few descriptors, a small quota of pipes, a home that is read-only."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import subprocess

@@ -125,7 +125,7 @@ def test_everything_that_was_accepted_is_answered_before_the_end(frontends: str,
             await client.close()
         return daemon.wait(30)
 
-    with gated(tmp_path, "--frontends", frontends) as (daemon, gate):
+    with gated(tmp_path, "--frontends", frontends, "--drain-timeout", "1m") as (daemon, gate):
         pids = family(daemon)
         assert asyncio.run(ask(daemon, gate)) == 0
         assert_gone(pids)
@@ -136,7 +136,7 @@ async def _until_unavailable(client: AsyncClient) -> None:
     code = grpc.StatusCode.CANCELLED
     while code is grpc.StatusCode.CANCELLED:
         with pytest.raises(PredictdError) as refusal:
-            await client.predict("gated", {"x": np.zeros((1, 1), np.float32)}, deadline=20)
+            await client.predict("gated", {"x": np.zeros((1, 1), np.float32)}, deadline=45)
         code = refusal.value.code
     assert code is grpc.StatusCode.UNAVAILABLE
 

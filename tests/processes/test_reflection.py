@@ -71,6 +71,8 @@ SERVICES = {
         "ModelStatistics",
         "RepositoryIndex",
     },
+    "tensorflow.serving.PredictionService": {"Predict", "Classify", "Regress", "GetModelMetadata"},
+    "tensorflow.serving.ModelService": {"GetModelStatus"},
     "grpc.health.v1.Health": {"Check", "Watch"},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo"},
 }

@@ -24,6 +24,10 @@ class ModelUnavailableError(RequestError):
     """The model exists and cannot answer now: loading, failed, or the daemon is draining."""
 
 
+class FailedPreconditionError(RequestError):
+    """The request names something that the model would need and does not have, such as a signature."""
+
+
 class UnsupportedError(RequestError):
     """An RPC, parameter or extension that predictd does not have."""
 

@@ -163,6 +163,12 @@ class Settings:
         default=256 * _MIB,
         metadata=_option(size(1024, _INT32), "Largest gRPC message taken or given.", key="max_message_size"),
     )
+    tfs_tensor_content: bool = field(
+        default=False,
+        metadata=_option(
+            boolean(), "Answer TensorFlow Serving clients in tensor_content, not in lists of values."
+        ),
+    )
     arena_limit_bytes: int | None = field(
         default=None,
         metadata=_option(

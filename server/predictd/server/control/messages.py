@@ -171,6 +171,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     in_flight_limit: int
     arena_limit_bytes: int
     max_message_bytes: int
+    tfs_tensor_content: bool
     shape_secret: bytes
     log_level: str
 

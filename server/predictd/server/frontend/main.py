@@ -44,7 +44,7 @@ from predictd.server.control.messages import (
     Stop,
     WorkerGone,
 )
-from predictd.server.frontend.apis import health, oip, predictd_v1, reflection
+from predictd.server.frontend.apis import health, oip, predictd_v1, reflection, tfs
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
@@ -65,7 +65,7 @@ PENDING_REQUESTS = 50_000
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
-SERVICES = (predictd_v1.SERVICE, oip.SERVICE)
+SERVICES = (predictd_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class Frontend:
             (
                 predictd_v1.handlers(self._service, self._streams, limit),
                 oip.handlers(self._service, self._streams, limit),
+                *tfs.handlers(self._service, limit, tensor_content=self._init.tfs_tensor_content),
                 self._health.handlers(),
             )
         )

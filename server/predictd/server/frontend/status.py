@@ -22,6 +22,7 @@ _CODES: Mapping[type[errors.RequestError], StatusCode] = {
     errors.InvalidRequestError: StatusCode.INVALID_ARGUMENT,
     errors.UnknownModelError: StatusCode.NOT_FOUND,
     errors.ModelUnavailableError: StatusCode.UNAVAILABLE,
+    errors.FailedPreconditionError: StatusCode.FAILED_PRECONDITION,
     errors.UnsupportedError: StatusCode.UNIMPLEMENTED,
     errors.OverloadedError: StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineError: StatusCode.DEADLINE_EXCEEDED,

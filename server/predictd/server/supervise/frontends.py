@@ -42,6 +42,7 @@ class FrontendSettings:
     addresses: Sequence[str]
     arena_limit_bytes: int
     max_message_bytes: int
+    tfs_tensor_content: bool
     shape_secret: bytes
     log_level: str
     environment: Mapping[str, str]
@@ -146,6 +147,7 @@ class Frontends:
                 in_flight_limit=place.pipe.records // 2,
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 max_message_bytes=self._settings.max_message_bytes,
+                tfs_tensor_content=self._settings.tfs_tensor_content,
                 shape_secret=self._settings.shape_secret,
                 log_level=self._settings.log_level,
             ),

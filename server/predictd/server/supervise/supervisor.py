@@ -127,6 +127,7 @@ class Supervisor:
             addresses=port.targets,
             arena_limit_bytes=self._growth.limit_bytes,
             max_message_bytes=self._settings.max_message_bytes,
+            tfs_tensor_content=self._settings.tfs_tensor_content,
             shape_secret=os.urandom(16),
             log_level=self._settings.log_level,
             environment=dict(os.environ),

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's API. Server-only: TensorFlow and its clients carry the same symbols."""
