@@ -259,6 +259,12 @@ def _or_exit(callback: Callable[[], None]) -> Callable[[], None]:
     return guarded
 
 
+def _is_no_parting(record: logging.LogRecord) -> bool:
+    """False for gRPC's report, with a traceback, of an answer whose client left before it could be sent."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
 async def _run(control_fd: int) -> None:
     channel = Channel.from_fd(control_fd)
     channel.send(Hello(pid=os.getpid(), abi=ABI_VERSION))
@@ -270,6 +276,7 @@ async def _run(control_fd: int) -> None:
         raise TypeError(f"a front end got {type(init).__name__} first. This is a bug.")
     setproctitle(f"predictd: frontend {init.index}")
     configure(f"frontend {init.index}", init.log_level)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_parting)
     await Frontend(channel, init, fds[0]).run()
 
 
