@@ -56,7 +56,10 @@ async def rage(daemon: Daemon, seconds: float, seed: int) -> Counter[grpc.Status
 
     async def killer() -> None:
         while time.monotonic() < end:
-            await asyncio.sleep(draw.uniform(0.05, 0.6))
+            # A worker that is killed five times in a row before it has done anything is given up, rightly.
+            enough = codes[grpc.StatusCode.OK] + 50
+            while codes[grpc.StatusCode.OK] < enough and time.monotonic() < end:  # noqa: ASYNC110 - a pace, no wait
+                await asyncio.sleep(draw.uniform(0.05, 0.3))
             victims = await asyncio.to_thread(daemon.pids, draw.choice(["workers", "workers", "front ends"]))
             # Gone already, or not yet there.
             with suppress(ProcessLookupError, IndexError):

@@ -14,15 +14,17 @@ from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.load import Connections, Direct, Job, Load, dense_jobs, drive
 
 ROWS = (1, 2, 1, 3, 1, 5)
+WIDTH = 384
 
 
 def mixed_jobs(folder: Path, number: int) -> list[Job]:
     """Half for a dense model, half for one whose rows have two lengths, in an order that was drawn once."""
     random = np.random.default_rng(3)
-    mlp = Direct(models.mlp(folder / "mlp.onnx", width=32, layers=2))
+    # Large enough for a run to take longer than the next requests to come, so that batches grow by themselves.
+    mlp = Direct(models.mlp(folder / "mlp.onnx", width=WIDTH, layers=6))
     sums = Direct(models.dynamic_dims(folder / "sums.onnx"))
     quarter = number // 4
-    jobs = dense_jobs("mlp", mlp, random, number - 2 * quarter, 32, ROWS)
+    jobs = dense_jobs("mlp", mlp, random, number - 2 * quarter, WIDTH, ROWS)
     for length in (7, 20):
         jobs += dense_jobs("sums", sums, random, quarter, length, ROWS)
     random.shuffle(jobs)
@@ -53,6 +55,7 @@ def test_64_callers_get_20000_answers_of_their_own(tmp_path: Path) -> None:
     jobs = mixed_jobs(tmp_path, 20_000)
     with running(tmp_path, folder=tmp_path / "run") as daemon:
         answer_everything(daemon, jobs)
+        print(f"mean batch: {mean_batch_rows(daemon):.1f} rows")
         assert mean_batch_rows(daemon) > 4
 
 

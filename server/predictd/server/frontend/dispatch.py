@@ -49,6 +49,8 @@ _COMPLETION = struct.Struct(COMPLETION_STRUCT)
 _RELEASE = struct.Struct(RELEASE_STRUCT)
 _U32 = struct.Struct("<I")
 _READ_BYTES = 1024 * RECORD_BYTES
+# With so few calls in flight a ticket does not wait for others that may come in the same turn.
+FEW_CALLS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,8 @@ class Dispatcher:
     def _enqueue(self, pool: PoolLink, call: Call) -> None:
         call.queued_ns = time.monotonic_ns()
         self._calls.put(call)
-        pool.queues.put(call.ticket(self._frontend), call.priority, call)
+        few = len(self._calls) <= FEW_CALLS
+        pool.queues.put(call.ticket(self._frontend), call.priority, call, at_once=few)
 
     def _refuse(self, call: Call) -> None:
         """The queue has no room for the ticket."""

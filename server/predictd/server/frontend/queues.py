@@ -49,17 +49,20 @@ class TicketQueues:
         """The level of a request's priority: 0 means the middle one."""
         return min(priority, self.levels) if priority > 0 else (self.levels + 1) // 2
 
-    def put(self, ticket: bytes, level: int, call: Call | None = None) -> None:
-        """Send a ticket at the end of this turn.
+    def put(self, ticket: bytes, level: int, call: Call | None = None, *, at_once: bool = False) -> None:
+        """Send a ticket at the end of this turn of the event loop.
 
         Args:
             ticket: The record.
             level: Of the queue.
             call: The request, to be refused if the queue is full. Without it the ticket waits for room: it is a probe,
                 or was accepted before.
+            at_once: Send it now: there are so few requests that none can be expected to join it.
         """
         self._waiting[level - 1].append((ticket, call))
-        if not self._scheduled:
+        if at_once and not self._scheduled:
+            self._flush()
+        elif not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
