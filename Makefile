@@ -28,7 +28,7 @@ bench: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m tests.bench $(ARGS)
 
 soak: $(STAMP)
-	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
+	$(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=0 $(ARGS)
 
 # Writes the tables of docs/configuration.md and docs/metrics.md anew.
 docs: $(STAMP)

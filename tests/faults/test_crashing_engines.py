@@ -89,6 +89,17 @@ def test_a_model_that_crashes_whenever_it_is_loaded_is_given_up_alone(tmp_path: 
         assert "bad" in daemon.get("/readyz")[1]
 
 
+def test_a_few_poisonous_requests_in_a_row_do_not_end_a_quiet_model(tmp_path: Path) -> None:
+    model = custom(tmp_path, "echo", FAULTY)
+    with running(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+        for _ in range(3):
+            with pytest.raises(InternalError):
+                client.predict("echo", {"x": echo(KILL)})
+        assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1.0
+        assert daemon.metric("predictd_poison_total", model="echo") == 3
+
+
+@pytest.mark.soak
 def test_a_model_that_only_ever_crashes_is_given_up_and_its_memory_given_back(tmp_path: Path) -> None:
     repository = tmp_path / "models"
     repository.mkdir()

@@ -63,8 +63,9 @@ def test_every_state_can_be_reached_and_every_event_happens() -> None:
 
 
 def test_a_place_is_given_up_after_so_many_barren_crashes() -> None:
-    policy = RestartPolicy(barren_limit=3)
-    assert [policy.gives_up(number) for number in range(5)] == [False, False, False, True, True]
+    policy = RestartPolicy(failed_starts_limit=2, barren_limit=3)
+    assert [policy.gives_up(0, number) for number in range(5)] == [False, False, False, True, True]
+    assert [policy.gives_up(number, number) for number in range(4)] == [False, False, True, True]
 
 
 def test_the_delay_doubles_up_to_a_limit() -> None:

@@ -212,7 +212,7 @@ class Frontends:
         """Start the place again after a while, unless that was in vain too often."""
         if self._leaving:
             place.move(Event.STOP)
-        elif self._policy.gives_up(place.barren_crashes):
+        elif self._policy.gives_up(place.failed_starts, place.barren_crashes):
             place.move(Event.GIVE_UP)
             self._give_up(f"front end {place.index} died {place.barren_crashes} times in a row: {how}")
         else:

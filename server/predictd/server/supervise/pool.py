@@ -33,6 +33,7 @@ class Place:
     """A worker's or a front end's place: it stays while incarnations come and go.
 
     Attributes:
+        failed_starts: Crashes in a row in which the child did not come to serve.
         barren_crashes: Crashes in a row in which the child completed nothing.
         restarts: Of all time.
         loading: The lane that the worker loads now.
@@ -46,6 +47,7 @@ class Place:
     plan: ChildPlan
     state: State = State.STOPPED
     child: Child | None = None
+    failed_starts: int = 0
     barren_crashes: int = 0
     restarts: int = 0
     loading: int | None = None
@@ -60,6 +62,7 @@ class Place:
 
     def crashed(self, *, worked: bool) -> None:
         """The child died unasked, or could not be started."""
+        self.failed_starts = 0 if self.state is State.SERVING else self.failed_starts + 1
         self.barren_crashes = 0 if worked else self.barren_crashes + 1
         self.restarts += 1
         self.move(Event.CRASHED)

@@ -77,25 +77,28 @@ class RestartPolicy:
     """When a crashed child comes back.
 
     A crash is barren when the child completed nothing since it was started. Barren crashes in a row are a
-    crash loop: the delay doubles with each, and after `barren_limit` of them the place is given up. A child
-    that did work comes back after the first delay, however often it is killed.
+    crash loop: the delay doubles with each. A child that did work comes back after the first delay, however
+    often it is killed. A place is given up soon when its child does not even come to serve, and late when it
+    dies at its first request each time: a few poisonous requests in a row must not end a quiet lane.
 
     Attributes:
         first_delay_seconds: Before the first restart.
         longest_delay_seconds: The delay doubles up to this.
-        barren_limit: Barren crashes in a row after which the place is given up.
+        failed_starts_limit: Crashes in a row before serving after which the place is given up.
+        barren_limit: Barren crashes in a row, those while serving included, after which the place is given up.
         jitter: The delay is drawn from [delay, delay * (1 + jitter)], so that many children do not return at
             once.
     """
 
     first_delay_seconds: float = 0.05
     longest_delay_seconds: float = 30.0
-    barren_limit: int = 5
+    failed_starts_limit: int = 5
+    barren_limit: int = 10
     jitter: float = 0.25
 
-    def gives_up(self, barren_crashes: int) -> bool:
-        """Whether so many barren crashes in a row are too many."""
-        return barren_crashes >= self.barren_limit
+    def gives_up(self, failed_starts: int, barren_crashes: int) -> bool:
+        """Whether so many crashes in a row are too many."""
+        return failed_starts >= self.failed_starts_limit or barren_crashes >= self.barren_limit
 
     def delay_seconds(self, barren_crashes: int, draw: random.Random) -> float:
         """How long to wait before the next start."""

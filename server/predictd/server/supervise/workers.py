@@ -221,7 +221,7 @@ class Workers:
 
     def _come_back(self, pool: Pool, place: Place, how: str) -> None:
         """Start the place again after a while, unless that was in vain too often."""
-        if self._policy.gives_up(place.barren_crashes):
+        if self._policy.gives_up(place.failed_starts, place.barren_crashes):
             self._give_up(pool, place, f"its worker died {place.barren_crashes} times in a row: {how}")
             return
         delay = self._policy.delay_seconds(place.barren_crashes, self._draw)
