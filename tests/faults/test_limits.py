@@ -234,6 +234,7 @@ async def fill_memory(daemon: Daemon, request: bytes, gate: Path) -> tuple[int, 
     return len(results) - len(errors), errors
 
 
+@pytest.mark.soak
 def test_a_small_memory_limit_refuses_and_kills_nobody(tmp_path: Path, memory_group: Path) -> None:
     """The kernel would kill who takes memory beyond the limit; the daemon asks before it takes any."""
     gate = tmp_path / "gate"

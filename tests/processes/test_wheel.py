@@ -60,9 +60,8 @@ def _environment(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -
     """An environment with the wheels; their dependencies are those of the environment that the tests run in."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
-    uv = Path(sys.executable).with_name("uv")
-    options = ("--offline", "--no-index", "--no-deps", "--no-cache", "--python", folder / "bin" / "python")
-    run(uv, "pip", "install", *options, *wheels, cwd=folder.parent)
+    pip = (sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "--disable-pip-version-check")
+    run(*pip, "install", "--no-index", "--no-deps", *wheels, cwd=folder.parent)
     # Of a folder that a .pth names, the .pth files are not read: the checkout stays out of it.
     dependencies = Path(np.__file__).parents[1]
     assert dependencies == Path(google.protobuf.__file__).parents[2]

@@ -51,7 +51,7 @@ def test_every_flag_reaches_the_daemon(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
         "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 --max-message-size 9KiB "
         "--arena-limit 10MiB --pools shared --load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
-        "--ready-file r.json --log-level debug ."
+        "--tfs-tensor-content --ready-file r.json --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
     (settings,) = daemon.runs
@@ -74,6 +74,7 @@ def test_every_flag_reaches_the_daemon(
         lame_duck_ns=12 * 10**9,
         drain_timeout_ns=13 * 10**9,
         strict=True,
+        tfs_tensor_content=True,
         ready_file=Path("r.json"),
         log_level="debug",
     )

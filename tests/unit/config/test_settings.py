@@ -69,6 +69,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "lame_duck": ("5s", 5 * 10**9, '"5s"'),
     "drain_timeout": ("1h", 3600 * 10**9, '"1h"'),
     "strict": ("true", True, "true"),
+    "tfs_tensor_content": ("true", True, "true"),
     "ready_file": ("/run/r", Path("/run/r"), '"/run/r"'),
     "log_level": ("debug", "debug", '"debug"'),
 }

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,9 @@ engine.run([np.full((2, 1), float(sys.argv[1]), np.float32)])
 
 
 def exit_status(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-c", RUN, *arguments], check=False, timeout=30).returncode
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", RUN, *arguments]
+    return subprocess.run(command, check=False, timeout=30, env=environment).returncode
 
 
 def test_ordinary_values_are_answered() -> None:
