@@ -14,6 +14,7 @@ from predictd.server.control.messages import (
     LaneFailed,
     LaneLoaded,
     LaneLoading,
+    RemoveLane,
     Serve,
     Warm,
     WorkerInit,
@@ -76,7 +77,6 @@ class Workers:
         self._policy = RestartPolicy()
         self._draw = random.Random()  # noqa: S311 - jitter, no secret
         self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
         self._by_child: dict[int, tuple[Pool, Place]] = {}
         self._deadlines: dict[int, asyncio.TimerHandle] = {}
         self._stopping = False
@@ -149,12 +149,25 @@ class Workers:
                 place.loading = lane
                 self._start_deadline(child)
             case LaneLoaded(lane=lane, signature=signature, load_seconds=load, warmup_seconds=warm_up):
-                record = self._catalog.record(lane)
+                place.loading = None
+                record = self._catalog.find(lane)
+                if record is None:
+                    child.send(RemoveLane(lane=lane))
+                    return
                 record.signature = signature
-                name = f"{record.config.model} version {record.config.version}"
-                _log.info("%s: loaded %s in %.2f s, warmed up in %.2f s", child.title, name, load, warm_up)
+                record.loaded_by.add(child.id)
+                _log.info(
+                    "%s: loaded %s in %.2f s, warmed up in %.2f s", child.title, record.name, load, warm_up
+                )
+                self._cancel_deadline(child)
+                if place.state is State.SERVING:
+                    self._announce(pool)
             case LaneFailed(lane=lane, reason=reason):
-                self._lane_failed(pool, child, self._catalog.record(lane), reason)
+                place.loading = None
+                self._cancel_deadline(child)
+                record = self._catalog.find(lane)
+                if record is not None:
+                    self._lane_failed(pool, child, record, reason)
             case Warm():
                 place.loading = None
                 place.move(Event.WARM)
@@ -182,10 +195,11 @@ class Workers:
         on_their_way = (State.STARTING, State.LOADING, State.MAPPING)
         if any(place.state in on_their_way and not place.restarts for place in pool.places):
             return
+        serving = {place.child.id for place in pool.places if place.child and place.state is State.SERVING}
         for record in self._catalog.in_pool(pool.id):
-            if record.state == "LOADING" and record.signature is not None:
+            if record.state == "LOADING" and record.signature is not None and serving <= record.loaded_by:
                 record.state = "READY"
-                record.load_seconds = self._loop.time() - self._started
+                record.load_seconds = self._loop.time() - record.started
                 self._publish(record.config.model)
 
     def _exited(self, child: Child, status: int) -> None:
@@ -303,13 +317,37 @@ class Workers:
         _, place = self._by_child[child.id]
         if place.state is State.LOADING:
             limit = self._settings.load_timeout_seconds
-            _log.error("%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit)
+            _log.error(
+                "%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit
+            )
             child.kill()
 
     def _cancel_deadline(self, child: Child) -> None:
         deadline = self._deadlines.pop(child.id, None)
         if deadline is not None:
             deadline.cancel()
+
+    # Lanes that come and go ---------------------------------------------------------------------------------
+
+    def load(self, pool: Pool, record: LaneRecord) -> None:
+        """Have a pool that serves load one more lane. Workers that are on their way get it with the others."""
+        for place in pool.places:
+            if place.child is not None and place.state in (State.MAPPING, State.SERVING):
+                place.child.send(AddLanes(lanes=[record.config]))
+
+    def drop(self, pool: Pool, record: LaneRecord) -> None:
+        """End a lane that nobody asks for any more, and its pool with it if it was the last."""
+        self._catalog.remove(record.config.lane)
+        if self._catalog.hosted(pool.id):
+            for place in pool.places:
+                if place.child is not None:
+                    place.child.send(RemoveLane(lane=record.config.lane))
+            return
+        del self.pools[pool.id]
+        for place in pool.places:
+            place.stop()
+        if pool.gone:
+            self._wiring.remove_pool(pool, "its workers are stopped")
 
     # Stop ---------------------------------------------------------------------------------------------------
 
