@@ -78,12 +78,14 @@ class Scan:
         warnings: What the models' configurations ask for and predictd does not do; they are served.
         rejected: Models that are there and cannot be served as they are, by name, perhaps without versions.
             They are not gone: what serves of them already can serve on.
+        blind: A path or a list of models could not be read, so that models may be there which are not found.
     """
 
     models: tuple[FoundModel, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...] = ()
     rejected: tuple[FoundModel, ...] = ()
+    blind: bool = False
 
 
 def served_versions(model: FoundModel) -> tuple[FoundVersion, ...]:

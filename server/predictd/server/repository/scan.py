@@ -56,7 +56,9 @@ def scan(paths: Sequence[Path]) -> Scan:
         scanner.read_path(path)
     models = sorted(scanner.models.values(), key=lambda model: model.name)
     rejected = [scanner.rejected[name] for name in sorted(scanner.rejected.keys() - scanner.models.keys())]
-    return Scan(tuple(models), tuple(scanner.problems), tuple(scanner.warnings), tuple(rejected))
+    return Scan(
+        tuple(models), tuple(scanner.problems), tuple(scanner.warnings), tuple(rejected), scanner.blind
+    )
 
 
 def list_folder(path: Path) -> Listing:
@@ -83,9 +85,10 @@ class _Scanner:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.rejected: dict[str, FoundModel] = {}
+        self.blind = False
 
     def read_path(self, path: Path) -> None:
-        with self._reporting(path):
+        with self._reporting(path), self._blinded():
             if not stat.S_ISDIR(path.stat().st_mode):
                 self._read_file(path)
                 return
@@ -112,6 +115,7 @@ class _Scanner:
     def _read_tfs_config(self, path: Path) -> None:
         listed = read_tfs_config(path)
         self._note(path, listed.notices)
+        self.blind = self.blind or any(notice.severity == "error" for notice in listed.notices)
         for model in listed.models:
             with self._reporting(model.base_path):
                 self._read_model(model.base_path, model.name, model.config)
@@ -232,6 +236,14 @@ class _Scanner:
             yield
         except (LayoutError, OSError):
             self.rejected.setdefault(name, FoundModel(name, (), ModelConfig()))
+            raise
+
+    @contextmanager
+    def _blinded(self) -> Iterator[None]:
+        try:
+            yield
+        except (ModelConfigError, OSError):
+            self.blind = True
             raise
 
     @contextmanager

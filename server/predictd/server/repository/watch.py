@@ -87,9 +87,9 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     """The model file and what stands beside it in its version folder, such as external data."""
     try:
         folder = path if path.is_dir() else path.parent
-        names = sorted(os.listdir(folder)) if path.is_dir() or folder.name.isdigit() else [path.name]
-        for name in names:
-            yield name, (folder / name).stat()
+        beside = path.is_dir() or folder.name.isdigit()
+        for file in sorted(folder.iterdir()) if beside else [path]:
+            yield file.name, file.stat()
     except OSError:
         # It is being replaced at this moment: another fingerprint than before and after.
         yield f"gone at {time.monotonic_ns()}", os.stat_result((0,) * 10)
@@ -136,13 +136,18 @@ def decide(before: Sight | None, now: Sight, serving: Mapping[tuple[str, int], s
         if serving.get((name, version)) != fingerprint and before is not None:
             seen = before.versions.get((name, version))
             if not (sighting.settled and seen is not None and seen.fingerprint == fingerprint):
-                held = True
+                # What is broken and at rest will not be whole in a moment.
+                held = held or not (sighting.quiet and sighting.broken)
                 old = serving.get((name, version))
                 if old is None:
                     _keep_all(contents[name], name, serving)
                     continue
                 fingerprint = old
         contents[name].append(Content(version, fingerprint))
+    if now.scan.blind:
+        # Nobody can tell what is there.
+        for name in {model for model, _ in serving} - contents.keys():
+            _keep_all(contents.setdefault(name, []), name, serving)
     for model in now.scan.rejected:
         # It is there and cannot be served as it is: what was served stays.
         _keep_all(contents.setdefault(model.name, []), model.name, serving)

@@ -72,10 +72,6 @@ class Catalog:
             record for record in self._records.values() if record.pool == pool and record.state != "FAILED"
         ]
 
-    def hosted(self, pool: int) -> list[LaneRecord]:
-        """All lanes of a pool that still have something to do there."""
-        return [record for record in self._records.values() if record.pool == pool]
-
     def models(self) -> list[str]:
         """Names of all models."""
         return sorted({record.config.model for record in self._records.values()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -83,8 +83,9 @@ class Keeper:
             asked = await _is_set(self._asked, wait_seconds)
             self._asked.clear()
             sight = await asyncio.to_thread(look, self._paths)
-            decision = decide(None if asked else self._sight, sight, self._serving())
-            self._complain(sight)
+            serving = self._serving()
+            decision = decide(None if asked else self._sight, sight, serving)
+            self._complain(sight, serving)
             self._sight = sight
             self._wanted = dict(decision.wanted)
             self.reconcile()
@@ -132,11 +133,13 @@ class Keeper:
             if record.state != "UNLOADING"
         }
 
-    def _complain(self, sight: Sight) -> None:
-        """Say each problem once, when it comes up."""
+    def _complain(self, sight: Sight, serving: Mapping[tuple[str, int], str]) -> None:
+        """Say each problem once, when it comes up. What was tried and has failed has been complained of already."""
         problems = {str(problem) for problem in sight.scan.problems}
         problems |= {
-            _held(sighting) for sighting in sight.versions.values() if sighting.quiet and sighting.broken
+            _held(sighting)
+            for key, sighting in sight.versions.items()
+            if sighting.quiet and sighting.broken and serving.get(key) != sighting.fingerprint
         }
         for problem in sorted(problems - self._complained):
             _log.warning("%s", problem)

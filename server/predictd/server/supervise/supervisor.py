@@ -245,7 +245,7 @@ class Supervisor:
         """Load a version: into the pool that its model shares with others, else into one of its own."""
         members = self._members(model)
         pool = next((p for p in self._workers.pools.values() if p.name == members.name), None)
-        shared = pool is not None and len(members.models) > 1 and not pool.gone
+        shared = pool is not None and len(members.models) > 1 and not pool.leaving
         if pool is None or not shared:
             pool = self._new_pool(members if len(members.models) > 1 else PoolModels(members.name, (model,)))
         only = PoolModels(pool.name, (replace(model, versions=(version,)),))
@@ -296,7 +296,8 @@ class Supervisor:
     async def _end_lane(self, lane: int) -> None:
         """No request of the lane is left: have its workers' last counts, and end it."""
         await self.counts.collect()
-        self.drop_lane(lane)
+        if self.catalog.find(lane) is not None:
+            self.drop_lane(lane)
 
     def drop_lane(self, lane: int) -> None:
         """End a lane: one that is finished with, loads, or has failed."""

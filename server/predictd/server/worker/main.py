@@ -75,10 +75,12 @@ class Worker:
         self._send_lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stop = False
-        self._serve = threading.Event()
+        self._serve = False
         self._gone_frontends: deque[int] = deque()
         self._lanes_given: list[LaneConfig] = []
         self._lanes_complete = threading.Event()
+        if not init.lane_count:
+            self._lanes_complete.set()
         self._memory = FrontendMemory()
         self._claims = ClaimWriter()
         self._recorder = WorkerRecorder()
@@ -109,8 +111,16 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         self.send(Warm())
         threading.Thread(target=self._load_more, name="loader", daemon=True).start()
-        self._serve.wait()
+        self._await_serve()
         self._serve_tickets()
+
+    def _await_serve(self) -> None:
+        """Wait until tickets may be taken; lanes that come meanwhile are taken in."""
+        woken = select.poll()
+        woken.register(self._wake_fd, select.POLLIN)
+        while self._keep_house() and not self._serve:
+            woken.poll()
+            os.eventfd_read(self._wake_fd)
 
     def _load(self, config: LaneConfig) -> None:
         """Load a lane, for the run loop to take in."""
@@ -216,7 +226,7 @@ class Worker:
             _log.exception("the control channel failed")
             os._exit(1)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AddLanes(lanes=lanes) if self._lanes_complete.is_set():
                 for lane in lanes:
@@ -245,11 +255,11 @@ class Worker:
                 delta = self._recorder.take()
                 self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
             case Serve():
-                self._serve.set()
+                self._serve = True
+                self._wake()
             case Stop():
                 self._stop = True
                 self._lanes_complete.set()
-                self._serve.set()
                 self._wake()
             case _:
                 raise TypeError(f"a worker got {type(message).__name__}. This is a bug.")
