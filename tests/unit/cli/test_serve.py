@@ -50,8 +50,9 @@ def test_every_flag_reaches_the_daemon(
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
         "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 --max-message-size 9KiB "
-        "--arena-limit 10MiB --pools shared --load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
-        "--tfs-tensor-content --ready-file r.json --log-level debug ."
+        "--arena-limit 10MiB --pools shared --tfs-tensor-content --model-control none --load-timeout 11s "
+        "--lame-duck 12s --drain-timeout 13s --strict "
+        "--ready-file r.json --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
     (settings,) = daemon.runs
@@ -70,6 +71,8 @@ def test_every_flag_reaches_the_daemon(
         max_message_bytes=9 * 2**10,
         arena_limit_bytes=10 * 2**20,
         pools="shared",
+        tfs_tensor_content=True,
+        model_control="none",
         load_timeout_ns=11 * 10**9,
         lame_duck_ns=12 * 10**9,
         drain_timeout_ns=13 * 10**9,

@@ -75,6 +75,7 @@ def test_what_is_loaded_from_a_version_s_folder(
         ((), "no model: put model.onnx here"),
         (("model.pt",), "no model: put model.onnx here"),
         (("a.onnx", "b.onnx"), "several .onnx files: name the one to serve model.onnx"),
+        (("saved_model.pb",), "a TensorFlow SavedModel: convert it to model.onnx"),
     ],
 )
 def test_a_folder_from_which_nothing_can_be_loaded(files: tuple[str, ...], message: str) -> None:
@@ -83,11 +84,33 @@ def test_a_folder_from_which_nothing_can_be_loaded(files: tuple[str, ...], messa
 
 
 @pytest.mark.parametrize(
+    ("listing", "named", "entry"),
+    [
+        (Listing(files=("a.onnx", "model.onnx")), "a.onnx", "a.onnx"),
+        (Listing(files=("model.plan",)), "model.plan", "model.plan"),
+        (Listing(folders=("parts",)), "parts/a.onnx", "parts/a.onnx"),
+        (Listing(folders=("a.onnx",)), "a.onnx", "a.onnx/model.onnx"),
+        (Listing(folders=("model.onnx",)), None, "model.onnx/model.onnx"),
+    ],
+)
+def test_a_configuration_may_name_the_file_and_a_folder_may_hold_its_data(
+    listing: Listing, named: str | None, entry: str
+) -> None:
+    assert model_entry(listing, custom_engine=False, named=named) == entry
+
+
+def test_a_named_file_that_is_not_there() -> None:
+    with pytest.raises(LayoutError, match=r"no b\.onnx: the model's configuration names it"):
+        model_entry(Listing(files=("a.onnx",)), custom_engine=False, named="b.onnx")
+
+
+@pytest.mark.parametrize(
     ("listing", "plain"),
     [
         (Listing(files=("model.onnx", "tokenizer.json")), True),
         (Listing(files=("a.onnx", "model.toml")), True),
         (Listing(files=("model.toml",)), True),
+        (Listing(files=("config.pbtxt",)), True),
         (Listing(files=("a.onnx",)), False),
         (Listing(files=("a.onnx", "model.onnx")), False),
         (Listing(files=("a.onnx", "model.onnx", "model.toml")), False),

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from predictd.server.config.model_file import ModelFile
+from predictd.server.config.model_config import ModelConfig
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
 from predictd.server.repository.scan import scan
+from tests.fixtures import triton_repositories
 
 
 def make(root: Path, *names: str) -> Path:
@@ -35,7 +36,7 @@ def problems(result: Scan, root: Path) -> dict[str, str]:
 def test_a_file_is_a_model_of_its_name(tmp_path: Path) -> None:
     make(tmp_path, "resnet.v2.onnx")
     result = scan([tmp_path / "resnet.v2.onnx"])
-    expected = FoundModel("resnet.v2", (FoundVersion(1, tmp_path / "resnet.v2.onnx"),), ModelFile())
+    expected = FoundModel("resnet.v2", (FoundVersion(1, tmp_path / "resnet.v2.onnx"),), ModelConfig())
     assert result == Scan(models=(expected,), problems=())
 
 
@@ -174,7 +175,7 @@ def test_a_path_that_is_no_model(tmp_path: Path) -> None:
     make(tmp_path, "notes.txt")
     result = scan([tmp_path / "notes.txt", tmp_path / "missing", tmp_path / "missing.onnx"])
     assert problems(result, tmp_path) == {
-        "notes.txt": "not an .onnx file: give an .onnx file, a model's folder or a repository",
+        "notes.txt": "not an .onnx file: give an .onnx file, a model's folder, a repository or a models.config",
         "missing": "no such file or folder",
         "missing.onnx": "no such file or folder",
     }
@@ -232,3 +233,76 @@ def test_an_unreadable_folder_names_the_user(tmp_path: Path, monkeypatch: pytest
     assert list(found(result, tmp_path)) == ["good"]
     expected = f"not readable by user {os.geteuid()}: change its permissions"
     assert problems(result, tmp_path) == {"m": expected}
+
+
+def test_a_repository_of_triton_is_found_as_it_is(tmp_path: Path) -> None:
+    triton_repositories.image_classifier(tmp_path)
+    triton_repositories.text_model(tmp_path)
+    triton_repositories.two_instances(tmp_path)
+    result = scan([tmp_path])
+    assert (result.problems, result.warnings, result.rejected) == ((), (), ())
+    assert found(result, tmp_path) == {
+        "image_classifier": [(1, "image_classifier/1/model.onnx")],
+        "simple": [(2, "simple/2/model.onnx"), (1, "simple/1/model.onnx")],
+        "text_model": [(1, "text_model/1/model.onnx")],
+    }
+    simple = result.models[1]
+    assert [version.version for version in served_versions(simple)] == [2, 1]
+    assert (simple.file.instances, simple.file.max_delay_ns) == (2, 100_000)
+    assert [model.name for model in scan([tmp_path / "simple"]).models] == ["simple"]
+
+
+def test_our_own_file_says_more_than_triton_s(tmp_path: Path) -> None:
+    folder = triton_repositories.two_instances(tmp_path)
+    (folder / "model.toml").write_text("instances = 3\n[labels]\nstable = 1\n")
+    (model,) = scan([tmp_path]).models
+    assert (model.file.instances, model.file.threads, dict(model.file.labels)) == (3, 1, {"stable": 1})
+    assert {name: str(model.file.origins[name]) for name in ("instances", "threads")} == {
+        "instances": f"{folder}/model.toml:1",
+        "threads": f"{folder}/config.pbtxt:21",
+    }
+
+
+def test_what_triton_does_and_predictd_does_not_is_a_warning_with_its_line(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx")
+    (tmp_path / "m" / "config.pbtxt").write_text("name: 'm'\nresponse_cache { enable: true }\n")
+    result = scan([tmp_path])
+    assert [model.name for model in result.models] == ["m"]
+    assert [str(warning) for warning in result.warnings] == [
+        f"{tmp_path}/m/config.pbtxt:2: answers are not cached; every request is computed"
+    ]
+
+
+def test_a_model_that_cannot_be_served_as_it_is_is_not_gone(tmp_path: Path) -> None:
+    make(tmp_path, "good/1/model.onnx", "config/1/model.onnx", "empty/", "half/1/")
+    (tmp_path / "config" / "config.pbtxt").write_text("name: 'other'")
+    (tmp_path / "broken.onnx").symlink_to(tmp_path / "nothing")
+    result = scan([tmp_path])
+    assert list(found(result, tmp_path)) == ["good"]
+    assert {model.name: len(model.versions) for model in result.rejected} == {
+        "broken": 0,
+        "config": 1,
+        "empty": 0,
+        "half": 0,
+    }
+
+
+def test_a_file_with_external_data_may_be_in_a_folder_of_its_name(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx/model.onnx", "m/1/model.onnx/weights.bin")
+    assert found(scan([tmp_path]), tmp_path) == {"m": [(1, "m/1/model.onnx/model.onnx")]}
+
+
+def test_a_version_or_label_in_vain_is_a_problem_with_its_line(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx", "m/2/model.onnx", "m/3/")
+    (tmp_path / "m" / "model.toml").write_text(
+        "version_policy = {specific = [1, 3, 4]}\n[labels]\nstable = 1\nnew = 2\nbroken = 3\ngone = 5\n"
+    )
+    result = scan([tmp_path])
+    (model,) = result.models
+    assert [version.version for version in served_versions(model)] == [1]
+    assert [(problem.path.name, problem.line, problem.what) for problem in result.problems] == [
+        ("3", None, "no model"),
+        ("model.toml", 1, "version 4 is to be served and is not there"),
+        ("model.toml", 2, "label 'new' means nothing: version 2 is not served"),
+        ("model.toml", 2, "label 'gone' means nothing: there is no version 5"),
+    ]

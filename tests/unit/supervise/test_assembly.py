@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from predictd.server.config.settings import Settings
 from predictd.server.launch.plan import PoolRequest
 from predictd.server.supervise.assembly import PoolModels, divide, lanes, plan_request
-from tests.fixtures.supervision import found, launch_plan, pool_models
+from tests.fixtures.supervision import PLAN, found, pool_models
 
 
 def test_models_are_divided_as_the_settings_say() -> None:
@@ -42,7 +44,7 @@ def test_instances_are_those_of_the_most_demanding_model_and_else_the_settings()
 def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:
     model = found("a", 1, 7, max_batch_size=3, max_delay_ns=0, engine="x.y:load", parameters={"k": "v"})
     settings = Settings(max_batch_size=5, max_delay_ns=9, max_queue_size=11, max_request_rows=13)
-    own, plain = lanes(pool_models("p", model, found("b")), launch_plan({"p": 1}), settings, first_id=20)
+    own, plain = lanes(pool_models("p", model, found("b")), (PLAN,), settings, count(20))
     assert (own.lane, own.model, own.version, own.path) == (20, "a", 7, "/models/a/7/model.onnx")
     assert (own.engine, own.parameters) == ("x.y:load", {"k": "v"})
     assert (own.max_batch_size, own.max_delay_ns, own.max_queue_size) == (3, 0, 11)
@@ -52,4 +54,4 @@ def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:
 
 def test_a_model_may_ask_for_fewer_threads_than_its_pool_has_and_not_for_more() -> None:
     models = pool_models("p", found("a", threads=1), found("b", threads=64), found("c"))
-    assert [lane.threads for lane in lanes(models, launch_plan({"p": 1}), Settings(), 1)] == [1, 1, 1]
+    assert [lane.threads for lane in lanes(models, (PLAN,), Settings(), count(1))] == [1, 1, 1]

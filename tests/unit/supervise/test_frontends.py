@@ -48,7 +48,7 @@ class Desk:
         self.gone: list[int] = []
         self.changes = 0
         self.ready = False
-        self.wiring = Wiring(self._mapped)
+        self.wiring = Wiring(self._mapped, lambda _: None)
         self.frontends = Frontends(
             FrontendSettings(("127.0.0.1:1",), 1 << 20, 1 << 21, False, b"secret", "info", {"LANG": "C"}),
             (PLAN,) * number,

@@ -32,6 +32,7 @@ class Family:
     """A wiring, its children, and everything to close."""
 
     mapped: list[int] = field(default_factory=list)
+    idle: list[int] = field(default_factory=list)
     places: dict[int, Place] = field(default_factory=dict)
     pools: dict[int, Pool] = field(default_factory=dict)
     workers: dict[int, tuple[Pool, FakeChild]] = field(default_factory=dict)
@@ -40,7 +41,7 @@ class Family:
     segments: int = 0
 
     def __post_init__(self) -> None:
-        self.wiring = Wiring(self.mapped.append)
+        self.wiring = Wiring(self.mapped.append, self.idle.append)
         self._next = iter(range(1, 10**6))
 
     def pool(self, number: int = 1) -> Pool:

@@ -1,61 +1,108 @@
-"""`model.toml`: what a model asks for itself. Whatever it leaves out comes from the daemon's settings."""
+"""`model.toml`: what a model asks for itself, in predictd's own words."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from predictd.server.config.settings import COUNT, DELAY, QUEUE_SIZE, ROWS, read_toml
-from predictd.server.config.units import Kind
+from predictd.server.config.model_config import (
+    MOST_PRIORITY_LEVELS,
+    All,
+    Latest,
+    ModelConfig,
+    ModelConfigError,
+    Notice,
+    Origin,
+    Reading,
+    Specific,
+    TensorConfig,
+    VersionPolicy,
+    Warmup,
+    check_label,
+    contradictions,
+)
+from predictd.server.config.settings import COUNT, DELAY, QUEUE_SIZE, ROWS
+from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
+
+T = TypeVar("T")
 
 _ENGINE = re.compile(r"[a-z][a-z0-9_-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # Short enough for a process title, and without characters that the names of other pools are made with.
 _POOL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_HOUR_NS = 3600 * 10**9
+_SYNTAX_ERROR_PLACE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)| \(at end of document\)")
+# Keys that are called otherwise in ModelConfig.
+_FIELDS = {"max_delay": "max_delay_ns", "default_timeout": "default_timeout_ns"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFile:
-    """The content of a model.toml; None where it says nothing.
-
-    Attributes:
-        engine: Name in the engine registry, or "package.module:function".
-        pool: Name of the pool of workers that this model shares with others that name it.
-        max_batch_size: Rows of several requests merged into one run at most.
-        max_delay_ns: How long a batch may wait to fill.
-        max_queue_size: Requests that may wait.
-        instances: Workers of the model's pool.
-        threads: Threads of one run.
-        parameters: Settings of the engine.
-    """
-
-    engine: str | None = None
-    pool: str | None = None
-    max_batch_size: int | None = None
-    max_delay_ns: int | None = None
-    max_queue_size: int | None = None
-    instances: int | None = None
-    threads: int | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def custom_engine(self) -> bool:
-        """The engine is somebody's own function, so the model need not be an .onnx file."""
-        return self.engine is not None and ":" in self.engine
-
-
-def read_model_file(path: Path) -> ModelFile:
+def read_model_file(path: Path) -> Reading:
     """Read a model.toml.
 
     Raises:
-        ConfigError: The file cannot be read, is not TOML, or has an unknown key or a wrong value.
+        ModelConfigError: The file cannot be read or is not TOML.
     """
-    values = read_toml(path, _KINDS)
-    return ModelFile(**{_FIELDS.get(key, key): value for key, value in values.items()})
+    text, table = _load(path)
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    notices: list[Notice] = []
+    for key, value in table.items():
+        line = _line_of(text, key)
+        kind = _KINDS.get(key)
+        if kind is None:
+            notices.append(Notice(line, key, f"unknown key {key!r}{suggestion(key, _KINDS)}"))
+            continue
+        try:
+            values[_FIELDS.get(key, key)] = kind.read_toml(value)
+        except ValueError as error:
+            notices.append(Notice(line, key, f"{key}: {error}"))
+        else:
+            origins[_FIELDS.get(key, key)] = Origin(path, line)
+    config = _with_paths(ModelConfig(**values, origins=origins), path.parent)
+    for notice in contradictions(config):
+        message = f"{notice.field}: {notice.message}"
+        notices.append(replace(notice, line=_line_of(text, notice.field), message=message))
+    return Reading(config, tuple(notices))
+
+
+def _load(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ModelConfigError(path, None, str(error.strerror).lower()) from error
+    except UnicodeDecodeError as error:
+        raise ModelConfigError(path, None, "not TOML: not UTF-8 text") from error
+    try:
+        return text, tomllib.loads(text)
+    except RecursionError as error:
+        raise ModelConfigError(path, None, "not TOML: nested too deeply") from error
+    except ValueError as error:
+        match = _SYNTAX_ERROR_PLACE.search(str(error))
+        line = int(match[1]) if match and match[1] else len(text.splitlines()) or 1
+        raise ModelConfigError(path, line, f"not TOML: {_SYNTAX_ERROR_PLACE.sub('', str(error))}") from error
+
+
+def _line_of(text: str, key: str) -> int | None:
+    """The line of a key at the top level; the TOML reader does not tell."""
+    name = re.escape(key)
+    pattern = re.compile(rf"\s*(?:\[\s*)?(?:{name}|\"{name}\"|'{name}')\s*[=.\]]")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), None)
+
+
+def _with_paths(config: ModelConfig, folder: Path) -> ModelConfig:
+    warmup = config.warmup
+    if warmup is not None and warmup.file is not None:
+        config = replace(config, warmup=replace(warmup, file=folder / warmup.file))
+    outputs = (
+        replace(output, labels_file=folder / output.labels_file) if output.labels_file else output
+        for output in config.outputs
+    )
+    return replace(config, outputs=tuple(outputs))
 
 
 def _matching(pattern: re.Pattern[str], expected: str) -> Kind[str]:
@@ -65,6 +112,22 @@ def _matching(pattern: re.Pattern[str], expected: str) -> Kind[str]:
         return value
 
     return Kind("NAME", expected, (str,), read, str)
+
+
+def _table(read: Callable[[Mapping[str, Any]], T], *others: type, expected: str = "a table") -> Kind[T]:
+    return Kind("TABLE", expected, (dict, *others), read, str)
+
+
+def _read_keys(table: Mapping[str, object], kinds: Mapping[str, Kind[Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in kinds:
+            raise ValueError(f"unknown key {key!r}{suggestion(key, kinds)}")
+        try:
+            values[key] = kinds[key].read_toml(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+    return values
 
 
 def _read_parameters(table: Mapping[str, object]) -> dict[str, str]:
@@ -79,14 +142,75 @@ def _parameter(key: str, value: object) -> str:
     raise ValueError(f"{key} must be a string, a number or a boolean")
 
 
+def _read_sizes(values: Iterable[object]) -> tuple[int, ...]:
+    return tuple(sorted({ROWS.read_toml(value) for value in values}))
+
+
+def _read_versions(values: Iterable[object]) -> tuple[int, ...]:
+    versions = tuple(sorted({_VERSION.read_toml(value) for value in values}))
+    if not versions:
+        raise ValueError("an empty array serves no version")
+    return versions
+
+
+def _read_policy(value: str | Mapping[str, object]) -> VersionPolicy:
+    if value == "all":
+        return All()
+    if isinstance(value, str) or len(value) != 1:
+        raise ValueError(f'write "all", {{latest = N}} or {{specific = [N, ...]}}, not {value!r}')
+    policy = _read_keys(value, _POLICIES)
+    return Latest(policy["latest"]) if "latest" in policy else Specific(policy["specific"])
+
+
+def _read_labels(table: Mapping[str, object]) -> dict[str, int]:
+    for label in table:
+        check_label(label)
+    return _read_keys(table, dict.fromkeys(table, _VERSION))
+
+
+def _read_warmup(table: Mapping[str, object]) -> Warmup:
+    values = _read_keys(table, _WARMUP)
+    if len(values) != 1:
+        raise ValueError("set either mode or file")
+    return Warmup(mode="file", file=values["file"]) if "file" in values else Warmup(mode=values["mode"])
+
+
+def _read_outputs(table: Mapping[str, object]) -> tuple[TensorConfig, ...]:
+    outputs = _read_keys(table, dict.fromkeys(table, _table(lambda output: _read_keys(output, _OUTPUT))))
+    return tuple(TensorConfig(name=name, **values) for name, values in outputs.items())
+
+
+def _path(value: str) -> Path:
+    if not value or "\0" in value:
+        raise ValueError("expected a path")
+    return Path(value)
+
+
+_FILE: Kind[Path] = Kind("FILE", "a path", (str,), _path, str)
+_VERSION = integer(1, LARGEST)
+_POLICIES: dict[str, Kind[Any]] = {
+    "latest": integer(1, 2**31 - 1),
+    "specific": Kind("VERSIONS", "an array of versions", (list,), _read_versions, str),
+}
+_WARMUP: dict[str, Kind[Any]] = {"mode": choice("zeros", "random", "none"), "file": _FILE}
+_OUTPUT: dict[str, Kind[Any]] = {"labels_file": _FILE}
 _KINDS: dict[str, Kind[Any]] = {
     "engine": _matching(_ENGINE, 'an engine\'s name or "package.module:function"'),
     "pool": _matching(_POOL, "a pool name: letters, digits, '_', '.' and '-', at most 64"),
     "max_batch_size": ROWS,
     "max_delay": DELAY,
-    "max_queue_size": QUEUE_SIZE,
+    "preferred_batch_sizes": Kind("SIZES", "an array of whole numbers", (list,), _read_sizes, str),
     "instances": COUNT,
     "threads": COUNT,
-    "parameters": Kind("TABLE", "a table", (dict,), _read_parameters, str),
+    "max_queue_size": QUEUE_SIZE,
+    "default_timeout": duration(1, 24 * _HOUR_NS),
+    "allow_timeout_override": boolean(),
+    "timeout_action": choice("reject", "delay"),
+    "priority_levels": integer(1, MOST_PRIORITY_LEVELS),
+    "default_priority": integer(1, MOST_PRIORITY_LEVELS),
+    "version_policy": _table(_read_policy, str, expected='"all" or a table'),
+    "labels": _table(_read_labels),
+    "warmup": _table(_read_warmup),
+    "outputs": _table(_read_outputs),
+    "parameters": _table(_read_parameters),
 }
-_FIELDS = {"max_delay": "max_delay_ns"}

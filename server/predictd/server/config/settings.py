@@ -184,6 +184,13 @@ class Settings:
             "Which models share worker processes; auto gives each its own while there are few.",
         ),
     )
+    model_control: str = field(
+        default="poll",
+        metadata=_option(
+            choice("poll", "none"),
+            "poll looks for new, changed and removed models every second, none only at SIGHUP.",
+        ),
+    )
     load_timeout_ns: int = field(
         default=600 * _SECOND,
         metadata=_option(

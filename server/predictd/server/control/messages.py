@@ -139,6 +139,12 @@ class ClaimTable(Message, frozen=True, kw_only=True):
     """Worker: my claim table, one descriptor."""
 
 
+class RemoveLane(Message, frozen=True, kw_only=True):
+    """Supervisor: nobody asks for this lane any more, drop it."""
+
+    lane: int
+
+
 class Warm(Message, frozen=True, kw_only=True):
     """Worker: every lane was loaded or failed."""
 
@@ -231,6 +237,13 @@ class PublishModel(Message, frozen=True, kw_only=True):
     versions: list[LaneView]
 
 
+class RetireLane(Message, frozen=True, kw_only=True):
+    """Supervisor: acknowledge once nothing of this lane is outstanding. It is in no publication any more."""
+
+    seq: int
+    lane: int
+
+
 class Listen(Message, frozen=True, kw_only=True):
     """Open the port."""
 
@@ -291,6 +304,7 @@ AnyMessage = (
     | SegmentUsable
     | WorkerInit
     | AddLanes
+    | RemoveLane
     | AttachFrontend
     | DetachFrontend
     | LaneLoading
@@ -307,6 +321,7 @@ AnyMessage = (
     | WorkerGone
     | PoolGone
     | PublishModel
+    | RetireLane
     | Listen
     | Listening
     | Ready

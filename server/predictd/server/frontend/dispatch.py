@@ -31,8 +31,10 @@ from predictd.server.frontend.calls import (
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
 from predictd.server.frontend.queues import TicketQueues
+from predictd.server.frontend.retirement import Retirements
 from predictd.server.frontend.routing import Lane
 from predictd.server.observe.recorder import FrontendRecorder
+from predictd.server.transport.allocator import Block
 from predictd.server.transport.blocks import CANCELLED_OFFSET, GENERATION_OFFSET
 from predictd.server.transport.claims import read_claims
 from predictd.server.transport.records import (
@@ -63,7 +65,11 @@ class _Probe:
 
 
 class Dispatcher:
-    """Owns everything in flight of this front end. Runs on the event loop alone."""
+    """Owns everything in flight of this front end. Runs on the event loop alone.
+
+    Attributes:
+        retirements: Tells when a lane has nothing outstanding.
+    """
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class Dispatcher:
         self._workers: dict[int, WorkerLink] = {}
         self._probes: dict[int, _Probe] = {}
         self._probe_number = 0
+        self.retirements = Retirements()
 
     # Links ----------------------------------------------------------------------------------------------------
 
@@ -128,16 +135,11 @@ class Dispatcher:
             RequestError: Whatever came instead of an answer.
         """
         pool = self._pools[lane.pool]
-        size_bytes = admission.layout.size_bytes
-        block = pool.arena.allocate(size_bytes)
-        if block is None:
-            block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
-            if pool.id not in self._pools:
-                raise ModelUnavailableError(f"model '{lane.model}' stopped to be served")
+        self.retirements.begin(lane.id)
         try:
-            slot, generation = self._calls.take_slot()
-        except OverloadedError:
-            pool.arena.free(block)
+            block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
+        except BaseException:
+            self.retirements.end(lane.id)
             raise
         call = Call(
             slot=slot,
@@ -149,7 +151,7 @@ class Dispatcher:
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
             flags=admission.flags,
-            size_bytes=size_bytes,
+            size_bytes=admission.layout.size_bytes,
             priority=pool.queues.level(priority),
             enqueued_ns=accepted_ns,
             deadline_ns=deadline_ns or NO_DEADLINE_NS,
@@ -157,6 +159,19 @@ class Dispatcher:
         _write(pool.arena.segment_view(block.segment), block.offset, generation, admission, tensors)
         self._enqueue(pool, call)
         return await self._answer(pool, call)
+
+    async def _make_room(self, lane: Lane, pool: PoolLink, size_bytes: int) -> tuple[Block, int, int]:
+        """A block, a slot and its generation for a request. Raises RequestError."""
+        block = pool.arena.allocate(size_bytes)
+        if block is None:
+            block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
+            if pool.id not in self._pools:
+                raise ModelUnavailableError(f"model '{lane.model}' stopped to be served")
+        try:
+            return block, *self._calls.take_slot()
+        except OverloadedError:
+            pool.arena.free(block)
+            raise
 
     def _enqueue(self, pool: PoolLink, call: Call) -> None:
         call.queued_ns = time.monotonic_ns()
@@ -240,6 +255,7 @@ class Dispatcher:
         pool = self._pools.get(call.lane.pool)
         if pool is not None:
             pool.arena.free(call.block)
+        self.retirements.end(call.lane.id)
 
     def _release_blocks(self, releases: dict[tuple[int, int, int], int]) -> None:
         """Give answers back, with one write a worker."""

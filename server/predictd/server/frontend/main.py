@@ -38,6 +38,7 @@ from predictd.server.control.messages import (
     PoolGone,
     PublishModel,
     Ready,
+    RetireLane,
     SegmentAdded,
     SegmentUsable,
     Statistics,
@@ -150,6 +151,8 @@ class Frontend:
                 self._routes.publish(message)
                 self._health.update(self._service)
                 self.send(Ack(seq=seq))
+            case RetireLane(seq=seq, lane=lane):
+                self._dispatcher.retirements.when_idle(lane, lambda: self.send(Ack(seq=seq)))
             case Growth(granted=granted, reason=reason):
                 self._growth.granted(None if granted else reason)
             case SegmentUsable(pool=pool, segment=segment):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from predictd.server.config.model_config import located
+from predictd.server.repository.policies import served
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from predictd.server.config.model_file import ModelFile
+    from predictd.server.config.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +33,39 @@ class FoundModel:
 
     Attributes:
         name: What clients call it.
-        versions: Highest first, at least one.
-        file: What its model.toml says; empty without one.
+        versions: Highest first, at least one where the model can be served.
+        file: What its model.toml, config.pbtxt and models.config say; empty without one.
     """
 
     name: str
     versions: tuple[FoundVersion, ...]
-    file: ModelFile
+    file: ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that was found and is not served.
+    """Something that was found and is not served, or not all of it.
 
     Attributes:
         path: Where.
-        message: What is wrong and what to do about it, in one line.
+        what: What is wrong.
+        remedy: What to do about it; empty where there is nothing to add.
+        line: Where in the file; None if that is not known.
     """
 
     path: Path
-    message: str
+    what: str
+    remedy: str = ""
+    line: int | None = None
+
+    @property
+    def message(self) -> str:
+        """What is wrong and what to do about it, in one line."""
+        return f"{self.what}: {self.remedy}" if self.remedy else self.what
 
     # typing.override needs Python 3.12.
     def __str__(self) -> str:  # type: ignore[explicit-override]
-        return f"{self.path}: {self.message}"
+        return f"{located(self.path, self.line)}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +75,20 @@ class Scan:
     Attributes:
         models: By name, each name once.
         problems: In the order in which they were found.
+        warnings: What the models' configurations ask for and predictd does not do; they are served.
+        rejected: Models that are there and cannot be served as they are, by name, perhaps without versions.
+            They are not gone: what serves of them already can serve on.
+        blind: A path or a list of models could not be read, so that models may be there which are not found.
     """
 
     models: tuple[FoundModel, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
+    rejected: tuple[FoundModel, ...] = ()
+    blind: bool = False
 
 
 def served_versions(model: FoundModel) -> tuple[FoundVersion, ...]:
-    """The versions to serve: the highest one."""
-    return model.versions[:1]
+    """The versions to serve, highest first, as the model's policy says."""
+    chosen = served([found.version for found in model.versions], model.file.version_policy)
+    return tuple(found for found in model.versions if found.version in chosen)

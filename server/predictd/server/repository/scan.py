@@ -6,32 +6,48 @@ import errno
 import os
 import stat
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from predictd.server.config.model_file import ModelFile, read_model_file
-from predictd.server.config.settings import ConfigError
+from predictd.server.config.model_config import (
+    ModelConfig,
+    ModelConfigError,
+    Notice,
+    Origin,
+    Reading,
+    contradictions,
+    overlay,
+)
+from predictd.server.config.model_file import read_model_file
+from predictd.server.repository.config_pbtxt import read_config_pbtxt
 from predictd.server.repository.layout import (
+    CONFIG_PBTXT,
     MODEL_ONNX,
     MODEL_TOML,
     LayoutError,
     Listing,
     check_name,
+    configured,
     is_plain_model,
     looks_like_version,
     model_entry,
-    no_versions_remedy,
+    no_versions,
     version_of,
     visible,
 )
 from predictd.server.repository.models import FoundModel, FoundVersion, Problem, Scan
+from predictd.server.repository.policies import missing, served, wrong_labels
+from predictd.server.repository.tfs_config import SUFFIX as TFS_SUFFIX
+from predictd.server.repository.tfs_config import read_tfs_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 def scan(paths: Sequence[Path]) -> Scan:
-    """Find the models under some paths: .onnx files, model folders and repositories, in any mixture.
+    """Find the models under some paths: .onnx files, model folders, repositories and models.config files.
 
     What cannot be served becomes a Problem and keeps nothing else from being found.
     """
@@ -39,7 +55,10 @@ def scan(paths: Sequence[Path]) -> Scan:
     for path in paths:
         scanner.read_path(path)
     models = sorted(scanner.models.values(), key=lambda model: model.name)
-    return Scan(models=tuple(models), problems=tuple(scanner.problems))
+    rejected = [scanner.rejected[name] for name in sorted(scanner.rejected.keys() - scanner.models.keys())]
+    return Scan(
+        tuple(models), tuple(scanner.problems), tuple(scanner.warnings), tuple(rejected), scanner.blind
+    )
 
 
 def list_folder(path: Path) -> Listing:
@@ -64,79 +83,179 @@ class _Scanner:
     def __init__(self) -> None:
         self.models: dict[str, FoundModel] = {}
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.rejected: dict[str, FoundModel] = {}
+        self.blind = False
 
     def read_path(self, path: Path) -> None:
-        with self._reporting(path):
+        with self._reporting(path), self._blinded():
             if not stat.S_ISDIR(path.stat().st_mode):
                 self._read_file(path)
                 return
             listing = list_folder(path)
             if _is_model(path, listing):
-                self._read_model(path, Path(os.path.abspath(path)).name, listing)  # noqa: PTH100 - a link keeps its name
+                self._read_model(path, Path(os.path.abspath(path)).name)  # noqa: PTH100 - a link keeps its name
             else:
                 self._read_repository(path, listing)
 
     def _read_file(self, path: Path) -> None:
+        if path.suffix == TFS_SUFFIX:
+            self._read_tfs_config(path)
+            return
         if path.suffix != ".onnx":
-            raise LayoutError("not an .onnx file: give an .onnx file, a model's folder or a repository")
+            raise LayoutError(
+                "not an .onnx file", "give an .onnx file, a model's folder, a repository or a models.config"
+            )
         check_name(path.stem)
-        config = path.with_suffix(".toml")
-        file = read_model_file(config) if config.exists() else ModelFile()
-        self._add(FoundModel(path.stem, (FoundVersion(1, _loadable(path)),), file))
+        with self._rejecting(path.stem):
+            config = path.with_suffix(".toml")
+            reading = self._reading(config, read_model_file) if config.exists() else Reading(ModelConfig())
+            self._add(path.stem, (FoundVersion(1, _loadable(path)),), reading)
+
+    def _read_tfs_config(self, path: Path) -> None:
+        listed = read_tfs_config(path)
+        self._note(path, listed.notices)
+        self.blind = self.blind or any(notice.severity == "error" for notice in listed.notices)
+        for model in listed.models:
+            with self._reporting(model.base_path):
+                self._read_model(model.base_path, model.name, model.config)
 
     def _read_repository(self, path: Path, listing: Listing) -> None:
         if not listing.folders and not listing.onnx:
-            raise LayoutError(f"no model here: put <name>.onnx or <name>/1/{MODEL_ONNX} into it")
+            raise LayoutError("no model here", f"put <name>.onnx or <name>/1/{MODEL_ONNX} into it")
         for name in listing.folders:
             with self._reporting(path / name):
-                self._read_model(path / name, name, list_folder(path / name))
+                self._read_model(path / name, name)
         for name in listing.onnx:
             with self._reporting(path / name):
                 self._read_file(path / name)
 
-    def _read_model(self, path: Path, name: str, listing: Listing) -> None:
+    def _read_model(self, path: Path, name: str, above: ModelConfig | None = None) -> None:
+        """Read a model's folder; `above` is what somebody else says of it, who knows better."""
         check_name(name)
-        file = read_model_file(path / MODEL_TOML) if MODEL_TOML in listing.files else ModelFile()
-        candidates = [folder for folder in listing.folders if looks_like_version(folder)]
-        if candidates:
-            versions = self._read_versions(path, candidates, file)
-            if MODEL_ONNX in listing.files:
-                message = "not served, as there are version folders beside it: move it into one or remove it"
-                self.problems.append(Problem(path / MODEL_ONNX, message))
-        elif MODEL_ONNX in listing.files or MODEL_TOML in listing.files:
-            versions = (FoundVersion(1, _entry(path, listing, file)),)
-        else:
-            raise LayoutError(no_versions_remedy(listing))
-        # Without any, each candidate has left its own problem.
-        if versions:
-            self._add(FoundModel(name, versions, file))
+        with self._rejecting(name):
+            listing = list_folder(path)
+            reading = self._read_config(path, name, listing)
+            if above is not None:
+                reading = replace(reading, config=overlay(reading.config, above))
+            config = reading.config
+            candidates = [folder for folder in listing.folders if looks_like_version(folder)]
+            if candidates:
+                versions = self._read_versions(path, candidates, config)
+                if MODEL_ONNX in listing.files:
+                    what, remedy = (
+                        "not served, as there are version folders beside it",
+                        "move it into one or remove it",
+                    )
+                    self.problems.append(Problem(path / MODEL_ONNX, what, remedy))
+            elif MODEL_ONNX in listing.files or MODEL_TOML in listing.files:
+                versions = (FoundVersion(1, _entry(path, listing, config)),)
+            else:
+                raise no_versions(listing)
+            self._check_versions(path, config, versions, candidates)
+            self._add(name, versions, reading)
 
-    def _read_versions(self, path: Path, names: Sequence[str], file: ModelFile) -> tuple[FoundVersion, ...]:
+    def _read_config(self, path: Path, name: str, listing: Listing) -> Reading:
+        """Triton's file first, then our own, which may say more and may say it otherwise."""
+        readings: list[Reading] = []
+        if CONFIG_PBTXT in listing.files:
+            readings.append(self._reading(path / CONFIG_PBTXT, partial(read_config_pbtxt, name=name)))
+        if MODEL_TOML in listing.files:
+            readings.append(self._reading(path / MODEL_TOML, read_model_file))
+        config = ModelConfig()
+        for reading in readings:
+            config = overlay(config, reading.config)
+        notices = [notice for reading in readings for notice in reading.notices]
+        if len(readings) > 1 and all(reading.usable for reading in readings):
+            for notice in contradictions(config):
+                origin = config.origins[notice.field]
+                self.problems.append(Problem(origin.path, notice.message, notice.remedy, origin.line))
+                notices.append(notice)
+        return Reading(config, tuple(notices))
+
+    def _reading(self, file: Path, read: Callable[[Path], Reading]) -> Reading:
+        try:
+            reading = read(file)
+        except ModelConfigError as error:
+            reading = Reading(ModelConfig(), (Notice(error.line, "", error.message),))
+        self._note(file, reading.notices)
+        return reading
+
+    def _note(self, file: Path, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            problem = Problem(file, notice.message, notice.remedy, notice.line)
+            (self.warnings if notice.severity == "warning" else self.problems).append(problem)
+
+    def _read_versions(
+        self, path: Path, names: Sequence[str], config: ModelConfig
+    ) -> tuple[FoundVersion, ...]:
         versions: list[FoundVersion] = []
         for name in names:
             folder = path / name
             with self._reporting(folder):
                 version = version_of(name)
-                versions.append(FoundVersion(version, _entry(folder, list_folder(folder), file)))
+                versions.append(FoundVersion(version, _entry(folder, list_folder(folder), config)))
         return tuple(sorted(versions, key=lambda found: found.version, reverse=True))
 
-    def _add(self, model: FoundModel) -> None:
-        first = self.models.setdefault(model.name, model)
+    def _check_versions(
+        self, path: Path, config: ModelConfig, versions: Sequence[FoundVersion], candidates: Sequence[str]
+    ) -> None:
+        """Report versions that the configuration names in vain."""
+        # A folder that cannot be used has its own problem already.
+        broken = {int(name) for name in candidates if name.isdecimal()} - {
+            found.version for found in versions
+        }
+        there = [found.version for found in versions]
+        for version in missing((*there, *broken), config.version_policy):
+            origin = config.origins.get("version_policy", Origin(path))
+            what = f"version {version} is to be served and is not there"
+            self.problems.append(Problem(origin.path, what, "add it, or correct the policy", origin.line))
+        for label, reason in wrong_labels(config.labels, there, served(there, config.version_policy)).items():
+            if config.labels[label] not in broken:
+                origin = config.origins.get("labels", Origin(path))
+                what = f"label {label!r} means nothing: {reason}"
+                self.problems.append(
+                    Problem(origin.path, what, "correct the label or the policy", origin.line)
+                )
+
+    def _add(self, name: str, versions: tuple[FoundVersion, ...], reading: Reading) -> None:
+        model = FoundModel(name, versions, reading.config)
+        # Without any version, each candidate has left its own problem.
+        if not reading.usable or not versions:
+            self.rejected.setdefault(name, model)
+            return
+        first = self.models.setdefault(name, model)
         if first is not model:
             raise LayoutError(
-                f"a model called {model.name!r} is already served from {first.versions[0].path}: rename one"
+                f"a model called {name!r} is already served from {first.versions[0].path}", "rename one"
             )
+
+    @contextmanager
+    def _rejecting(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (LayoutError, OSError):
+            self.rejected.setdefault(name, FoundModel(name, (), ModelConfig()))
+            raise
+
+    @contextmanager
+    def _blinded(self) -> Iterator[None]:
+        try:
+            yield
+        except (ModelConfigError, OSError):
+            self.blind = True
+            raise
 
     @contextmanager
     def _reporting(self, path: Path) -> Iterator[None]:
         try:
             yield
         except LayoutError as error:
-            self.problems.append(Problem(path, str(error)))
-        except ConfigError as error:
-            self.problems.append(Problem(Path(error.place), error.message))
+            self.problems.append(Problem(path, error.what, error.remedy))
+        except ModelConfigError as error:
+            self.problems.append(Problem(Path(error.place), error.message, line=error.line))
         except OSError as error:
-            self.problems.append(Problem(Path(error.filename or path), _explain(error)))
+            self.problems.append(_explain(Path(error.filename or path), error))
 
 
 def _is_model(path: Path, listing: Listing) -> bool:
@@ -144,7 +263,7 @@ def _is_model(path: Path, listing: Listing) -> bool:
     if not versions:
         return is_plain_model(listing)
     # A repository's models may have numbers for names; then their folders hold versions, not files.
-    return MODEL_TOML in listing.files or any(_holds_onnx(path / name) for name in versions)
+    return configured(listing) or any(_holds_onnx(path / name) for name in versions)
 
 
 def _holds_onnx(folder: Path) -> bool:
@@ -155,8 +274,8 @@ def _holds_onnx(folder: Path) -> bool:
         return True
 
 
-def _entry(folder: Path, listing: Listing, file: ModelFile) -> Path:
-    name = model_entry(listing, custom_engine=file.custom_engine)
+def _entry(folder: Path, listing: Listing, config: ModelConfig) -> Path:
+    name = model_entry(listing, custom_engine=config.custom_engine, named=config.model_file)
     return _loadable(folder if name is None else folder / name)
 
 
@@ -169,11 +288,11 @@ def _loadable(path: Path) -> Path:
     return path
 
 
-def _explain(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError) and error.filename and Path(error.filename).is_symlink():
-        return "a link to nothing: repair or remove it"
+def _explain(path: Path, error: OSError) -> Problem:
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return Problem(path, "a link to nothing", "repair or remove it")
     if isinstance(error, FileNotFoundError):
-        return "no such file or folder"
+        return Problem(path, "no such file or folder")
     if isinstance(error, PermissionError):
-        return f"not readable by user {os.geteuid()}: change its permissions"
-    return str(error.strerror or error).lower()
+        return Problem(path, f"not readable by user {os.geteuid()}", "change its permissions")
+    return Problem(path, str(error.strerror or error).lower())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from predictd.server.config.lane import LaneConfig
 from predictd.server.config.settings import Settings
-from predictd.server.launch.plan import LaunchPlan, PlanRequest, PoolRequest
+from predictd.server.launch.budget import Budget
+from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, plan
+from predictd.server.launch.topology import Topology
 from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
 from predictd.server.repository.placement import Placeable, place, pool_instances
 
@@ -30,12 +32,50 @@ def divide(models: Sequence[FoundModel], settings: Settings, cores: int) -> tupl
     return tuple(PoolModels(name, tuple(by_name[m] for m in members)) for name, members in placed.items())
 
 
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Plans for this machine.
+
+    Attributes:
+        topology: Of the machine.
+        budget: What this process may use of it.
+    """
+
+    topology: Topology
+    budget: Budget
+
+    @property
+    def cores(self) -> int:
+        """CPUs that can be used at once."""
+        return self.budget.effective_cpus
+
+    def plan(self, request: PlanRequest) -> LaunchPlan:
+        """Plan every child of a request."""
+        return plan(self.topology, self.budget, request)
+
+
 def plan_request(
-    pools: Sequence[PoolModels], settings: Settings, environment: Mapping[str, str]
+    pools: Sequence[PoolModels], settings: Settings, environment: Mapping[str, str], beside: int = 0
 ) -> PlanRequest:
-    """What the launcher is asked to plan."""
+    """What the launcher is asked to plan.
+
+    Args:
+        pools: Those to plan.
+        settings: The daemon's.
+        environment: The user's.
+        beside: Pools that run already and go on; they share the CPUs.
+    """
+    others = tuple(PoolRequest(f"beside~{number}") for number in range(beside))
     return PlanRequest(
-        tuple(_pool_request(pool, settings) for pool in pools), settings.frontends, environment
+        (*(_pool_request(pool, settings) for pool in pools), *others), settings.frontends, environment
+    )
+
+
+def queue_records(pool: PoolModels, settings: Settings) -> int:
+    """The size of a pool's queues: what its most demanding model asks for."""
+    return max(
+        settings.max_queue_size if model.file.max_queue_size is None else model.file.max_queue_size
+        for model in pool.models
     )
 
 
@@ -51,13 +91,12 @@ def _pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
     )
 
 
-def lanes(pool: PoolModels, plan: LaunchPlan, settings: Settings, first_id: int) -> list[LaneConfig]:
-    """The lanes of a pool, with ids from `first_id` on."""
-    threads = plan.pools[pool.name][0].threads
+def lanes(
+    pool: PoolModels, plans: Sequence[ChildPlan], settings: Settings, ids: Iterator[int]
+) -> list[LaneConfig]:
+    """The lanes of a pool whose workers are planned so."""
     found = [(model, version) for model in pool.models for version in served_versions(model)]
-    return [
-        _lane(first_id + at, model, version, threads, settings) for at, (model, version) in enumerate(found)
-    ]
+    return [_lane(next(ids), model, version, plans[0].threads, settings) for model, version in found]
 
 
 def _lane(
@@ -76,4 +115,5 @@ def _lane(
         max_request_rows=settings.max_request_rows,
         threads=min(file.threads, threads) if file.threads else threads,
         parameters=dict(file.parameters),
+        labels=tuple(sorted(label for label, number in file.labels.items() if number == version.version)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from predictd.server.config.lane import LaneConfig, LaneSignature
 from predictd.server.control.messages import LaneView, PublishModel
@@ -17,7 +17,10 @@ class LaneRecord:
     Attributes:
         pool: Id of the pool that hosts it.
         reason: Why it failed; for operators, one line.
-        load_seconds: From the start of the daemon or of its isolation until it was warm.
+        load_seconds: From the start of its load until it was warm.
+        fingerprint: Of the files that it was made from.
+        started: When its load began, in seconds of the event loop's clock.
+        loaded_by: Ids of the workers that have it.
     """
 
     config: LaneConfig
@@ -27,6 +30,14 @@ class LaneRecord:
     reason: str = ""
     signature: LaneSignature | None = None
     load_seconds: float | None = None
+    fingerprint: str = ""
+    started: float = 0.0
+    loaded_by: set[int] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """For log lines."""
+        return f"{self.config.model} version {self.config.version}"
 
 
 class Catalog:
@@ -38,6 +49,18 @@ class Catalog:
     def record(self, lane: int) -> LaneRecord:
         """One lane's record."""
         return self._records[lane]
+
+    def add(self, record: LaneRecord) -> None:
+        """A new lane."""
+        self._records[record.config.lane] = record
+
+    def remove(self, lane: int) -> None:
+        """A lane that is no more."""
+        self._records.pop(lane, None)
+
+    def find(self, lane: int) -> LaneRecord | None:
+        """One lane's record, None when it is no more."""
+        return self._records.get(lane)
 
     def records(self) -> list[LaneRecord]:
         """All of them."""
@@ -70,10 +93,7 @@ class Catalog:
 
     def publication(self, model: str) -> PublishModel:
         """What front ends are told of a model."""
-        records = sorted(
-            (record for record in self._records.values() if record.config.model == model),
-            key=lambda record: -record.config.version,
-        )
+        records = _one_a_version(r for r in self._records.values() if r.config.model == model)
         ready = [record.config.version for record in records if record.state == "READY"]
         return PublishModel(
             seq=0,
@@ -91,6 +111,14 @@ class Catalog:
             for record in self._records.values()
         )
         return Readiness(ready, gauges, reasons)
+
+
+def _one_a_version(records: Iterable[LaneRecord]) -> list[LaneRecord]:
+    """Highest version first. While new content replaces old the newest lane that is ready stands for the version."""
+    best: dict[int, LaneRecord] = {}
+    for record in sorted(records, key=lambda record: (record.state == "READY", record.config.lane)):
+        best[record.config.version] = record
+    return [best[version] for version in sorted(best, reverse=True)]
 
 
 def _view(record: LaneRecord) -> LaneView:

@@ -16,14 +16,13 @@ from setproctitle import setproctitle
 from predictd.server.config.settings import Settings
 from predictd.server.launch.budget import read_budget
 from predictd.server.launch.describe import describe
-from predictd.server.launch.plan import plan
 from predictd.server.launch.spawn import raise_nofile_limit
 from predictd.server.launch.topology import read_topology
 from predictd.server.observe.http import Handler, HttpServer, Request, Response
 from predictd.server.observe.logs import configure
 from predictd.server.observe.routes import build_routes
-from predictd.server.repository.scan import scan
-from predictd.server.supervise.assembly import divide, plan_request
+from predictd.server.repository.watch import look
+from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
 from predictd.server.supervise.supervisor import Supervisor
@@ -68,8 +67,9 @@ def _refuse(message: str) -> int:
 
 
 async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
-    found = scan(settings.paths)
-    for problem in found.problems:
+    sight = look(settings.paths)
+    found = sight.scan
+    for problem in (*found.problems, *found.warnings):
         _log.warning("%s", problem)
     if not found.models:
         return _refuse(f"there is no model to serve in {', '.join(map(str, settings.paths))}")
@@ -89,17 +89,14 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     affinity = os.sched_getaffinity(0)
     topology = read_topology(affinity)
     budget = read_budget(affinity, topology.ids)
-    pools = divide(found.models, settings, budget.effective_cpus)
-    launch = plan(topology, budget, plan_request(pools, settings, os.environ))
-    for warning in launch.warnings:
+    supervisor = Supervisor(settings, Planner(topology, budget), sight, port)
+    for warning in supervisor.plan.warnings:
         _log.warning("%s", warning)
-    for line in describe(replace(launch, warnings=()), budget).splitlines():
+    for line in describe(replace(supervisor.plan, warnings=()), budget).splitlines():
         _log.info("%s", line)
-
-    supervisor = Supervisor(settings, launch, pools, port)
     asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
     addresses = {"grpc": str(port.address), "http": str(http_address)}
-    signals = _Signals()
+    signals = _Signals(supervisor.keeper.look_now)
     servers = [HttpServer(_routes(supervisor)) for _ in http_sockets]
     try:
         for server, sock in zip(servers, http_sockets, strict=True):
@@ -184,22 +181,18 @@ async def _leave(supervisor: Supervisor, signals: _Signals) -> int:
 
 
 class _Signals:
-    """SIGTERM and SIGINT, counted."""
+    """SIGTERM and SIGINT, counted; SIGHUP calls `hang_up`."""
 
-    def __init__(self) -> None:
+    def __init__(self, hang_up: Callable[[], None]) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._got)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
 
     def _got(self) -> None:
         (self.second if self.first.is_set() else self.first).set()
-
-    @staticmethod
-    def _hang_up() -> None:
-        _log.warning("SIGHUP is ignored: the models are read at start-up")
 
 
 def _routes(supervisor: Supervisor) -> dict[str, Handler]:

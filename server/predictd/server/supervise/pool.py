@@ -142,6 +142,11 @@ class Pool:
         """No worker serves and none will."""
         return all(place.state in (State.FAILED, State.STOPPED) for place in self.places)
 
+    @property
+    def leaving(self) -> bool:
+        """No worker will serve any more, though some may be on their way out."""
+        return all(place.state in (State.FAILED, State.STOPPED, State.STOPPING) for place in self.places)
+
     def wake_followers(self) -> None:
         """The leader may be dead: let the others try for the token."""
         if self.closed:

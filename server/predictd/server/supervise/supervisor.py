@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from predictd.server.config.settings import Settings
@@ -25,7 +26,6 @@ from predictd.server.control.messages import (
     WorkerCounts,
 )
 from predictd.server.launch.memory import MemoryHeadroom
-from predictd.server.launch.plan import LaunchPlan
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.gauges import (
     Gauges,
@@ -36,12 +36,15 @@ from predictd.server.observe.gauges import (
     build_info,
     resident_bytes,
 )
-from predictd.server.supervise.assembly import PoolModels, lanes
+from predictd.server.repository.models import FoundModel, FoundVersion
+from predictd.server.repository.watch import Sight
+from predictd.server.supervise.assembly import Planner, PoolModels, divide, lanes, plan_request, queue_records
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.counts import Counts
 from predictd.server.supervise.frontends import Frontends, FrontendSettings
 from predictd.server.supervise.growth import GrowthPolicy
+from predictd.server.supervise.keeper import Keeper
 from predictd.server.supervise.pool import Pool
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import State
@@ -63,20 +66,23 @@ class Supervisor:
 
     Attributes:
         settled: Every lane of the start-up configuration was warm or had failed, and every port was open. Stays true.
+        plan: Of the children at the start.
         fatal: Why the daemon cannot go on; None while it can.
     """
 
     def __init__(
         self,
         settings: Settings,
-        plan: LaunchPlan,
-        pools: Sequence[PoolModels],
+        planner: Planner,
+        sight: Sight,
         port: ReservedPort,
     ) -> None:
+        pools = divide(sight.scan.models, settings, planner.cores)
+        self._planner = planner
+        self.plan = planner.plan(plan_request(pools, settings, os.environ))
         self.settled = False
         self.fatal: str | None = None
         self._changed = asyncio.Event()
-        self._plan = plan
         self._settings = settings
         self._draining = False
         self._was_ready = False
@@ -86,23 +92,33 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
         self._pools = [
-            Pool(next(self._pool_ids), pool.name, plan.pools[pool.name], _queue_records(pool, settings))
+            Pool(next(self._pool_ids), pool.name, self.plan.pools[pool.name], queue_records(pool, settings))
             for pool in pools
         ]
-        self.catalog = Catalog(self._lane_records(pools))
-        self._wiring = Wiring(self._mapped)
+        self._lane_ids = itertools.count(1)
+        self.catalog = Catalog(self._lane_records(pools, sight))
+        self._wiring = Wiring(self._mapped, self._lane_idle)
         self._workers = self._make_workers()
         self._frontends = self._make_frontends(port)
         self.counts = Counts(Aggregate(), self._children)
         for record in self.catalog.records():
-            self.counts.aggregate.name_lane(record.config.lane, record.config.model, record.config.version)
+            self._name(record)
+        self.keeper = Keeper(
+            settings.paths, sight, self.catalog, self, polls=settings.model_control == "poll"
+        )
 
-    def _lane_records(self, pools: Sequence[PoolModels]) -> list[LaneRecord]:
+    def _lane_records(self, pools: Sequence[PoolModels], sight: Sight) -> list[LaneRecord]:
         records: list[LaneRecord] = []
+        now = asyncio.get_running_loop().time()
         for members, pool in zip(pools, self._pools, strict=True):
-            configs = lanes(members, self._plan, self._settings, len(records) + 1)
-            records += [LaneRecord(config, pool.id, len(pool.places)) for config in configs]
+            for config in lanes(members, self.plan.pools[pool.name], self._settings, self._lane_ids):
+                fingerprint = sight.versions[config.model, config.version].fingerprint
+                record = LaneRecord(config, pool.id, len(pool.places), fingerprint=fingerprint, started=now)
+                records.append(record)
         return records
+
+    def _name(self, record: LaneRecord) -> None:
+        self.counts.aggregate.name_lane(record.config.lane, record.config.model, record.config.version)
 
     def _make_workers(self) -> Workers:
         settings = WorkerSettings(
@@ -134,7 +150,7 @@ class Supervisor:
         )
         return Frontends(
             settings,
-            self._plan.frontends,
+            self.plan.frontends,
             self._wiring,
             self._next_id,
             publications=lambda: [self.catalog.publication(model) for model in self.catalog.models()],
@@ -151,6 +167,12 @@ class Supervisor:
             self._workers.add_pool(pool)
         self._frontends.start()
         self.spawn(self.counts.run())
+        self.spawn(self._keep())
+
+    async def _keep(self) -> None:
+        """Once everything of the start is settled, follow what changes on disk."""
+        await self.wait(lambda: self.settled)
+        await self.keeper.run()
 
     # News ---------------------------------------------------------------------------------------------------
 
@@ -217,6 +239,77 @@ class Supervisor:
         record.signature = None
         self._workers.add_pool(pool)
 
+    # Lanes that come and go (LaneActions) -------------------------------------------------------------------
+
+    def start_lane(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
+        """Load a version: into the pool that its model shares with others, else into one of its own."""
+        members = self._members(model)
+        pool = next((p for p in self._workers.pools.values() if p.name == members.name), None)
+        shared = pool is not None and len(members.models) > 1 and not pool.leaving
+        if pool is None or not shared:
+            pool = self._new_pool(members if len(members.models) > 1 else PoolModels(members.name, (model,)))
+        only = PoolModels(pool.name, (replace(model, versions=(version,)),))
+        (config,) = lanes(only, tuple(place.plan for place in pool.places), self._settings, self._lane_ids)
+        now = asyncio.get_running_loop().time()
+        record = LaneRecord(config, pool.id, len(pool.places), fingerprint=fingerprint, started=now)
+        self.catalog.add(record)
+        self._name(record)
+        _log.info("loading %s from %s", record.name, config.path)
+        if shared:
+            self._workers.load(pool, record)
+        else:
+            self._workers.add_pool(pool)
+        self._publish(model.name)
+
+    def _members(self, model: FoundModel) -> PoolModels:
+        """The pool that a model belongs to, beside all models of now."""
+        others = {record.config.model for record in self.catalog.records()} - {model.name}
+        known = [other for other in self.keeper.models if other.name in others]
+        pools = divide([*known, model], self._settings, self._planner.cores)
+        return next(pool for pool in pools if model in pool.models)
+
+    def _new_pool(self, members: PoolModels) -> Pool:
+        taken = {pool.name for pool in self._workers.pools.values()}
+        names = itertools.chain([members.name], (f"{members.name}~{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in taken)
+        renamed = PoolModels(name, members.models)
+        beside = [pool for pool in self._workers.pools.values() if self._outlives(pool, members)]
+        plan = self._planner.plan(plan_request((renamed,), self._settings, os.environ, beside=len(beside)))
+        return Pool(next(self._pool_ids), name, plan.pools[name], queue_records(renamed, self._settings))
+
+    def _outlives(self, pool: Pool, members: PoolModels) -> bool:
+        """Whether a pool goes on beside a new one: it serves other models."""
+        names = {model.name for model in members.models}
+        return any(record.config.model not in names for record in self.catalog.in_pool(pool.id))
+
+    def retire_lane(self, lane: int) -> None:
+        """Take a ready lane out of the routes, and end it once it is finished with."""
+        record = self.catalog.record(lane)
+        record.state = "UNLOADING"
+        _log.info("retiring %s", record.name)
+        self._publish(record.config.model)
+        self._wiring.retire(lane)
+
+    def _lane_idle(self, lane: int) -> None:
+        self.spawn(self._end_lane(lane))
+
+    async def _end_lane(self, lane: int) -> None:
+        """No request of the lane is left: have its workers' last counts, and end it."""
+        await self.counts.collect()
+        if self.catalog.find(lane) is not None:
+            self.drop_lane(lane)
+
+    def drop_lane(self, lane: int) -> None:
+        """End a lane: one that is finished with, loads, or has failed."""
+        record = self.catalog.record(lane)
+        pool = self._workers.pools.get(record.pool)
+        if pool is not None:
+            self._workers.drop(pool, record)
+        else:
+            self.catalog.remove(lane)
+        self.counts.aggregate.forget_lane(lane)
+        self._publish(record.config.model)
+
     def _gone(self, child: Child) -> None:
         """A child was reaped: nobody waits for what it owed."""
         self.counts.forget(child.id)
@@ -240,6 +333,8 @@ class Supervisor:
         if self.ready != self._was_ready:
             self._was_ready = self.ready
             self._frontends.send_all(Ready(ready=self._was_ready))
+        if self.settled and not self._draining:
+            self.keeper.reconcile()
         self._changed.set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -370,11 +465,3 @@ class Supervisor:
         except TimeoutError:
             return condition()
         return True
-
-
-def _queue_records(pool: PoolModels, settings: Settings) -> int:
-    """The size of a pool's queues: what its most demanding model asks for."""
-    return max(
-        settings.max_queue_size if model.file.max_queue_size is None else model.file.max_queue_size
-        for model in pool.models
-    )

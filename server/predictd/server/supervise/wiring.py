@@ -16,6 +16,7 @@ from predictd.server.control.messages import (
     AttachWorker,
     DetachFrontend,
     PoolGone,
+    RetireLane,
     SegmentAdded,
     SegmentUsable,
     WorkerGone,
@@ -43,15 +44,24 @@ class SegmentMapped:
     segment: int
 
 
+@dataclass(frozen=True, slots=True)
+class LaneIdle:
+    """Matter: no front end has anything of a retired lane outstanding."""
+
+    lane: int
+
+
 class Wiring:
     """The living children and the acknowledgements between them.
 
     Args:
         on_mapped: Called when a child's wiring is complete.
+        on_idle: Called when a retired lane is finished with.
     """
 
-    def __init__(self, on_mapped: Callable[[int], None]) -> None:
+    def __init__(self, on_mapped: Callable[[int], None], on_idle: Callable[[int], None]) -> None:
         self._on_mapped = on_mapped
+        self._on_idle = on_idle
         self._acks = Acknowledgements()
         self._workers: dict[int, tuple[Pool, Place, Child]] = {}
         self._frontends: dict[int, tuple[Place, Child]] = {}
@@ -155,6 +165,13 @@ class Wiring:
         self._usable = {matter for matter in self._usable if matter.owner != child_id}
         self._settled(self._acks.forget(child_id))
 
+    def retire(self, lane: int) -> None:
+        """Have every front end say when it is finished with a lane, which none of them is told of any more."""
+        for _, frontend in self._frontends.values():
+            frontend.send(RetireLane(seq=self._acks.expect(frontend.id, LaneIdle(lane)), lane=lane))
+        if self._acks.is_settled(LaneIdle(lane)):
+            self._on_idle(lane)
+
     # Segments -----------------------------------------------------------------------------------------------
 
     def segment_added(self, child: Child, message: SegmentAdded, fd: int) -> None:
@@ -203,6 +220,8 @@ class Wiring:
             match matter:
                 case ChildMapped(child=child_id):
                     self._on_mapped(child_id)
+                case LaneIdle(lane=lane):
+                    self._on_idle(lane)
                 case SegmentMapped(owner=owner, pool=pool, segment=segment):
                     child = self._child(owner)
                     # Once: readers that come later map it before they do anything else.

@@ -14,6 +14,7 @@ from predictd.server.control.messages import (
     LaneFailed,
     LaneLoaded,
     LaneLoading,
+    RemoveLane,
     Serve,
     Warm,
     WorkerInit,
@@ -76,7 +77,6 @@ class Workers:
         self._policy = RestartPolicy()
         self._draw = random.Random()  # noqa: S311 - jitter, no secret
         self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
         self._by_child: dict[int, tuple[Pool, Place]] = {}
         self._deadlines: dict[int, asyncio.TimerHandle] = {}
         self._stopping = False
@@ -148,13 +148,14 @@ class Workers:
             case LaneLoading(lane=lane):
                 place.loading = lane
                 self._start_deadline(child)
-            case LaneLoaded(lane=lane, signature=signature, load_seconds=load, warmup_seconds=warm_up):
-                record = self._catalog.record(lane)
-                record.signature = signature
-                name = f"{record.config.model} version {record.config.version}"
-                _log.info("%s: loaded %s in %.2f s, warmed up in %.2f s", child.title, name, load, warm_up)
+            case LaneLoaded(lane=lane):
+                self._load_over(place, child, lane)
+                self._lane_loaded(pool, place, child, message)
             case LaneFailed(lane=lane, reason=reason):
-                self._lane_failed(pool, child, self._catalog.record(lane), reason)
+                self._load_over(place, child, lane)
+                record = self._catalog.find(lane)
+                if record is not None:
+                    self._lane_failed(pool, child, record, reason)
             case Warm():
                 place.loading = None
                 place.move(Event.WARM)
@@ -166,12 +167,36 @@ class Workers:
             case _:
                 raise TypeError(f"a worker sent {type(message).__name__}. This is a bug.")
 
+    def _load_over(self, place: Place, child: Child, lane: int) -> None:
+        """A load came to its end. The next one may have begun: its time goes on."""
+        if place.loading == lane:
+            place.loading = None
+            self._cancel_deadline(child)
+
+    def _lane_loaded(self, pool: Pool, place: Place, child: Child, news: LaneLoaded) -> None:
+        """A worker has a lane: publish it if it was the last of those that serve."""
+        record = self._catalog.find(news.lane)
+        if record is None:
+            child.send(RemoveLane(lane=news.lane))
+            return
+        record.signature = news.signature
+        record.loaded_by.add(child.id)
+        times = (news.load_seconds, news.warmup_seconds)
+        _log.info("%s: loaded %s in %.2f s, warmed up in %.2f s", child.title, record.name, *times)
+        if place.state is State.SERVING:
+            self._announce(pool)
+        elif place.state is State.MAPPING and self._wiring.is_mapped(child.id):
+            self.mapped(child.id)
+
     def mapped(self, child_id: int) -> None:
-        """Everything that concerns a child is mapped: a warm worker may serve."""
+        """Everything that concerns a child is mapped: a warm worker that has every ready lane may serve."""
         known = self._by_child.get(child_id)
         if known is None or known[1].state is not State.MAPPING:
             return
         pool, place = known
+        # A lane that came while the worker was loading others may have become ready elsewhere by now.
+        if any(r.state == "READY" and child_id not in r.loaded_by for r in self._catalog.in_pool(pool.id)):
+            return
         place.move(Event.MAPPED)
         if place.child is not None:
             place.child.send(Serve())
@@ -182,10 +207,13 @@ class Workers:
         on_their_way = (State.STARTING, State.LOADING, State.MAPPING)
         if any(place.state in on_their_way and not place.restarts for place in pool.places):
             return
+        serving = {place.child.id for place in pool.places if place.child and place.state is State.SERVING}
+        if not serving:
+            return
         for record in self._catalog.in_pool(pool.id):
-            if record.state == "LOADING" and record.signature is not None:
+            if record.state == "LOADING" and record.signature is not None and serving <= record.loaded_by:
                 record.state = "READY"
-                record.load_seconds = self._loop.time() - self._started
+                record.load_seconds = self._loop.time() - record.started
                 self._publish(record.config.model)
 
     def _exited(self, child: Child, status: int) -> None:
@@ -208,7 +236,8 @@ class Workers:
         culprits = self._culprits(pool, place)
         place.crashed(worked=worked)
         how = describe_exit(status)
-        names = ", ".join(self._catalog.record(lane).config.model for lane in sorted(culprits))
+        records = (self._catalog.find(lane) for lane in sorted(culprits))
+        names = ", ".join(record.config.model for record in records if record is not None)
         at_work = f" while it worked on {names}" if names else ""
         _log.error("%s (pid %d) died: %s%s", child.title, child.pid, how, at_work)
         self._wiring.worker_gone(child, dead=True)
@@ -247,7 +276,7 @@ class Workers:
         if len(hosted) < 2:
             return
         for record in hosted:
-            if pool.blame[record.config.lane] >= BLAME_LIMIT:
+            if pool.blame[record.config.lane] >= BLAME_LIMIT and record.state != "UNLOADING":
                 name = f"{record.config.model} version {record.config.version}"
                 _log.error(
                     "%s kills workers of pool %s (%s): it gets a pool of its own", name, pool.name, how
@@ -267,7 +296,9 @@ class Workers:
             self._announce(pool)
             return
         for record in self._catalog.in_pool(pool.id):
-            self.fail_lane(record, reason)
+            # What is being retired ends once its requests are answered for, which the end of the pool does.
+            if record.state != "UNLOADING":
+                self.fail_lane(record, reason)
         self._wiring.remove_pool(pool, reason)
 
     def _retire(self, pool: Pool, reason: str) -> None:
@@ -301,8 +332,12 @@ class Workers:
 
     def _load_timed_out(self, child: Child) -> None:
         _, place = self._by_child[child.id]
-        if place.state is State.LOADING:
-            limit = self._settings.load_timeout_seconds
+        limit = self._settings.load_timeout_seconds
+        late = None if place.loading is None else self._catalog.find(place.loading)
+        if place.state is State.SERVING and late is not None:
+            # It serves others: they must not wait for the same again once it has come back.
+            self.fail_lane(late, f"it takes more than {limit:g} s to load (load_timeout)")
+        if place.state in (State.LOADING, State.MAPPING, State.SERVING):
             _log.error(
                 "%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit
             )
@@ -312,6 +347,26 @@ class Workers:
         deadline = self._deadlines.pop(child.id, None)
         if deadline is not None:
             deadline.cancel()
+
+    # Lanes that come and go ---------------------------------------------------------------------------------
+
+    def load(self, pool: Pool, record: LaneRecord) -> None:
+        """Have a pool load one more lane. Workers that do not run yet get it with the others."""
+        for child in _initialised(pool):
+            child.send(AddLanes(lanes=[record.config]))
+
+    def drop(self, pool: Pool, record: LaneRecord) -> None:
+        """End a lane that nobody asks for any more, and its pool with it if it was the last."""
+        self._catalog.remove(record.config.lane)
+        if self._catalog.in_pool(pool.id):
+            for child in _initialised(pool):
+                child.send(RemoveLane(lane=record.config.lane))
+            return
+        del self.pools[pool.id]
+        for place in pool.places:
+            place.stop()
+        if pool.gone:
+            self._wiring.remove_pool(pool, "its workers are stopped")
 
     # Stop ---------------------------------------------------------------------------------------------------
 
@@ -327,3 +382,9 @@ class Workers:
         self._stopping = True
         for _, _, child in self.children():
             child.kill()
+
+
+def _initialised(pool: Pool) -> list[Child]:
+    """The workers of a pool that were told who they are and shall stay."""
+    states = (State.LOADING, State.MAPPING, State.SERVING)
+    return [place.child for place in pool.places if place.child is not None and place.state in states]

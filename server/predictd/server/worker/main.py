@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import queue
 import select
 import signal
 import sys
@@ -34,6 +35,7 @@ from predictd.server.control.messages import (
     LaneLoaded,
     LaneLoading,
     Message,
+    RemoveLane,
     SegmentAdded,
     SegmentUsable,
     Serve,
@@ -48,7 +50,7 @@ from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import ABI_VERSION
 from predictd.server.worker.intake import Intake
-from predictd.server.worker.lanes import load_lane, wire_signature
+from predictd.server.worker.lanes import WarmLane, load_lane, wire_signature
 from predictd.server.worker.planning import LaneRules, Shares
 from predictd.server.worker.request_memory import FrontendMemory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
@@ -73,10 +75,12 @@ class Worker:
         self._send_lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stop = False
-        self._serve = threading.Event()
+        self._serve = False
         self._gone_frontends: deque[int] = deque()
         self._lanes_given: list[LaneConfig] = []
         self._lanes_complete = threading.Event()
+        if not init.lane_count:
+            self._lanes_complete.set()
         self._memory = FrontendMemory()
         self._claims = ClaimWriter()
         self._recorder = WorkerRecorder()
@@ -87,7 +91,11 @@ class Worker:
             queue_fds, (carry_read, carry_write), self._wake_fd, self._memory, self._claims, self._runner.drop
         )
         self._lanes: dict[int, LoadedLane] = {}
+        self._rules: dict[int, LaneRules] = {}
         self._shares = Shares()
+        self._loaded: deque[WarmLane] = deque()
+        self._removed: deque[int] = deque()
+        self._to_load: queue.SimpleQueue[LaneConfig] = queue.SimpleQueue()
 
     # Run loop -------------------------------------------------------------------------------------------------
 
@@ -97,30 +105,53 @@ class Worker:
         self._lanes_complete.wait()
         for config in self._lanes_given:
             self._load(config)
+            self._keep_house()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         self.send(Warm())
-        self._serve.wait()
+        threading.Thread(target=self._load_more, name="loader", daemon=True).start()
+        self._await_serve()
         self._serve_tickets()
 
+    def _await_serve(self) -> None:
+        """Wait until tickets may be taken; lanes that come meanwhile are taken in."""
+        woken = select.poll()
+        woken.register(self._wake_fd, select.POLLIN)
+        while self._keep_house() and not self._serve:
+            woken.poll()
+            os.eventfd_read(self._wake_fd)
+
     def _load(self, config: LaneConfig) -> None:
+        """Load a lane, for the run loop to take in."""
         self.send(LaneLoading(lane=config.lane))
         try:
-            warm = load_lane(config, owns_cores=self._init.owns_cores)
-            self._reserve_answers(warm.lane)
+            self._loaded.append(load_lane(config, owns_cores=self._init.owns_cores))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
-            return
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
             _log.exception("loading %s failed", config.path)
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
-            return
-        self._lanes[config.lane] = warm.lane
+
+    def _load_more(self) -> None:
+        """The loader thread: lanes that come while the worker serves, one at a time."""
+        while True:
+            self._load(self._to_load.get())
+            self._wake()
+
+    def _take_in(self, warm: WarmLane) -> None:
+        """From now on the lane is served."""
+        lane = warm.lane
+        self._reserve_answers(lane)
+        config = lane.config
+        self._lanes[config.lane] = lane
+        self._rules[config.lane] = LaneRules(
+            config.max_batch_size, config.max_delay_ns, lane.signature.batches
+        )
         self.send(
             LaneLoaded(
                 lane=config.lane,
-                signature=wire_signature(warm.lane),
+                signature=wire_signature(lane),
                 load_seconds=warm.load_seconds,
                 warmup_seconds=warm.warmup_seconds,
             )
@@ -138,12 +169,6 @@ class Worker:
             _log.warning("no memory yet for a full batch of model %s: %s", lane.config.model, error)
 
     def _serve_tickets(self) -> None:
-        rules = {
-            lane.config.lane: LaneRules(
-                lane.config.max_batch_size, lane.config.max_delay_ns, lane.signature.batches
-            )
-            for lane in self._lanes.values()
-        }
         following = select.poll()
         following.register(self._token.baton_fd, select.POLLIN)
         following.register(self._wake_fd, select.POLLIN)
@@ -151,7 +176,7 @@ class Worker:
             if not self._token.try_acquire():
                 self._follow(following)
                 continue
-            batch = self._intake.next_batch(rules, self._shares, self._keep_house)
+            batch = self._intake.next_batch(self._rules, self._shares, self._keep_house)
             self._token.release()
             if batch is not None:
                 lane = self._lanes[int(batch.tickets[0]["lane"])]
@@ -167,11 +192,19 @@ class Worker:
                 os.eventfd_read(fd)
 
     def _keep_house(self) -> bool:
-        """Between batches: forget dead front ends. False when the worker shall stop."""
+        """Between batches: forget dead front ends, take lanes in and drop them. False when the worker shall stop."""
         while self._gone_frontends:
             frontend = self._gone_frontends.popleft()
             self._memory.detach(frontend)
             self._responses.forget_frontend(frontend)
+        while self._loaded:
+            self._take_in(self._loaded.popleft())
+        while self._removed:
+            number = self._removed.popleft()
+            self._rules.pop(number, None)
+            removed = self._lanes.pop(number, None)
+            if removed is not None:
+                removed.engine.close()
         return not self._stop
 
     # Control thread -------------------------------------------------------------------------------------------
@@ -193,12 +226,18 @@ class Worker:
             _log.exception("the control channel failed")
             os._exit(1)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
+            case AddLanes(lanes=lanes) if self._lanes_complete.is_set():
+                for lane in lanes:
+                    self._to_load.put(lane)
             case AddLanes(lanes=lanes):
                 self._lanes_given += lanes
                 if len(self._lanes_given) >= self._init.lane_count:
                     self._lanes_complete.set()
+            case RemoveLane(lane=number):
+                self._removed.append(number)
+                self._wake()
             case AttachFrontend(seq=seq, frontend=frontend):
                 self._memory.attach(frontend, fds[0])
                 self.send(Ack(seq=seq))
@@ -216,11 +255,11 @@ class Worker:
                 delta = self._recorder.take()
                 self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
             case Serve():
-                self._serve.set()
+                self._serve = True
+                self._wake()
             case Stop():
                 self._stop = True
                 self._lanes_complete.set()
-                self._serve.set()
                 self._wake()
             case _:
                 raise TypeError(f"a worker got {type(message).__name__}. This is a bug.")

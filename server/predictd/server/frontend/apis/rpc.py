@@ -77,7 +77,7 @@ def unary(answer: Callable[[bytes, Context], Awaitable[bytes]], statuses: Status
         statuses: Of the protocol.
     """
 
-    async def handle(data: bytes, context: Context) -> bytes:  # noqa: RET503 - abort does not return
+    async def handle(data: bytes, context: Context) -> bytes:  # noqa: RET503 - abort raises
         try:
             return await answer(data, context)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status

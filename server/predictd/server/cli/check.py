@@ -1,0 +1,31 @@
+"""`predictd check`: what is wrong with models and their configuration, before anything is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+def check(paths: tuple[Path, ...]) -> int:
+    """Say all that is wrong with models, without loading them.
+
+    PATH is an .onnx file, a model's folder, a repository of these, or a models.config of
+    TensorFlow Serving. Each line names file, line, and what to do. The exit code is 1 if
+    something would not be served.
+    """
+    # Only now: the help must not wait for NumPy.
+    from predictd.server.repository import check as repository
+
+    findings = repository.check(paths)
+    for finding in findings:
+        click.echo(finding)
+    errors = sum(finding.severity == "error" for finding in findings)
+    click.echo(f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}", err=True)
+    return 1 if errors else 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

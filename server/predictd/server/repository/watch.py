@@ -1,0 +1,158 @@
+"""What is on disk now, and whether it may be loaded already: content that still changes waits.
+
+A version's fingerprint is made of the names, sizes and times of its files and of the model's configuration. New
+content is taken once it was seen twice without a change and nothing was written into it for a moment; an ONNX file
+must besides be whole (see `onnx_file`). So a model that is copied slowly is never loaded half, while one that is
+moved into place, with the times that it had, is taken at the second look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
+from predictd.server.repository.onnx_file import OnnxFileError, check_onnx_file
+from predictd.server.repository.reconcile import Content, Wanted
+from predictd.server.repository.scan import scan
+
+QUIET_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One version as it was seen.
+
+    Attributes:
+        model: What it belongs to.
+        version: Number and path.
+        fingerprint: Of its files and its configuration.
+        quiet: Nothing was written into its files for a moment.
+        broken: Why they are no whole model; empty if they are.
+    """
+
+    model: FoundModel
+    version: FoundVersion
+    fingerprint: str
+    quiet: bool
+    broken: str
+
+    @property
+    def settled(self) -> bool:
+        """It may be loaded."""
+        return self.quiet and not self.broken
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Everything as it was seen at one time.
+
+    Attributes:
+        scan: What the scan found.
+        versions: Those to be served, by model and number.
+    """
+
+    scan: Scan
+    versions: Mapping[tuple[str, int], Sighting]
+
+
+def look(paths: Sequence[Path], now_seconds: float | None = None) -> Sight:
+    """Scan the paths and take the fingerprint of every version that shall be served."""
+    now = time.time() if now_seconds is None else now_seconds
+    found = scan(paths)
+    sightings = {}
+    for model in found.models:
+        for version in served_versions(model):
+            sightings[model.name, version.version] = _see(model, version, now)
+    return Sight(found, sightings)
+
+
+def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
+    digest = hashlib.blake2b(repr(model.file).encode(), digest_size=16)
+    newest = 0.0
+    for name, status in _files(version.path):
+        digest.update(
+            f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\0".encode(errors="replace")
+        )
+        newest = max(newest, status.st_mtime)
+    quiet = not now - QUIET_SECONDS < newest <= now
+    return Sighting(model, version, digest.hexdigest(), quiet, _broken(version.path))
+
+
+def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """The model file and what stands beside it in its version folder, such as external data."""
+    try:
+        folder = path if path.is_dir() else path.parent
+        beside = path.is_dir() or folder.name.isdigit()
+        for file in sorted(folder.iterdir()) if beside else [path]:
+            yield file.name, file.stat()
+    except OSError:
+        # It is being replaced at this moment: another fingerprint than before and after.
+        yield f"gone at {time.monotonic_ns()}", os.stat_result((0,) * 10)
+
+
+def _broken(path: Path) -> str:
+    if path.suffix != ".onnx":
+        return ""
+    try:
+        with path.open("rb") as file:
+            check_onnx_file(file)
+    except OnnxFileError as error:
+        return f"{path}: {error}"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a look means.
+
+    Attributes:
+        wanted: For the reconciler.
+        held: Something new is not settled yet: look again soon.
+    """
+
+    wanted: Mapping[str, Wanted]
+    held: bool
+
+
+def decide(before: Sight | None, now: Sight, serving: Mapping[tuple[str, int], str]) -> Decision:
+    """What shall be served after a look.
+
+    Args:
+        before: The look before; None takes everything as it is, as at the start.
+        now: This look.
+        serving: Fingerprints of the lanes that exist, by model and version.
+    """
+    contents: dict[str, list[Content]] = {model.name: [] for model in now.scan.models}
+    held = False
+    for (name, version), sighting in now.versions.items():
+        fingerprint = sighting.fingerprint
+        if serving.get((name, version)) != fingerprint and before is not None:
+            seen = before.versions.get((name, version))
+            if not (sighting.settled and seen is not None and seen.fingerprint == fingerprint):
+                # What is broken and at rest will not be whole in a moment.
+                held = held or not (sighting.quiet and sighting.broken)
+                old = serving.get((name, version))
+                if old is None:
+                    _keep_all(contents[name], name, serving)
+                    continue
+                fingerprint = old
+        contents[name].append(Content(version, fingerprint))
+    if now.scan.blind:
+        # Nobody can tell what is there.
+        for name in {model for model, _ in serving} - contents.keys():
+            _keep_all(contents.setdefault(name, []), name, serving)
+    for model in now.scan.rejected:
+        # It is there and cannot be served as it is: what was served stays.
+        _keep_all(contents.setdefault(model.name, []), model.name, serving)
+    return Decision({name: Wanted(tuple(dict.fromkeys(found))) for name, found in contents.items()}, held)
+
+
+def _keep_all(contents: list[Content], name: str, serving: Mapping[tuple[str, int], str]) -> None:
+    contents.extend(Content(version, old) for (model, version), old in serving.items() if model == name)
