@@ -12,6 +12,7 @@ from predictd.server.repository.models import FoundModel, FoundVersion, served_v
 from predictd.server.repository.placement import Placeable, place, pool_instances
 
 DEFAULT_ENGINE = "onnxruntime"
+_DECLARED = ("inputs", "outputs", "warmup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +77,8 @@ def _lane(
         max_request_rows=settings.max_request_rows,
         threads=min(file.threads, threads) if file.threads else threads,
         parameters=dict(file.parameters),
+        inputs=file.inputs,
+        outputs=file.outputs,
+        warmup=file.warmup,
+        origins={name: str(file.origins[name]) for name in _DECLARED if name in file.origins},
     )
