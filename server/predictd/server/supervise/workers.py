@@ -303,7 +303,9 @@ class Workers:
         _, place = self._by_child[child.id]
         if place.state is State.LOADING:
             limit = self._settings.load_timeout_seconds
-            _log.error("%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit)
+            _log.error(
+                "%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit
+            )
             child.kill()
 
     def _cancel_deadline(self, child: Child) -> None:

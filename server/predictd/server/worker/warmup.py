@@ -77,6 +77,13 @@ def made_up(spec: TensorSpec, rows: int, data: Literal["zeros", "random"] = "zer
     return _filled(spec.dtype, shape, data)
 
 
+def is_guess(signature: Signature) -> bool:
+    """Made-up inputs may be none that the model takes: it has text, or sizes that the signature does not tell."""
+    return any(
+        spec.dtype is DType.BYTES or any(size < 0 for size in spec.shape[1:]) for spec in signature.inputs
+    )
+
+
 def _filled(dtype: DType, shape: tuple[int, ...], data: Literal["zeros", "random"]) -> Array:
     if dtype is DType.BYTES:
         return np.full(shape, b"", object)
@@ -93,14 +100,13 @@ def _filled(dtype: DType, shape: tuple[int, ...], data: Literal["zeros", "random
 def _run_batch_sizes(
     engine: Engine, signature: Signature, config: LaneConfig, data: Literal["zeros", "random"]
 ) -> None:
-    """A model with other varying dimensions may reject the size that is guessed: no defect of the model."""
-    guessed = any(size < 0 for spec in signature.inputs for size in spec.shape[1:])
+    """A model may reject a size, or a text, that is guessed: no defect of the model."""
     sizes = batch_sizes(config.max_batch_size) if signature.batches else [1]
     try:
         for rows in sizes:
             engine.run([made_up(spec, rows, data) for spec in signature.inputs])
     except (EngineError, ValueError) as error:
-        if not guessed and signature.batches:
+        if not is_guess(signature) and signature.batches:
             raise
         _log.info("model %s is not warmed up: %s", config.model, error)
 
