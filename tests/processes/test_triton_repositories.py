@@ -44,6 +44,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.identity(wrong / "1" / "model.onnx", DType.FP32, ("batch", 3))
     (wrong / "config.pbtxt").write_text(SCORER.replace("TYPE_FP32 dims: [ 3 ] }", "TYPE_INT8 dims: [ 3 ] }"))
     (wrong / "colours.txt").write_text("red\n")
+    cold = root / "cold"
+    cold.mkdir()
+    models.gather_out_of_bounds(cold / "model.onnx")
+    (cold / "model.toml").write_text('warmup = {file = "warm.npz"}\n')
+    np.savez(cold / "warm.npz", x=np.array([7]))
     return root
 
 
@@ -85,7 +90,7 @@ def test_an_image_classifier_has_the_shapes_of_its_configuration_and_labels(tour
     assert seen["datatype 2"] == seen["datatype 100"] == "BYTES"
     assert (
         seen["with a batch dimension"]
-        == "input 'data_0' of model 'image_classifier' has shape [1, 3, 8, 8]; expected [3, 8, 8]"
+        == "input 'data_0' of model 'image_classifier' has shape [1, 3, 8, 8]; expected [3, 8, 8] (-1: any size)"
     )
 
 
@@ -114,16 +119,25 @@ def test_a_configuration_that_contradicts_its_model_is_one_line(daemon: Daemon, 
     assert reason in daemon.get("/readyz")[1]
 
 
+def test_a_recorded_request_that_fails_keeps_the_model_from_being_served(
+    daemon: Daemon, repository: Path
+) -> None:
+    reason = f"{repository}/cold/warm.npz: warm-up failed: "
+    assert reason in daemon.output()
+    assert reason in daemon.get("/readyz")[1]
+
+
 def test_tensorflow_serving_s_classify_names_classes_by_their_labels(daemon: Daemon) -> None:
     request = serving_pb2.ClassificationRequest()
     request.model_spec.name = "scorer"
     example = request.input.example_list.examples.add()
     example.features.feature["x"].CopyFrom(
-        example_pb2.Feature(float_list=example_pb2.FloatList(value=np.float32([0.25, 0.5, 1]).tolist()))
+        example_pb2.Feature(float_list=example_pb2.FloatList(value=[0.25, 0.5, 1]))
     )
     with grpc.insecure_channel(daemon.grpc) as channel:
-        answer = channel.unary_unary("/tensorflow.serving.PredictionService/Classify")(
-            request.SerializeToString(), timeout=30
+        classify: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/tensorflow.serving.PredictionService/Classify"
         )
+        answer = classify(request.SerializeToString(), timeout=30)
     (row,) = serving_pb2.ClassificationResponse.FromString(answer).result.classifications
     assert [(c.label, c.score) for c in row.classes] == [("red", 0.25), ("green", 0.5), ("2", 1.0)]
