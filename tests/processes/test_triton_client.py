@@ -76,7 +76,11 @@ WRONG: dict[str, tuple[str, str]] = {
     "statistics of nobody": ("NOT_FOUND", "model 'nobody' is not known"),
     "statistics of a version": ("NOT_FOUND", "model 'FP32' has no version 7"),
     "readiness of nobody": ("NOT_FOUND", "model 'nobody' is not known"),
-    "classification": ("UNIMPLEMENTED", "output 'y': parameter 'classification' is not supported"),
+    "classification": ("INVALID_ARGUMENT", "output 'y' is BYTES: only numbers have classes"),
+    "negative classification": (
+        "INVALID_ARGUMENT",
+        "output 'y': parameter 'classification' must be at least 1, not -1",
+    ),
     "shared memory": ("UNIMPLEMENTED", "input 'x': parameter 'shared_memory_*' is not supported"),
     "sequence": (
         "UNIMPLEMENTED",
@@ -153,7 +157,12 @@ def test_the_server_is_live_and_ready_and_says_what_it_is(tour: dict[str, Any]) 
     about = tour["about"]
     assert (about["live"], about["ready"]) == (True, True)
     assert about["server"]["name"] == "predictd"
-    assert about["server"]["extensions"] == ["schedule_policy", "model_configuration", "statistics"]
+    assert about["server"]["extensions"] == [
+        "classification",
+        "schedule_policy",
+        "model_configuration",
+        "statistics",
+    ]
 
 
 def test_models_are_ready_or_not(tour: dict[str, Any]) -> None:

@@ -56,7 +56,12 @@ def test_a_server_that_answers_is_live_and_may_be_ready() -> None:
 def test_server_metadata_names_what_works() -> None:
     about = ask("ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse)
     assert (about.name, about.version) == ("predictd", version("predictd"))
-    assert list(about.extensions) == ["schedule_policy", "model_configuration", "statistics"]
+    assert list(about.extensions) == [
+        "classification",
+        "schedule_policy",
+        "model_configuration",
+        "statistics",
+    ]
 
 
 @pytest.mark.parametrize(

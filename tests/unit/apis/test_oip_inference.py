@@ -179,7 +179,7 @@ def test_parameters_that_ask_for_nothing_are_accepted(parameter: dict[str, Any])
         ({"name": "sequence_start", "int64_param": 0}, InvalidRequestError),
         ({"name": "sequence_end", "bool_param": True}, UnsupportedError),
         ({"name": "shared_memory_region", "string_param": "r"}, UnsupportedError),
-        ({"name": "classification", "int64_param": 3}, UnsupportedError),
+        ({"name": "classification", "int64_param": 3}, InvalidRequestError),
         ({"name": "triton_enable_empty_final_response", "int64_param": 1}, InvalidRequestError),
         ({"name": "triton_other", "bool_param": True}, InvalidRequestError),
         ({"name": "headers", "string_param": "x"}, InvalidRequestError),
@@ -201,7 +201,6 @@ def test_parameters_that_predictd_does_not_honour_are_refused_by_name(
     [
         ("shared_memory_region", UnsupportedError),
         ("shared_memory_byte_size", UnsupportedError),
-        ("classification", UnsupportedError),
         ("anything", InvalidRequestError),
     ],
 )

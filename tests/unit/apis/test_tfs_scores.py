@@ -6,7 +6,8 @@ import pytest
 
 from predictd.engines.api import DType
 from predictd.protos.tfs import serving_pb2 as pb
-from predictd.server.frontend.inference import OutputTensor
+from predictd.server.frontend.apis.tfs_scores import classifying
+from predictd.server.frontend.inference import InferResponse, OutputTensor, TensorInfo, VersionInfo
 from tests.unit.apis.test_tfs import RoutedCore, Shape, ask, refused, rows, signed, specific
 
 
@@ -27,6 +28,20 @@ def test_classify_gives_a_score_for_each_class_of_each_example() -> None:
     (tensor,) = seen.request.inputs
     assert (seen.request.version, tensor.shape) == (4, (2, 2))
     assert np.frombuffer(tensor.data, np.float32).tolist() == [1, 2, 3, 4]
+
+
+def test_classes_are_named_by_their_labels_and_by_their_index_without_one() -> None:
+    scores = np.array([[0.5, 0.25, 0.25]], np.float32)
+    output = OutputTensor("y", DType.FP32, (1, 3), scores.tobytes())
+    for labels, names in (
+        (("cat", "", "dog", "too many"), ["cat", "1", "dog"]),
+        (("cat",), ["cat", "1", "2"]),
+    ):
+        info = TensorInfo("y", DType.FP32, (-1, 3), labels=labels)
+        encode = classifying(VersionInfo(1, "READY", outputs=(info,), batches=True))
+        data = encode(InferResponse("m", 1, [output], 0, 0, 1), 1)
+        (row,) = pb.ClassificationResponse.FromString(data).result.classifications
+        assert [c.label for c in row.classes] == names
 
 
 @pytest.mark.parametrize(("model", "shape"), [("flat", (2,)), ("column", (2, 1))])

@@ -71,7 +71,6 @@ def test_every_flag_reaches_the_daemon(
         max_message_bytes=9 * 2**10,
         arena_limit_bytes=10 * 2**20,
         pools="shared",
-        tfs_tensor_content=True,
         model_control="none",
         load_timeout_ns=11 * 10**9,
         lame_duck_ns=12 * 10**9,

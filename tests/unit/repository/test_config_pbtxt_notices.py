@@ -2,10 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from predictd.server.config.model_config import Reading
+from predictd.server.control.channel import MAX_MESSAGE_BYTES
+from predictd.server.control.messages import AddLanes
 from predictd.server.repository.config_pbtxt import read_config_pbtxt
+from tests.fixtures.frontend import config
 
 
 def read(folder: Path, text: str) -> Reading:
@@ -223,3 +227,16 @@ def test_everything_wrong_with_a_file_is_said_at_once_and_in_order(tmp_path: Pat
         (4, "error"),
         (5, "error"),
     ]
+
+
+@pytest.mark.parametrize(("count", "refused"), [(500, False), (501, True)])
+def test_a_configuration_goes_to_a_worker_in_one_message(count: int, refused: bool, tmp_path: Path) -> None:
+    lines = (f"input {{ name: 'a tensor of some name {n}' dims: [ 4, 4 ] }}\n" for n in range(count))
+    reading = read(tmp_path, "".join(lines))
+    assert [(notice.line, notice.field) for notice in reading.notices] == ([(1, "input")] if refused else [])
+    assert len(lane_config(reading)) < MAX_MESSAGE_BYTES
+
+
+def lane_config(reading: Reading) -> bytes:
+    lane = config(inputs=reading.config.inputs)
+    return msgspec.msgpack.Encoder(enc_hook=str).encode(AddLanes(lanes=[lane]))

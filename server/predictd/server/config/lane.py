@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from predictd.server.config.model_config import TensorConfig, Warmup
+
 
 class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A lane: one version of one model, its file and its batching rules.
@@ -21,6 +23,10 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         threads: Threads of one run.
         parameters: Engine-specific settings.
         labels: Names that clients may use instead of the version.
+        inputs: What the model's configuration says of inputs.
+        outputs: The same of outputs.
+        warmup: What to run before the model is served; None for zeros at each batch size.
+        origins: Where `inputs`, `outputs` and `warmup` stand, for messages.
     """
 
     lane: int
@@ -35,23 +41,35 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     parameters: dict[str, str]
     labels: tuple[str, ...] = ()
+    inputs: tuple[TensorConfig, ...] = ()
+    outputs: tuple[TensorConfig, ...] = ()
+    warmup: Warmup | None = None
+    origins: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class WireTensor(msgspec.Struct, frozen=True):
-    """A TensorSpec as it travels between processes. `dtype` is a value of `predictd.engines.api.DType`."""
+    """A TensorSpec as it travels between processes.
+
+    Attributes:
+        dtype: A value of `predictd.engines.api.DType`.
+        labels_file: Names of the classes that an output scores; empty without.
+        labels_digest: Of what the worker read there.
+    """
 
     name: str
     dtype: int
     shape: tuple[int, ...]
     optional: bool = False
+    labels_file: str = ""
+    labels_digest: str = ""
 
 
 class LaneSignature(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker found in the model.
 
     Attributes:
-        inputs: In engine order.
-        outputs: In engine order.
+        inputs: In engine order, as clients see them.
+        outputs: The same.
         batches: Rows of several requests may share a run.
         max_rows: The engine's hard limit of rows in one run, None if it has none.
         engine: The runtime's name.

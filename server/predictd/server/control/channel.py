@@ -10,7 +10,8 @@ import array
 import os
 import socket
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -21,8 +22,21 @@ MAX_DESCRIPTORS: Final = 64
 _SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
 _FD_BYTES: Final = array.array("i").itemsize
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(AnyMessage).decode
+
+def _from_path(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} does not travel. This is a bug.")
+
+
+def _to_path(kind: type, value: Any) -> Path:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(f"{kind.__name__} does not travel. This is a bug.")
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_from_path).encode
+_decode = msgspec.msgpack.Decoder(AnyMessage, dec_hook=_to_path).decode
 
 
 class ChannelClosedError(Exception):

@@ -83,12 +83,21 @@ class InferResponse:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """An input or output as metadata shows it. -1 stands for a dimension that may vary."""
+    """An input or output as metadata shows it.
+
+    Attributes:
+        name: As the model names it.
+        dtype: Element type.
+        shape: -1 stands for a dimension that may vary.
+        optional: An input that may be left out.
+        labels: Names of the classes that an output scores, by index; empty for one without a name.
+    """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
     optional: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

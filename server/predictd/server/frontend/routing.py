@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from predictd.engines.api import DType
@@ -11,6 +11,7 @@ from predictd.server.control.messages import LaneView, PublishModel
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
 from predictd.server.frontend.inference import ModelInfo, TensorInfo, VersionInfo
+from predictd.server.frontend.labels import Names, names_by_digest
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class _Model:
     info: ModelInfo
     lanes: dict[int, Lane]
     labels: dict[str, int]
+    names: dict[str, Names]
 
 
 class Routes:
@@ -54,7 +56,7 @@ class Routes:
             self._models.pop(model.name, None)
         else:
             known = self._models.get(model.name)
-            self._models[model.name] = self._build(model, known.lanes if known else {})
+            self._models[model.name] = self._build(model, known)
         self._infos = tuple(self._models[name].info for name in sorted(self._models))
 
     def lane(self, name: str, version: int | None, label: str | None) -> Lane:
@@ -103,18 +105,21 @@ class Routes:
             raise UnknownModelError(f"model '{model.info.name}' has no version {version} (versions: {known})")
         return version
 
-    def _build(self, model: PublishModel, known: dict[int, Lane]) -> _Model:
+    def _build(self, model: PublishModel, known: _Model | None) -> _Model:
         lanes = {}
         labels = {}
+        signatures = [view.signature for view in model.versions if view.signature]
+        outputs = [output for signature in signatures for output in signature.outputs]
+        names = names_by_digest(outputs, known.names if known else {})
         for view in model.versions:
             if view.state == "READY" and view.config is not None and view.signature is not None:
-                old = known.get(view.version)
+                old = known.lanes.get(view.version) if known else None
                 same = old is not None and (old.id, old.pool) == (view.lane, view.pool)
                 lanes[view.version] = old if same and old else self._lane(view, view.config, view.signature)
             for label in view.config.labels if view.config else ():
                 labels[label] = view.version
-        versions = tuple(_version_info(view) for view in model.versions)
-        return _Model(ModelInfo(model.name, versions, model.default_version), lanes, labels)
+        versions = tuple(_version_info(view, names) for view in model.versions)
+        return _Model(ModelInfo(model.name, versions, model.default_version), lanes, labels, names)
 
     def _lane(self, view: LaneView, config: LaneConfig, signature: LaneSignature) -> Lane:
         return Lane(
@@ -138,19 +143,22 @@ def _not_serving(info: ModelInfo, number: int) -> ModelUnavailableError:
     )
 
 
-def _tensors(tensors: Sequence[WireTensor]) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo(t.name, DType(t.dtype), t.shape, t.optional) for t in tensors)
+def _tensors(tensors: Sequence[WireTensor], names: Mapping[str, Names]) -> tuple[TensorInfo, ...]:
+    return tuple(
+        TensorInfo(t.name, DType(t.dtype), t.shape, t.optional, names.get(t.labels_digest, ()))
+        for t in tensors
+    )
 
 
-def _version_info(view: LaneView) -> VersionInfo:
+def _version_info(view: LaneView, names: Mapping[str, Names]) -> VersionInfo:
     config, signature = view.config, view.signature
     return VersionInfo(
         version=view.version,
         state=view.state,
         reason=view.reason,
         engine=signature.engine if signature else "",
-        inputs=_tensors(signature.inputs) if signature else (),
-        outputs=_tensors(signature.outputs) if signature else (),
+        inputs=_tensors(signature.inputs, names) if signature else (),
+        outputs=_tensors(signature.outputs, names) if signature else (),
         batches=signature.batches if signature else False,
         max_batch_size=config.max_batch_size if config and signature and signature.batches else 0,
         max_delay_ns=config.max_delay_ns if config else 0,

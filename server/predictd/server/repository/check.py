@@ -12,6 +12,7 @@ from pathlib import Path
 
 from predictd.engines.api import DType
 from predictd.engines.registry import BUILT_IN
+from predictd.server.config.labels import LabelsError, read_labels
 from predictd.server.config.model_config import ModelConfig, Origin, Severity, Warmup, WarmupTensor, located
 from predictd.server.config.units import suggestion
 from predictd.server.repository.models import FoundModel, Problem
@@ -107,16 +108,13 @@ def _check_labels(config: ModelConfig) -> Iterator[Finding]:
             continue
         origin, place = config.origins["outputs"], f"labels file of output {output.name!r}"
         try:
-            names = output.labels_file.read_text(encoding="utf-8")
+            read_labels(output.labels_file)
         except OSError as error:
             yield _error(
                 origin, f"{place}: {output.labels_file}: {_reason(error)}", "put it here, or remove the name"
             )
-        except UnicodeDecodeError:
-            yield Finding(output.labels_file, None, "error", "not UTF-8 text", "save it as UTF-8")
-        else:
-            if not names.strip():
-                yield Finding(output.labels_file, None, "error", "no label in it", "write one a line")
+        except LabelsError as error:
+            yield Finding(output.labels_file, None, "error", error.what, error.remedy)
 
 
 def _check_warmup(config: ModelConfig) -> Iterator[Finding]:

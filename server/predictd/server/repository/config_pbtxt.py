@@ -36,6 +36,7 @@ _SUFFIXES = {".onnx": ONNX, ".plan": TENSORRT}
 
 # The same bound as in model.toml.
 _MOST_COUNTED = 1024
+_MOST_TENSORS = 500
 
 _GRAPH_LEVELS = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
 _SWITCH = {"0": "false", "1": "true"}
@@ -82,6 +83,7 @@ class _Reader:
         self._optimization()
         self._parameters()
         self._warmup()
+        self._bound()
         config = ModelConfig(**self.values, origins=self.origins)
         lines = {
             "preferred_batch_sizes": self._batcher.line_of("preferred_batch_size"),
@@ -299,6 +301,15 @@ class _Reader:
         if records:
             samples = WarmupReader(self.path.parent, self._max_batch_size, self.notes).samples(records)
             self._set("warmup", Warmup(mode="samples", samples=samples), records[0].line)
+
+    def _bound(self) -> None:
+        """All of them go to a worker in one message."""
+        warmup: Warmup | None = self.values.get("warmup")
+        count = len(self.values.get("inputs", ())) + len(self.values.get("outputs", ()))
+        count += sum(1 + len(sample.inputs) for sample in warmup.samples) if warmup else 0
+        if count > _MOST_TENSORS:
+            message = f"{count} inputs and outputs, those of warm-up included, are more than {_MOST_TENSORS}"
+            self.notes.error(self.record.line_of("input"), "input", message, "use fewer warm-up requests")
 
 
 # Answers would be other ones without these.

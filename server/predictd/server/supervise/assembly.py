@@ -14,6 +14,7 @@ from predictd.server.repository.models import FoundModel, FoundVersion, served_v
 from predictd.server.repository.placement import Placeable, place, pool_instances
 
 DEFAULT_ENGINE = "onnxruntime"
+_DECLARED = ("inputs", "outputs", "warmup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +117,8 @@ def _lane(
         threads=min(file.threads, threads) if file.threads else threads,
         parameters=dict(file.parameters),
         labels=tuple(sorted(label for label, number in file.labels.items() if number == version.version)),
+        inputs=file.inputs,
+        outputs=file.outputs,
+        warmup=file.warmup,
+        origins={name: str(file.origins[name]) for name in _DECLARED if name in file.origins},
     )

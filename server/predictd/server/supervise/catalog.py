@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from predictd.server.config.lane import LaneConfig, LaneSignature
 from predictd.server.control.messages import LaneView, PublishModel
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
@@ -129,6 +131,7 @@ def _view(record: LaneRecord) -> LaneView:
         pool=record.pool,
         reason=record.reason,
         instances=record.instances,
-        config=record.config,
+        # What only workers need stays out: a model may have many versions, and a message a size.
+        config=msgspec.structs.replace(record.config, inputs=(), outputs=(), warmup=None, origins={}),
         signature=record.signature,
     )

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from predictd.server.control.lanes import lane_messages
 from predictd.server.control.messages import (
-    AddLanes,
     AnyMessage,
     LaneFailed,
     LaneLoaded,
@@ -134,8 +134,8 @@ class Workers:
             ),
             [*pool.worker_fds(), place.pipe.read_fd],
         )
-        for at in range(0, len(lanes), LANES_PER_MESSAGE):
-            child.send(AddLanes(lanes=lanes[at : at + LANES_PER_MESSAGE]))
+        for message in lane_messages(lanes, LANES_PER_MESSAGE):
+            child.send(message)
         self._wiring.add_worker(pool, place, child)
         self._start_deadline(child)
 

@@ -34,11 +34,18 @@ RUNS_BETWEEN_RELEASES = 16
 
 @dataclass(slots=True)
 class LoadedLane:
-    """A warm model. `signature.batches` is what warm-up confirmed."""
+    """A warm model.
+
+    Attributes:
+        signature: As clients see it; `batches` is what warm-up confirmed.
+        labels: Digests of the labels files, by output.
+        layouts: What `layout` remembers.
+    """
 
     config: LaneConfig
     engine: Engine
     signature: Signature
+    labels: dict[str, str] = field(default_factory=dict)
     layouts: dict[int, ResponseLayout | None] = field(default_factory=dict)
 
     def layout(self, rows: int) -> ResponseLayout | None:

@@ -9,7 +9,9 @@ import grpc
 
 from predictd.protos.oip import grpc_service_pb2 as pb
 from predictd.server.errors import ModelUnavailableError, UnknownModelError, UnsupportedError
+from predictd.server.frontend.apis.oip_classification import check_classification, classified
 from predictd.server.frontend.apis.oip_inference import (
+    OipRequest,
     decode,
     encode,
     encode_error,
@@ -37,13 +39,14 @@ from predictd.server.frontend.status import StatusTable
 
 if TYPE_CHECKING:
     from predictd.server.frontend.core import Core
+    from predictd.server.frontend.inference import InferResponse
 
 API = "oip"
 SERVICE = "inference.GRPCInferenceService"
 STATUSES = StatusTable()
 
 # Of the names that Triton gives to extensions, those that work here.
-_EXTENSIONS = ("schedule_policy", "model_configuration", "statistics")
+_EXTENSIONS = ("classification", "schedule_policy", "model_configuration", "statistics")
 
 
 def handlers(
@@ -143,7 +146,7 @@ def _repository(core: Core) -> dict[str, Handler]:
 def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str, Handler]:
     async def infer(data: bytes, context: Context) -> bytes:
         request = decode(data)
-        response = await core.infer(request, API, deadline_ns(context))
+        response = await _infer(core, request, deadline_ns(context))
         return fitting(encode(response, request.id), max_message_bytes)
 
     async def stream_infer(_: object, context: Context) -> None:
@@ -153,7 +156,7 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
             message = pb.ModelInferRequest()
             try:
                 message = parse(pb.ModelInferRequest, data)
-                response = await core.infer(infer_request(message), API, deadline)
+                response = await _infer(core, infer_request(message), deadline)
                 return fitting(encode_streamed(response, message.id), max_message_bytes)
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
                 return encode_error(STATUSES.failure(error), message)
@@ -165,6 +168,17 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
         "ModelInfer": unary(infer, STATUSES),
         "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream_infer),
     }
+
+
+async def _infer(core: Core, request: OipRequest, deadline: int) -> InferResponse:
+    if not request.classification:
+        return await core.infer(request, API, deadline)
+    version = core.version(request.model, request.version, request.label)
+    check_classification(version, request.classification)
+    # Of the very version whose labels were read.
+    request.version = version.version
+    response = await core.infer(request, API, deadline)
+    return classified(response, version, request.classification)
 
 
 def _require(core: Core, name: str, number: int | None) -> None:

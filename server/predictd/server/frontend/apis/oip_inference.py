@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from predictd.engines.api import DType
 from predictd.protos.oip import grpc_service_pb2 as pb
 from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.apis.oip_contents import raw_contents
-from predictd.server.frontend.apis.oip_parameters import refuse_tensor_parameters, request_parameters
+from predictd.server.frontend.apis.oip_parameters import (
+    class_count,
+    refuse_input_parameters,
+    request_parameters,
+)
 from predictd.server.frontend.apis.rpc import parse
 from predictd.server.frontend.inference import InferRequest, InferResponse, InputTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from predictd.server.frontend.status import Failure
 
 _DTYPES: Mapping[str, DType] = {dtype.name: dtype for dtype in DType}
@@ -22,7 +26,18 @@ _DTYPES: Mapping[str, DType] = {dtype.name: dtype for dtype in DType}
 _VERSION_DIGITS_MAX = 18
 
 
-def decode(data: bytes) -> InferRequest:
+@dataclass(slots=True)
+class OipRequest(InferRequest):
+    """A request with what the adapter itself does to the answer.
+
+    Attributes:
+        classification: Outputs of which the highest classes are asked for, and how many.
+    """
+
+    classification: Sequence[tuple[str, int]] = ()
+
+
+def decode(data: bytes) -> OipRequest:
     """A ModelInferRequest's bytes as a request.
 
     Raises:
@@ -32,14 +47,13 @@ def decode(data: bytes) -> InferRequest:
     return infer_request(parse(pb.ModelInferRequest, data))
 
 
-def infer_request(message: pb.ModelInferRequest) -> InferRequest:
+def infer_request(message: pb.ModelInferRequest) -> OipRequest:
     """A ModelInferRequest as a request. Raises as `decode`."""
     if not message.model_name:
         raise InvalidRequestError("the request names no model")
     parameters = request_parameters(message.parameters)
-    for output in message.outputs:
-        refuse_tensor_parameters("output", output.name, output.parameters)
-    return InferRequest(
+    counts = [(output.name, class_count(output.name, output.parameters)) for output in message.outputs]
+    return OipRequest(
         model=message.model_name,
         inputs=_inputs(message),
         version=version_number(message.model_version),
@@ -47,6 +61,7 @@ def infer_request(message: pb.ModelInferRequest) -> InferRequest:
         priority=parameters.priority,
         id=message.id,
         timeout_ns=parameters.timeout_ns,
+        classification=[(name, count) for name, count in counts if count],
     )
 
 
@@ -94,7 +109,7 @@ def encode_error(failure: Failure, request: pb.ModelInferRequest) -> bytes:
 def _inputs(message: pb.ModelInferRequest) -> Sequence[InputTensor]:
     tensors, raw = message.inputs, message.raw_input_contents
     for tensor in tensors:
-        refuse_tensor_parameters("input", tensor.name, tensor.parameters)
+        refuse_input_parameters(tensor.name, tensor.parameters)
     if not raw:
         return [_typed(tensor) for tensor in tensors]
     for tensor in tensors:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from predictd.protos.oip import grpc_service_pb2 as pb
 from predictd.server.errors import InvalidRequestError, UnsupportedError
@@ -61,29 +61,44 @@ def request_parameters(parameters: Parameters) -> RequestParameters:
     return RequestParameters(priority, timeout_us * 1000)
 
 
-def refuse_tensor_parameters(kind: str, name: str, parameters: Parameters) -> None:
-    """Refuse parameters of an input or an output: there is none that predictd honours.
-
-    Args:
-        kind: "input" or "output".
-        name: Of the tensor.
-        parameters: Of the tensor.
+def refuse_input_parameters(name: str, parameters: Parameters) -> None:
+    """Refuse the parameters of an input: there is none that predictd honours.
 
     Raises:
         UnsupportedError: One asks for something that predictd does not do.
         InvalidRequestError: One has no meaning.
     """
     for parameter in parameters:
-        if parameter.startswith("shared_memory_") or parameter == "classification":
-            raise UnsupportedError(f"{kind} {name!r}: parameter {parameter!r} is not supported")
-        raise InvalidRequestError(f"{kind} {name!r}: unknown parameter {parameter!r}")
+        _refuse("input", name, parameter)
+
+
+def class_count(name: str, parameters: Parameters) -> int:
+    """How many classes are asked for instead of an output, 0 for the output itself. Raises as for inputs."""
+    count = 0
+    for key, parameter in parameters.items():
+        if key != "classification":
+            _refuse("output", name, key)
+        count = int(_value(key, parameter, "int64_param"))
+        if count < 1:
+            raise InvalidRequestError(
+                f"output {name!r}: parameter 'classification' must be at least 1, not {count}"
+            )
+    return count
+
+
+def _refuse(kind: str, name: str, parameter: str) -> NoReturn:
+    if parameter.startswith("shared_memory_"):
+        raise UnsupportedError(f"{kind} {name!r}: parameter {parameter!r} is not supported")
+    raise InvalidRequestError(f"{kind} {name!r}: unknown parameter {parameter!r}")
 
 
 def _check(name: str, parameter: pb.InferParameter) -> None:
     if name in _SEQUENCE:
         if _value(name, parameter, *_SEQUENCE[name]):
             raise UnsupportedError(f"parameter {name!r} is not supported: predictd has no sequence batching")
-    elif name.startswith("shared_memory_") or name == "classification":
+    elif name == "classification":
+        raise InvalidRequestError("parameter 'classification' is one of outputs, not of requests")
+    elif name.startswith("shared_memory_"):
         raise UnsupportedError(f"parameter {name!r} is not supported")
     elif name == "triton_enable_empty_final_response":
         # Only models that answer more than once have such a response to enable; ours always answer once.

@@ -32,12 +32,7 @@ from predictd.server.frontend.apis.tfs_models import (
     resolve,
 )
 from predictd.server.frontend.apis.tfs_predict import decode_predict, encode_predict
-from predictd.server.frontend.apis.tfs_scores import (
-    check_classifies,
-    check_regresses,
-    encode_classification,
-    encode_regression,
-)
+from predictd.server.frontend.apis.tfs_scores import Encode, classifying, regressing
 from predictd.server.frontend.apis.tfs_status import model_status
 from predictd.server.frontend.inference import InferRequest, InferResponse
 from predictd.server.frontend.status import StatusTable
@@ -73,16 +68,8 @@ def handlers(
             PREDICTION_SERVICE,
             {
                 "Predict": _predict(core, max_message_bytes, tensor_content),
-                "Classify": _scores(
-                    core,
-                    max_message_bytes,
-                    pb.ClassificationRequest,
-                    check_classifies,
-                    encode_classification,
-                ),
-                "Regress": _scores(
-                    core, max_message_bytes, pb.RegressionRequest, check_regresses, encode_regression
-                ),
+                "Classify": _scores(core, max_message_bytes, pb.ClassificationRequest, classifying),
+                "Regress": _scores(core, max_message_bytes, pb.RegressionRequest, regressing),
                 "GetModelMetadata": _metadata(core),
             },
         ),
@@ -108,8 +95,7 @@ def _scores(
     core: Core,
     max_message_bytes: int,
     kind: type[pb.ClassificationRequest | pb.RegressionRequest],
-    check: Callable[[VersionInfo], None],
-    encode: Callable[[InferResponse, int], bytes],
+    encoding: Callable[[VersionInfo], Encode],
 ) -> Handler:
     async def answer(data: bytes, context: Context) -> bytes:
         message = parse(kind, data)
@@ -117,7 +103,7 @@ def _scores(
         version = resolve(core, choice(spec))
         if not _is_served(spec):
             raise InvalidRequestError(f"No signature was found with the name: {spec.signature_name}")
-        check(version)
+        encode = encoding(version)
         given = examples(message.input)
         inputs = example_inputs(given, version.inputs, max_message_bytes)
         # Of the very version whose signature was read.

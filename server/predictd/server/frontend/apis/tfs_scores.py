@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -12,21 +14,35 @@ from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.apis.tfs_models import PREDICT_METHOD, served
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from predictd.server.frontend.inference import InferResponse, OutputTensor, TensorInfo, VersionInfo
 
 
-def check_classifies(version: VersionInfo) -> None:
-    """Raises InvalidRequestError unless the model's one output is a score for each class of each example."""
+Encode: TypeAlias = Callable[["InferResponse", int], bytes]
+
+
+def classifying(version: VersionInfo) -> Encode:
+    """How this version's answers are encoded, with its labels.
+
+    Raises:
+        InvalidRequestError: Its one output is not a score for each class of each example.
+    """
     output = _single_float(version)
     if output is None or len(output.shape) != 2:
         raise InvalidRequestError(
             "Expected classification signature method_name to be tensorflow/serving/classify. "
             f"Was: {PREDICT_METHOD}"
         )
+    return partial(encode_classification, labels=output.labels)
 
 
-def check_regresses(version: VersionInfo) -> None:
-    """Raises InvalidRequestError unless the model's one output is a number for each example."""
+def regressing(version: VersionInfo) -> Encode:
+    """How this version's answers are encoded.
+
+    Raises:
+        InvalidRequestError: Its one output is not a number for each example.
+    """
     output = _single_float(version)
     if output is None or not (
         len(output.shape) == 1 or (len(output.shape) == 2 and output.shape[1] in (-1, 1))
@@ -34,10 +50,11 @@ def check_regresses(version: VersionInfo) -> None:
         raise InvalidRequestError(
             f"Expected regression signature method_name to be tensorflow/serving/regress. Was: {PREDICT_METHOD}"
         )
+    return encode_regression
 
 
-def encode_classification(response: InferResponse, examples: int) -> bytes:
-    """An answer as a ClassificationResponse's bytes; a class's label is its index.
+def encode_classification(response: InferResponse, examples: int, labels: Sequence[str] = ()) -> bytes:
+    """An answer as a ClassificationResponse's bytes; the label of a class without one is its index.
 
     Raises:
         InvalidRequestError: The output has not a row for each example.
@@ -51,10 +68,12 @@ def encode_classification(response: InferResponse, examples: int) -> bytes:
         raise InvalidRequestError(f"Expected scores output batch size of {examples}. Got: {output.shape[0]}")
     message = pb.ClassificationResponse()
     served(message.model_spec, response.model, response.version)
-    labels = [str(index) for index in range(output.shape[1])]
+    classes_count = output.shape[1]
+    names = [label or str(index) for index, label in enumerate(labels[:classes_count])]
+    names += map(str, range(len(names), classes_count))
     for scores in _numbers(output).reshape(output.shape).tolist():
         classes = message.result.classifications.add().classes
-        for label, score in zip(labels, scores, strict=True):
+        for label, score in zip(names, scores, strict=True):
             classes.add(label=label, score=score)
     return message.SerializeToString()
 
