@@ -38,11 +38,13 @@ class FakeDispatcher:
         self.wanted: list[tuple[int, ...]] = []
         self.deadlines: list[int] = []
         self.priorities: list[int] = []
+        self.patience_ns: list[int] = []
 
     async def call(self, *arguments: Any) -> Answered:
-        _lane, _admission, _tensors, wanted, priority, deadline_ns, _accepted_ns = arguments
+        _lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns = arguments
         self.wanted.append(wanted)
-        self.priorities.append(priority)
+        self.priorities.append(queue.level)
+        self.patience_ns.append(patience_ns)
         self.deadlines.append(deadline_ns)
         return await self._answer()
 

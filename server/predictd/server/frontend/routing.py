@@ -11,6 +11,7 @@ from predictd.server.control.messages import LaneView, PublishModel
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
 from predictd.server.frontend.inference import ModelInfo, TensorInfo, VersionInfo
+from predictd.server.frontend.waiting import LaneQueues
 
 
 @dataclass(slots=True)
@@ -19,6 +20,7 @@ class Lane:
 
     Attributes:
         inputs: Checks requests and remembers the layouts of shapes it has seen.
+        queues: Where requests wait.
         selections: Output indices of the combinations of names that were asked for.
     """
 
@@ -29,6 +31,7 @@ class Lane:
     config: LaneConfig
     signature: LaneSignature
     inputs: LaneInputs
+    queues: LaneQueues
     output_names: tuple[str, ...]
     selections: dict[tuple[str, ...], tuple[int, ...]] = field(default_factory=dict)
 
@@ -125,6 +128,7 @@ class Routes:
             config=config,
             signature=signature,
             inputs=LaneInputs(config, signature, self._shape_secret),
+            queues=LaneQueues(config),
             output_names=tuple(output.name for output in signature.outputs),
         )
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from predictd.server.config.lane import pool_queues
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     Ack,
@@ -86,7 +87,12 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
         self._pools = [
-            Pool(next(self._pool_ids), pool.name, plan.pools[pool.name], _queue_records(pool, settings))
+            Pool(
+                next(self._pool_ids),
+                pool.name,
+                plan.pools[pool.name],
+                *pool_queues(lanes(pool, plan, settings, first_id=1)),
+            )
             for pool in pools
         ]
         self.catalog = Catalog(self._lane_records(pools))
@@ -211,7 +217,7 @@ class Supervisor:
         """Give a lane of a shared pool a worker of its own, with the CPUs of those that it had."""
         plan = self._workers.pools[record.pool].places[0].plan
         name = f"{record.config.model}~{record.config.version}"
-        pool = Pool(next(self._pool_ids), name, (plan,), record.config.max_queue_size)
+        pool = Pool(next(self._pool_ids), name, (plan,), *pool_queues([record.config]))
         record.pool = pool.id
         record.instances = 1
         record.signature = None
@@ -370,11 +376,3 @@ class Supervisor:
         except TimeoutError:
             return condition()
         return True
-
-
-def _queue_records(pool: PoolModels, settings: Settings) -> int:
-    """The size of a pool's queues: what its most demanding model asks for."""
-    return max(
-        settings.max_queue_size if model.file.max_queue_size is None else model.file.max_queue_size
-        for model in pool.models
-    )

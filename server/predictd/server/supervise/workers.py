@@ -20,7 +20,7 @@ from predictd.server.control.messages import (
 )
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child, OnMessage, describe_exit
-from predictd.server.supervise.pool import PRIORITIES, Place, Pool
+from predictd.server.supervise.pool import Place, Pool
 from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
 from predictd.server.supervise.wiring import Wiring
@@ -125,7 +125,7 @@ class Workers:
                 pool_name=pool.name,
                 index=place.index,
                 workers=len(pool.places),
-                priorities=PRIORITIES,
+                priorities=len(pool.queues),
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 lane_count=len(lanes),
                 threads=place.plan.threads,
@@ -303,7 +303,9 @@ class Workers:
         _, place = self._by_child[child.id]
         if place.state is State.LOADING:
             limit = self._settings.load_timeout_seconds
-            _log.error("%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit)
+            _log.error(
+                "%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit
+            )
             child.kill()
 
     def _cancel_deadline(self, child: Child) -> None:

@@ -160,7 +160,7 @@ class Intake:
         limit = WINDOW_TICKETS
         if len(rules) == 1:
             lane = next(iter(rules.values()))
-            batch = lane.max_batch_size if lane.batches else 1
+            batch = lane.full if lane.batches else 1
             limit = max(batch, WINDOW_TICKETS) if len(window) else batch
         return min(limit, self._room)
 

@@ -70,7 +70,8 @@ def warm_up(engine: Engine, signature: Signature, config: LaneConfig) -> None:
         EngineError: The model fails on inputs of its own fixed shape.
     """
     guessed = any(size < 0 for spec in signature.inputs for size in spec.shape[1:])
-    sizes = batch_sizes(config.max_batch_size) if signature.batches else [1]
+    sizes = [*batch_sizes(config.max_batch_size), *config.preferred_batch_sizes]
+    sizes = sorted(set(sizes)) if signature.batches else [1]
     try:
         for rows in sizes:
             engine.run([zeros(spec, rows) for spec in signature.inputs])

@@ -140,7 +140,10 @@ class Worker:
     def _serve_tickets(self) -> None:
         rules = {
             lane.config.lane: LaneRules(
-                lane.config.max_batch_size, lane.config.max_delay_ns, lane.signature.batches
+                lane.config.max_batch_size,
+                lane.config.max_delay_ns,
+                lane.signature.batches,
+                lane.config.preferred_batch_sizes,
             )
             for lane in self._lanes.values()
         }
