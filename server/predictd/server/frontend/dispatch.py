@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from predictd.server.config.units import format_duration
 from predictd.server.errors import (
     DeadlineError,
     InferenceError,
@@ -424,7 +425,7 @@ def _too_late(call: Call) -> DeadlineError:
     if call.deadline_ns >= call.answer_by_ns:
         return DeadlineError(f"the deadline passed while the request to model '{model}' waited in its queue")
     return DeadlineError(
-        f"the request to model '{model}' waited longer than {call.patience_ns / 1e6:g} ms in its queue"
+        f"the request to model '{model}' waited longer than {format_duration(call.patience_ns)} in its queue"
     )
 
 
