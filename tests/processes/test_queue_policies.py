@@ -133,7 +133,7 @@ FILES = {
 @pytest.mark.parametrize("files", FILES.values(), ids=FILES)
 def test_what_a_busy_model_does_with_those_who_wait(files: dict[str, str], tmp_path: Path) -> None:
     with busy(tmp_path, files) as model:
-        answers = {HOLD: model.hold()}
+        answers: dict[float, Future[Any]] = {HOLD: model.hold()}
         for number, priority in ((51, 5), (52, 5)):
             answers[number] = model.queue(number, priority)
         with pytest.raises(OverloadedError, match=r"queue of model 'gated' is full \(max_queue_size\)"):
@@ -152,8 +152,8 @@ def test_what_a_busy_model_does_with_those_who_wait(files: dict[str, str], tmp_p
         for number in (11, 12):
             answers[number] = model.queue(number, 1)
         model.gate.touch()
-        for number, answer in answers.items():
-            assert answer.result(SECONDS).outputs["y"].tolist() == [[number]]
+        for value, answer in answers.items():
+            assert answer.result(SECONDS).outputs["y"].tolist() == [[value]]
         held, first, *rest = model.runs()
         assert (held, first) == ([HOLD], [11, 12, 41, 42])
         # The delayed one is behind all others, perhaps in one batch with the last of them.
