@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import signal
 from functools import partial
 from pathlib import Path
 
-import grpc
 import pytest
 
-from predictd.client import Client
-from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.killing import eventually
-from tests.fixtures.swapping import Tally, age, at_rest, calling, content, version
+from tests.fixtures.swapping import Tally, at_rest, calling, version
 
 SCALES = {1: [3.0], 2: [5.0]}
 SHARED_MODELS = 20

@@ -92,6 +92,13 @@ class Case:
     def alone(self, at: int) -> bool:
         return bool(self.window[at]["flags"] & TicketFlag.ALONE) or not self.lane(at).batches
 
+    def preferred(self, mates: list[int]) -> int:
+        """How many of these make the largest preferred size that can be had, 0 for none."""
+        lane = self.lane(mates[0])
+        sizes = [self.rows(mates[: count + 1]) for count in range(len(mates))]
+        alone = next((at for at, one in enumerate(mates) if self.alone(one)), len(mates))
+        return max((at + 1 for at, size in enumerate(sizes[:alone]) if size in lane.preferred), default=0)
+
     def rows(self, indices: list[int]) -> int:
         return sum(max(int(self.window[at]["rows"]), 1) for at in indices)
 
@@ -100,20 +107,24 @@ class Case:
         return sorted((other for other in self.alive if self.key(other) == self.key(at)), key=self.rank)
 
 
+def make_rules(random: Random) -> LaneRules:
+    max_batch_size = random.choice([1, 3, 4, 8, 12, 64])
+    preferred = random.choice([(), (), (4,), (2, 5), (1, 3, 9), (3, 6, 12, 24)])
+    return LaneRules(
+        max_batch_size=max_batch_size,
+        max_delay_ns=random.choice([0, 0, 900, 100_000]),
+        batches=random.random() < 0.8,
+        preferred=tuple(size for size in preferred if size <= max_batch_size),
+    )
+
+
 def make_case(seed: int, count: int, *, uniform: bool) -> Case:
     """A window of some tickets. Each field is the same in all of them as often as not: chance alone makes no batches.
 
     Drawn from a seed, which is twenty times as fast as drawing every number from hypothesis.
     """
     random = Random(seed)
-    rules = {
-        lane: LaneRules(
-            max_batch_size=random.choice([1, 3, 4, 8, 12, 64]),
-            max_delay_ns=random.choice([0, 0, 900, 100_000]),
-            batches=random.random() < 0.8,
-        )
-        for lane in range(1, random.randint(1, 3) + 1)
-    }
+    rules = {lane: make_rules(random) for lane in range(1, random.randint(1, 3) + 1)}
     strange = random.random() < 0.4
     choices: dict[str, Callable[[], int]] = {
         "frontend": lambda: random.randint(1, 2),
@@ -203,10 +214,21 @@ def test_a_batch_is_the_head_of_its_shape_and_ends_only_where_the_next_does_not_
     assume(take)
     mates = case.mates(take[0])
     assert mates[: len(take)] == take
-    if len(take) < len(mates) and not case.alone(take[0]):
+    if len(take) < len(mates) and not case.alone(take[0]) and not case.preferred(mates):
         following = mates[len(take)]
         too_many = case.rows([*take, following]) > case.lane(take[0]).max_batch_size
         assert too_many or case.alone(following)
+
+
+@many
+@given(cases)
+def test_a_batch_has_the_largest_preferred_size_that_can_be_had(case: Case) -> None:
+    take = picked(case, case.plan().take)
+    assume(take and case.lane(take[0]).preferred and not case.alone(take[0]))
+    wanted = case.preferred(case.mates(take[0]))
+    event(f"a preferred size can be had: {wanted > 0}")
+    if wanted and case.rows(take[:1]) < case.lane(take[0]).max_batch_size:
+        assert len(take) == wanted
 
 
 @many
@@ -240,9 +262,9 @@ def test_a_batch_lingers_as_specified_and_never_else(case: Case) -> None:
     alive = case.alive
     one_group = len({case.key(at) for at in alive}) == 1 and not any(case.alone(at) for at in alive)
     end_ns = 0
-    if one_group and case.room:
+    if one_group and case.room and not case.preferred(case.mates(alive[0])):
         lane = case.lane(alive[0])
-        if lane.max_delay_ns and case.rows(alive) < lane.max_batch_size:
+        if lane.max_delay_ns and case.rows(alive) < (lane.preferred or (lane.max_batch_size,))[-1]:
             end_ns = min(
                 int(one["enqueued_ns"])
                 + min(lane.max_delay_ns, (int(one["deadline_ns"]) - int(one["enqueued_ns"])) // 2)

@@ -54,6 +54,9 @@ def test_all_keys(tmp_path: Path) -> None:
         priority_levels = 3
         default_priority = 2
         version_policy = {latest = 2}
+        [priority_queues]
+        1 = {max_queue_size = 4, allow_timeout_override = false}
+        3 = {default_timeout = "1s", timeout_action = "reject"}
         [labels]
         stable = 3
         canary = 4
@@ -81,6 +84,10 @@ def test_all_keys(tmp_path: Path) -> None:
         timeout_action="delay",
         priority_levels=3,
         default_priority=2,
+        priority_queues={
+            1: QueuePolicy(max_queue_size=4, allow_timeout_override=False),
+            3: QueuePolicy(default_timeout_ns=10**9, timeout_action="reject"),
+        },
         version_policy=Latest(2),
         labels={"stable": 3, "canary": 4},
         warmup=Warmup(mode="zeros"),
@@ -168,6 +175,14 @@ def test_an_engine_of_the_user_s_own_is_told_by_its_colon(
         (
             "max_batch_size = 2\npreferred_batch_sizes = [2, 4]",
             "preferred_batch_sizes: 4 is more than the max_batch_size of 2",
+        ),
+        (
+            "priority_levels = 2\npriority_queues = {3 = {}}",
+            "priority_queues: 3 is no priority: the lowest of priority_levels is 2",
+        ),
+        (
+            "priority_levels = 2\npriority_queues = {1 = {max_queue_siz = 3}}",
+            "priority_queues: 1: unknown key 'max_queue_siz'; did you mean 'max_queue_size'?",
         ),
         ("default_priority = 1", "default_priority: 1 is no priority: priority_levels is not set"),
         (

@@ -63,7 +63,6 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_queue_size": ("9", 9, "9"),
     "max_request_rows": ("9", 9, "9"),
     "max_message_size": ("1MiB", 2**20, '"1MiB"'),
-    "tfs_tensor_content": ("true", True, "true"),
     "model_control": ("none", "none", '"none"'),
     "arena_limit": ("1GiB", 2**30, "1073741824"),
     "pools": ("shared", "shared", '"shared"'),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from predictd.engines.api import DType
-from predictd.server.config.lane import WireTensor
+from predictd.server.config.lane import QueueRules, WireTensor
 from predictd.server.control.messages import Message, StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
@@ -25,7 +25,7 @@ from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
 from predictd.server.observe.deltas import CountAndTime, LaneStatisticsRow
 from predictd.server.observe.recorder import FrontendRecorder
-from tests.fixtures.frontend import SECRET, publication, request, signature, view
+from tests.fixtures.frontend import SECRET, config, publication, request, signature, view
 
 Calls = Callable[..., Coroutine[Any, Any, Answered]]
 
@@ -38,23 +38,26 @@ class FakeDispatcher:
         self.wanted: list[tuple[int, ...]] = []
         self.deadlines: list[int] = []
         self.priorities: list[int] = []
+        self.patience_ns: list[int] = []
 
     async def call(self, *arguments: Any) -> Answered:
-        _lane, _admission, _tensors, wanted, priority, deadline_ns, _accepted_ns = arguments
+        _lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns = arguments
         self.wanted.append(wanted)
-        self.priorities.append(priority)
+        self.priorities.append(queue.level)
+        self.patience_ns.append(patience_ns)
         self.deadlines.append(deadline_ns)
         return await self._answer()
 
 
 class Setup:
-    def __init__(self, answer: Calls) -> None:
+    def __init__(self, answer: Calls, **lane: object) -> None:
         self.dispatcher = FakeDispatcher(answer)
         self.recorder = FrontendRecorder()
         self.sent: list[Message] = []
         routes = Routes(SECRET)
         outputs = (WireTensor("y", DType.FP32, (-1, 2)), WireTensor("z", DType.FP32, (-1, 2)))
-        routes.publish(publication(view(signature=signature(outputs=outputs))))
+        one = view(signature=signature(outputs=outputs), config=config(11, **lane))
+        routes.publish(publication(one))
         self.service = Service(
             routes,
             self.dispatcher,  # type: ignore[arg-type]
@@ -163,6 +166,24 @@ def test_a_client_that_leaves_is_counted_as_cancelled() -> None:
 
     asyncio.run(scenario())
     assert setup.counted() == {(11, "CANCELLED"): 1}
+
+
+def test_a_priority_that_the_model_does_not_have_is_refused() -> None:
+    setup = Setup(answered, priority_levels=2, default_priority=1)
+    for priority in (0, 1, 2):
+        asyncio.run(setup.infer(request(1, 2, priority=priority)))
+    with pytest.raises(InvalidRequestError, match=r"^model 'm' has no priority 3; it has those from 1 to 2$"):
+        asyncio.run(setup.infer(request(1, 2, priority=3)))
+    assert setup.dispatcher.priorities == [1, 1, 2]
+    assert setup.counted() == {(11, "OK"): 3, (11, "INVALID_ARGUMENT"): 1}
+
+
+def test_the_wait_is_bounded_by_what_the_model_and_the_request_say() -> None:
+    rules = QueueRules(max_queue_size=1, timeout_ns=9_000_000, timeout_override=True)
+    setup = Setup(answered, priority_levels=1, default_priority=1, queues=(rules,))
+    for asked_ns in (0, 5_000_000, 10_000_000):
+        asyncio.run(setup.infer(request(1, 2, timeout_ns=asked_ns)))
+    assert setup.dispatcher.patience_ns == [9_000_000, 5_000_000, 9_000_000]
 
 
 def test_the_time_out_inside_a_request_ends_it_and_cancels_the_call() -> None:

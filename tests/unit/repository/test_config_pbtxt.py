@@ -137,7 +137,10 @@ def test_two_instances_with_dynamic_batching(tmp_path: Path) -> None:
                 default_priority=1,
                 priority_queues={
                     2: QueuePolicy(
-                        default_timeout_ns=7000, allow_timeout_override=False, timeout_action="delay"
+                        max_queue_size=0,
+                        default_timeout_ns=7000,
+                        allow_timeout_override=False,
+                        timeout_action="delay",
                     )
                 },
             ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import count
 
+from predictd.server.config.lane import QueueRules
+from predictd.server.config.model_config import QueuePolicy
 from predictd.server.config.settings import Settings
 from predictd.server.launch.plan import PoolRequest
 from predictd.server.supervise.assembly import PoolModels, divide, lanes, plan_request
@@ -55,3 +57,38 @@ def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:
 def test_a_model_may_ask_for_fewer_threads_than_its_pool_has_and_not_for_more() -> None:
     models = pool_models("p", found("a", threads=1), found("b", threads=64), found("c"))
     assert [lane.threads for lane in lanes(models, (PLAN,), Settings(), count(1))] == [1, 1, 1]
+
+
+def test_what_a_priority_says_goes_before_what_its_model_says_and_that_before_the_settings() -> None:
+    model = found(
+        "a",
+        priority_levels=3,
+        default_priority=3,
+        max_queue_size=20,
+        default_timeout_ns=5,
+        allow_timeout_override=True,
+        priority_queues={
+            1: QueuePolicy(max_queue_size=0, default_timeout_ns=0),
+            2: QueuePolicy(max_queue_size=30, allow_timeout_override=False, timeout_action="delay"),
+        },
+    )
+    (own,) = lanes(pool_models("p", model), (PLAN,), Settings(max_queue_size=11), count(1))
+    assert (own.priority_levels, own.default_priority, own.max_queue_size) == (3, 3, 30)
+    assert own.queue_rules == (
+        QueueRules(max_queue_size=11, timeout_ns=0, timeout_override=True),
+        QueueRules(max_queue_size=30, timeout_ns=5, delay=True),
+        QueueRules(max_queue_size=20, timeout_ns=5, timeout_override=True),
+    )
+
+
+def test_a_model_without_priorities_has_three_with_the_same_rules() -> None:
+    (own,) = lanes(pool_models("p"), (PLAN,), Settings(max_queue_size=11), count(1))
+    assert (own.priority_levels, own.default_priority) == (0, 2)
+    assert own.queue_rules == (QueueRules(max_queue_size=11),) * 3
+
+
+def test_a_preferred_size_raises_a_limit_that_the_model_does_not_set() -> None:
+    models = [found("a", preferred_batch_sizes=(4, 64)), found("b", preferred_batch_sizes=(4,))]
+    (a, b) = lanes(pool_models("p", *models), (PLAN,), Settings(max_batch_size=5), count(1))
+    assert (a.max_batch_size, a.preferred_batch_sizes) == (64, (4, 64))
+    assert (b.max_batch_size, b.preferred_batch_sizes) == (5, (4,))

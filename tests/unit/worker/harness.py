@@ -99,6 +99,7 @@ def make_lane(
     max_rows: int | None = None,
     max_batch_size: int = 8,
     max_delay_ns: int = 0,
+    preferred_batch_sizes: tuple[int, ...] = (),
     uses_out: bool = False,
 ) -> LoadedLane:
     """A lane with a fake engine."""
@@ -115,6 +116,7 @@ def make_lane(
         max_request_rows=1000,
         threads=1,
         parameters={},
+        preferred_batch_sizes=preferred_batch_sizes,
     )
     return LoadedLane(config, FakeEngine(signature, compute, uses_out=uses_out), signature)
 
@@ -373,7 +375,12 @@ class FakeWorker:
     def rules(self) -> Mapping[int, LaneRules]:
         """Of all lanes."""
         return {
-            number: LaneRules(lane.config.max_batch_size, lane.config.max_delay_ns, lane.signature.batches)
+            number: LaneRules(
+                lane.config.max_batch_size,
+                lane.config.max_delay_ns,
+                lane.signature.batches,
+                lane.config.preferred_batch_sizes,
+            )
             for number, lane in self.lanes.items()
         }
 

@@ -357,3 +357,39 @@ def test_a_ticket_is_refused_when_the_queue_is_full_and_taken_when_there_is_room
             frontend.send(sent)
         assert worker.take() is not None
         frontend.send(sent)
+
+
+# Preferred sizes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([1] * 7, [4, 2, 1]),
+        ([1] * 13, [4, 4, 4, 1]),
+        ([1, 2, 1, 3], [4, 3]),
+        ([3, 3, 3], [6, 3]),
+    ],
+)
+def test_a_batch_has_the_largest_preferred_size_and_the_rest_stays(
+    rows: list[int], expected: list[int]
+) -> None:
+    lane = doubling_lane(max_batch_size=8, preferred_batch_sizes=(2, 4))
+    with running(lane) as worker:
+        frontend = worker.frontend()
+        sent = [frontend.ask(lane, rows_of(at, count)) for at, count in enumerate(rows)]
+        worker.serve()
+        assert [batch.rows for batch in worker.batches] == expected
+        assert statuses(frontend) == {one.slot: Status.OK for one in sent}
+
+
+def test_what_is_less_than_a_preferred_size_waits_for_it_as_long_as_a_batch_may() -> None:
+    lane = doubling_lane(max_batch_size=8, preferred_batch_sizes=(4,), max_delay_ns=20_000_000)
+    with running(lane) as worker:
+        frontend = worker.frontend()
+        began_ns = time.monotonic_ns()
+        for at in range(6):
+            frontend.ask(lane, rows_of(at), enqueued_ns=began_ns)
+        worker.serve()
+        assert [batch.rows for batch in worker.batches] == [4, 2]
+        assert time.monotonic_ns() >= began_ns + 20_000_000

@@ -9,7 +9,7 @@ import pytest
 
 from predictd.engines.api import DType, EngineError, InvalidInputError, TensorSpec
 from predictd.server.transport.pipes import depth
-from predictd.server.transport.records import NO_SEGMENT, Status
+from predictd.server.transport.records import NO_SEGMENT, Status, TicketFlag
 from tests.unit.worker.harness import (
     WORKER,
     Array,
@@ -443,6 +443,8 @@ def test_runs_and_drops_are_counted() -> None:
         frontend.ask(lane, rows_of(1, 1))
         frontend.cancel(frontend.ask(lane, rows_of(1, 1)))
         frontend.ask(lane, rows_of(1, 1), deadline_ns=1)
+        # It only changes its queue.
+        frontend.ask(lane, rows_of(1, 1), deadline_ns=1, flags=int(TicketFlag.DELAY))
         worker.serve()
         (series,) = worker.recorder.take().runs
         assert (series.lane, series.tickets, series.rows) == (1, 2, 3)

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from predictd.server.config.model_config import TensorConfig, Warmup
+
+# A model that names no levels of its own has these, and the middle one is its default.
+DEFAULT_PRIORITY_LEVELS = 3
+
+
+class QueueRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for requests of one priority of a lane while they wait.
+
+    Attributes:
+        max_queue_size: Requests that may wait.
+        timeout_ns: How long a request may wait; 0 as long as it takes.
+        timeout_override: A request may ask for a shorter time.
+        delay: A request that has waited so long is served after all others; otherwise it is refused.
+    """
+
+    max_queue_size: int
+    timeout_ns: int = 0
+    timeout_override: bool = False
+    delay: bool = False
 
 
 class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +48,12 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         outputs: The same of outputs.
         warmup: What to run before the model is served; None for zeros at each batch size.
         origins: Where `inputs`, `outputs` and `warmup` stand, for messages.
+        preferred_batch_sizes: Ascending, up to max_batch_size. Of the waiting rows, the largest of these that can be
+            had runs at once.
+        priority_levels: Requests have priorities from 1, which goes first, to this; 0 for a model that does not say
+            so, whose requests have `DEFAULT_PRIORITY_LEVELS` and none beyond is wrong.
+        default_priority: Of a request that does not say so itself.
+        queues: The rules of each priority; empty when `max_queue_size` is all that there is to say.
     """
 
     lane: int
@@ -45,6 +72,27 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorConfig, ...] = ()
     warmup: Warmup | None = None
     origins: dict[str, str] = msgspec.field(default_factory=dict)
+    preferred_batch_sizes: tuple[int, ...] = ()
+    priority_levels: int = 0
+    default_priority: int = 2
+    queues: tuple[QueueRules, ...] = ()
+
+    @property
+    def queue_rules(self) -> tuple[QueueRules, ...]:
+        """The rules of each priority, from 1 on."""
+        levels = self.priority_levels or DEFAULT_PRIORITY_LEVELS
+        return self.queues or (QueueRules(max_queue_size=self.max_queue_size),) * levels
+
+
+def pool_queues(lanes: Iterable[LaneConfig]) -> tuple[int, int]:
+    """The queues that a pool needs for its lanes, at least one: for how many requests each, and how many.
+
+    The last is for the requests that were delayed, where there may be such.
+    """
+    rules = [lane.queue_rules for lane in lanes]
+    levels = max(len(queues) for queues in rules)
+    delays = any(queue.delay for queues in rules for queue in queues)
+    return max(queue.max_queue_size for queues in rules for queue in queues), levels + delays
 
 
 class WireTensor(msgspec.Struct, frozen=True):

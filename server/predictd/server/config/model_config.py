@@ -111,8 +111,8 @@ class QueuePolicy:
     """What happens to requests that wait; None where it says nothing.
 
     Attributes:
-        max_queue_size: Requests that may wait.
-        default_timeout_ns: How long a request may wait that does not say so itself.
+        max_queue_size: Requests that may wait; 0 says that only the daemon's own limit holds.
+        default_timeout_ns: How long a request may wait that does not say so itself; 0 says as long as it takes.
         allow_timeout_override: A request may ask for a shorter time.
         timeout_action: What becomes of a request that has waited so long: refused, or served after all others.
     """

@@ -16,6 +16,7 @@ from predictd.server.config.model_config import (
     ModelConfigError,
     Notice,
     Origin,
+    QueuePolicy,
     Reading,
     Specific,
     TensorConfig,
@@ -175,6 +176,15 @@ def _read_warmup(table: Mapping[str, object]) -> Warmup:
     return Warmup(mode="file", file=values["file"]) if "file" in values else Warmup(mode=values["mode"])
 
 
+def _read_queues(table: Mapping[str, object]) -> dict[int, QueuePolicy]:
+    levels = {str(level): level for level in range(1, MOST_PRIORITY_LEVELS + 1)}
+    policies = _read_keys(table, dict.fromkeys(levels, _table(lambda queue: _read_keys(queue, _QUEUE))))
+    return {
+        levels[level]: QueuePolicy(**{_FIELDS.get(key, key): value for key, value in policy.items()})
+        for level, policy in policies.items()
+    }
+
+
 def _read_outputs(table: Mapping[str, object]) -> tuple[TensorConfig, ...]:
     outputs = _read_keys(table, dict.fromkeys(table, _table(lambda output: _read_keys(output, _OUTPUT))))
     return tuple(TensorConfig(name=name, **values) for name, values in outputs.items())
@@ -194,6 +204,12 @@ _POLICIES: dict[str, Kind[Any]] = {
 }
 _WARMUP: dict[str, Kind[Any]] = {"mode": choice("zeros", "random", "none"), "file": _FILE}
 _OUTPUT: dict[str, Kind[Any]] = {"labels_file": _FILE}
+_QUEUE: dict[str, Kind[Any]] = {
+    "max_queue_size": QUEUE_SIZE,
+    "default_timeout": duration(1, 24 * _HOUR_NS),
+    "allow_timeout_override": boolean(),
+    "timeout_action": choice("reject", "delay"),
+}
 _KINDS: dict[str, Kind[Any]] = {
     "engine": _matching(_ENGINE, 'an engine\'s name or "package.module:function"'),
     "pool": _matching(_POOL, "a pool name: letters, digits, '_', '.' and '-', at most 64"),
@@ -202,12 +218,10 @@ _KINDS: dict[str, Kind[Any]] = {
     "preferred_batch_sizes": Kind("SIZES", "an array of whole numbers", (list,), _read_sizes, str),
     "instances": COUNT,
     "threads": COUNT,
-    "max_queue_size": QUEUE_SIZE,
-    "default_timeout": duration(1, 24 * _HOUR_NS),
-    "allow_timeout_override": boolean(),
-    "timeout_action": choice("reject", "delay"),
+    **_QUEUE,
     "priority_levels": integer(1, MOST_PRIORITY_LEVELS),
     "default_priority": integer(1, MOST_PRIORITY_LEVELS),
+    "priority_queues": _table(_read_queues),
     "version_policy": _table(_read_policy, str, expected='"all" or a table'),
     "labels": _table(_read_labels),
     "warmup": _table(_read_warmup),

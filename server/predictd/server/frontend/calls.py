@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.inference import OutputTensor
 from predictd.server.frontend.routing import Lane
+from predictd.server.frontend.waiting import LaneQueue
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.claims import ClaimState
 from predictd.server.transport.records import NO_DEADLINE_NS, NO_SEGMENT, TICKET_STRUCT, TicketFlag
@@ -39,8 +40,14 @@ class Call:
 
     Attributes:
         future: Where the handler waits; None once the client is gone.
+        priority: The level of the pool's queue that the ticket is in.
+        deadline_ns: The ticket's: the request's own, or when it has waited long enough, whichever is first.
         queued_ns: When the ticket was last written to a queue.
         attempt: How often it was running in a worker that died.
+        answer_by_ns: The request's own deadline.
+        patience_ns: How long it may wait in its queue, 0 as long as it takes.
+        queue: Among whose requests it counts; None once it does no more.
+        timer: Refuses it when it has waited long enough.
     """
 
     slot: int
@@ -58,6 +65,27 @@ class Call:
     deadline_ns: int
     queued_ns: int = 0
     attempt: int = 0
+    answer_by_ns: int = NO_DEADLINE_NS
+    patience_ns: int = 0
+    queue: LaneQueue | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    def ends_waiting(self) -> None:
+        """It counts among those that wait no more, and is not to be refused for its wait."""
+        if self.queue is not None:
+            self.queue.out -= 1
+            self.queue = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def had_its_turn(self) -> None:
+        """It was taken from its queue in time, or served its delay: only the request's own deadline counts now."""
+        self.deadline_ns = self.answer_by_ns
+        self.flags &= ~TicketFlag.DELAY
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def ticket(self, frontend: int) -> bytes:
         """The record that goes into a queue."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from predictd.server.config.units import format_duration
 from predictd.server.errors import (
     DeadlineError,
     InferenceError,
@@ -33,6 +34,7 @@ from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
 from predictd.server.frontend.queues import TicketQueues
 from predictd.server.frontend.retirement import Retirements
 from predictd.server.frontend.routing import Lane
+from predictd.server.frontend.waiting import LaneQueue
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.blocks import CANCELLED_OFFSET, GENERATION_OFFSET
@@ -125,22 +127,40 @@ class Dispatcher:
         admission: Admission,
         tensors: Sequence[InputTensor],
         wanted: tuple[int, ...],
-        priority: int,
+        queue: LaneQueue,
         deadline_ns: int,
         accepted_ns: int,
+        patience_ns: int = 0,
     ) -> Answered:
         """Send a request to the lane's pool and wait for its answer.
+
+        Args:
+            lane: Of the request.
+            admission: What it looks like.
+            tensors: Its inputs.
+            wanted: Indices of the outputs.
+            queue: Of its priority in this lane.
+            deadline_ns: Its own, 0 for none.
+            accepted_ns: When it came.
+            patience_ns: How long it may wait in its queue, 0 as long as it takes.
 
         Raises:
             RequestError: Whatever came instead of an answer.
         """
         pool = self._pools[lane.pool]
+        limit = queue.rules.max_queue_size
+        # A limit that is the pool's own is kept by the pipe, for all front ends together.
+        if queue.out >= limit and limit < pool.queues.limit and self._waiting(queue, lane.pool) >= limit:
+            raise _full(lane)
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
         except BaseException:
             self.retirements.end(lane.id)
             raise
+        deadline_ns = deadline_ns or NO_DEADLINE_NS
+        patient_until_ns = accepted_ns + patience_ns if patience_ns else NO_DEADLINE_NS
+        delay = TicketFlag.DELAY if queue.rules.delay and patient_until_ns < deadline_ns else 0
         call = Call(
             slot=slot,
             generation=generation,
@@ -150,12 +170,19 @@ class Dispatcher:
             future=asyncio.get_running_loop().create_future(),
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
-            flags=admission.flags,
+            flags=admission.flags | delay,
             size_bytes=admission.layout.size_bytes,
-            priority=pool.queues.level(priority),
+            priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
-            deadline_ns=deadline_ns or NO_DEADLINE_NS,
+            deadline_ns=min(deadline_ns, patient_until_ns),
+            answer_by_ns=deadline_ns,
+            patience_ns=patience_ns,
+            queue=queue,
         )
+        queue.out += 1
+        if patient_until_ns < deadline_ns and not delay:
+            left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
+            call.timer = asyncio.get_running_loop().call_later(left_seconds, self._waited_enough, call)
         _write(pool.arena.segment_view(block.segment), block.offset, generation, admission, tensors)
         self._enqueue(pool, call)
         return await self._answer(pool, call)
@@ -183,9 +210,40 @@ class Dispatcher:
         """The queue has no room for the ticket."""
         self._finish(call)
         if call.future is not None and not call.future.done():
-            call.future.set_exception(
-                OverloadedError(f"the queue of model '{call.lane.model}' is full (max_queue_size)")
-            )
+            call.future.set_exception(_full(call.lane))
+
+    def _waiting(self, queue: LaneQueue, pool_id: int) -> int:
+        """Requests of a lane's queue that no worker has taken."""
+        taken = [self._calls.find(slot, generation) for slot, generation in self._held(pool_id)]
+        return queue.out - sum(call is not None and call.queue is queue for call in taken)
+
+    def _held(self, pool_id: int) -> set[tuple[int, int]]:
+        """Our tickets that the living workers of a pool have claimed."""
+        held: set[tuple[int, int]] = set()
+        for link in self._workers.values():
+            if link.pool == pool_id:
+                held.update(held_slots(read_claims(link.claims)[1], self._frontend))
+        return held
+
+    def _waited_enough(self, call: Call) -> None:
+        """Refuse a request that waits in its queue still; its ticket comes back as expired."""
+        call.timer = None
+        held = self._held(call.lane.pool)
+        while self._drain_once():
+            pass
+        if self._calls.find(call.slot, call.generation) is not call or (call.slot, call.generation) in held:
+            return
+        call.ends_waiting()
+        if call.future is not None and not call.future.done():
+            call.future.set_exception(_too_late(call))
+
+    def _delay(self, call: Call) -> None:
+        """Let a request that waited long enough wait on behind all others."""
+        pool = self._pools[call.lane.pool]
+        call.had_its_turn()
+        call.priority = pool.queues.levels
+        call.queued_ns = time.monotonic_ns()
+        pool.queues.put(call.ticket(self._frontend), call.priority)
 
     async def _answer(self, pool: PoolLink, call: Call) -> Answered:
         future = call.future
@@ -193,6 +251,7 @@ class Dispatcher:
         try:
             return await future
         except asyncio.CancelledError:
+            call.ends_waiting()
             if self._calls.find(call.slot, call.generation) is call:
                 pool.arena.view(call.block)[CANCELLED_OFFSET] = 1
             raise
@@ -230,6 +289,9 @@ class Dispatcher:
         return True
 
     def _complete(self, call: Call, record: tuple[int, ...]) -> None:
+        if record[12] == Status.EXPIRED and call.flags & TicketFlag.DELAY and call.future is not None:
+            self._delay(call)
+            return
         self._finish(call)
         if call.future is None or call.future.done():
             return
@@ -246,12 +308,15 @@ class Dispatcher:
             block = link.memory.block(segment, index)
             outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
             return Answered(outputs, queue_ns, compute_ns, batch_rows)
+        if status == Status.EXPIRED:
+            raise _too_late(call)
         text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
         raise _failure(Status(status), call.lane.model, text)
 
     def _finish(self, call: Call) -> None:
         """The ticket is accounted for: its slot and its block are free."""
         self._calls.end(call)
+        call.ends_waiting()
         pool = self._pools.get(call.lane.pool)
         if pool is not None:
             pool.arena.free(call.block)
@@ -308,6 +373,7 @@ class Dispatcher:
         if due is Recovery.PUT_BACK_ALONE:
             call.attempt += 1
             call.flags |= TicketFlag.ALONE
+        call.had_its_turn()
         self._recorder.retried(call.lane.id)
         call.queued_ns = time.monotonic_ns()
         pool.queues.put(call.ticket(self._frontend), call.priority)
@@ -329,10 +395,7 @@ class Dispatcher:
 
     def _find_lost(self, probe: _Probe) -> None:
         """A ticket older than the probe that no living worker claims and that is not completed was lost."""
-        held: set[tuple[int, int]] = set()
-        for link in self._workers.values():
-            if link.pool == probe.pool:
-                held.update(held_slots(read_claims(link.claims)[1], self._frontend))
+        held = self._held(probe.pool)
         while self._drain_once():
             pass
         for call in self._calls:
@@ -371,13 +434,23 @@ def _write(
             segment[start : start + placed.nbytes] = tensors[at].data
 
 
+def _full(lane: Lane) -> OverloadedError:
+    return OverloadedError(f"the queue of model '{lane.model}' is full (max_queue_size)")
+
+
+def _too_late(call: Call) -> DeadlineError:
+    """Why a request that waited in vain is refused."""
+    model = call.lane.model
+    if call.deadline_ns >= call.answer_by_ns:
+        return DeadlineError(f"the deadline passed while the request to model '{model}' waited in its queue")
+    return DeadlineError(
+        f"the request to model '{model}' waited longer than {format_duration(call.patience_ns)} in its queue"
+    )
+
+
 def _failure(status: Status, model: str, text: str) -> RequestError:
     """The error that a completion's status stands for."""
     match status:
-        case Status.EXPIRED:
-            return DeadlineError(
-                f"the deadline passed while the request to model '{model}' waited in its queue"
-            )
         case Status.INVALID_INPUT:
             return InvalidRequestError(f"model '{model}' cannot run on these inputs: {text}")
         case Status.NO_MEMORY:

@@ -23,19 +23,22 @@ _Entry = tuple[bytes, Call | None]
 
 
 class TicketQueues:
-    """One pipe a priority level; level 1 is served first.
+    """One pipe a priority level; level 1 is served first, and the last one after all others.
 
     Args:
         fds: Write ends by level.
         refuse: Called with a request whose queue is full.
         limit: Tickets that may wait in a level. A pipe holds at least 64, so a smaller limit is kept by looking at the
             depth; the pipe itself bounds the larger ones.
+
+    Attributes:
+        limit: The same.
     """
 
     def __init__(self, fds: list[int], refuse: Callable[[Call], None], limit: int) -> None:
         self._fds = fds
         self._refuse = refuse
-        self._limit = limit
+        self.limit = limit
         self._counted = bool(fds) and limit < capacity(fds[0])
         self._waiting: list[deque[_Entry]] = [deque() for _ in fds]
         self._scheduled = False
@@ -44,10 +47,6 @@ class TicketQueues:
     def levels(self) -> int:
         """Priority levels."""
         return len(self._fds)
-
-    def level(self, priority: int) -> int:
-        """The level of a request's priority: 0 means the middle one."""
-        return min(priority, self.levels) if priority > 0 else (self.levels + 1) // 2
 
     def put(self, ticket: bytes, level: int, call: Call | None = None, *, at_once: bool = False) -> None:
         """Send a ticket at the end of this turn of the event loop.
@@ -70,7 +69,7 @@ class TicketQueues:
         self._scheduled = False
         for fd, waiting in zip(self._fds, self._waiting, strict=True):
             if self._counted and waiting:
-                self._refuse_after(waiting, self._limit - depth(fd))
+                self._refuse_after(waiting, self.limit - depth(fd))
             while waiting and _write_some(fd, waiting):
                 pass
             self._refuse_after(waiting, 0)

@@ -12,6 +12,7 @@ from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
 from predictd.server.frontend.inference import ModelInfo, TensorInfo, VersionInfo
 from predictd.server.frontend.labels import Names, names_by_digest
+from predictd.server.frontend.waiting import LaneQueues
 
 
 @dataclass(slots=True)
@@ -20,6 +21,7 @@ class Lane:
 
     Attributes:
         inputs: Checks requests and remembers the layouts of shapes it has seen.
+        queues: Where requests wait.
         selections: Output indices of the combinations of names that were asked for.
     """
 
@@ -30,6 +32,7 @@ class Lane:
     config: LaneConfig
     signature: LaneSignature
     inputs: LaneInputs
+    queues: LaneQueues
     output_names: tuple[str, ...]
     selections: dict[tuple[str, ...], tuple[int, ...]] = field(default_factory=dict)
 
@@ -130,6 +133,7 @@ class Routes:
             config=config,
             signature=signature,
             inputs=LaneInputs(config, signature, self._shape_secret),
+            queues=LaneQueues(config),
             output_names=tuple(output.name for output in signature.outputs),
         )
 

@@ -107,11 +107,13 @@ class Service:
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
+        queue = lane.queues.of(request.priority)
+        patience_ns = queue.patience_ns(request.timeout_ns)
         call = self._dispatcher.call(
-            lane, admission, request.inputs, wanted, request.priority, deadline_ns, accepted_ns
+            lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns
         )
-        if request.timeout_ns:
-            answered = await _within(request.timeout_ns, call)
+        if within_ns := queue.answer_within_ns(request.timeout_ns):
+            answered = await _within(within_ns, call)
         else:
             answered = await call
         return InferResponse(

@@ -88,7 +88,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "predictd_queue_depth",
         "gauge",
         ("pool", "priority"),
-        "Requests that wait in a queue. Priority 1 is served first; those that ask for none wait in 2.",
+        "Requests that wait in a queue. Priority 1 is served first.",
     ),
     MetricSpec(
         "predictd_in_flight",

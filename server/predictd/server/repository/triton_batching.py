@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from predictd.server.config.model_config import MOST_PRIORITY_LEVELS, QueuePolicy, TimeoutAction
 from predictd.server.repository.protoschema import Notes, Record
@@ -62,12 +63,21 @@ def _priorities(record: Record, notes: Notes) -> Iterator[Setting]:
     if default:
         yield "default_priority", default, record.line_of("default_priority_level")
     queues = {
-        entry.whole("key"): _queue_policy(policy, notes)
+        entry.whole("key"): _level_policy(_queue_policy(policy, notes))
         for entry in record.records("priority_queue_policy")
         if (policy := entry.record("value")) is not None
     }
     if queues:
         yield "priority_queues", queues, record.line_of("priority_queue_policy")
+
+
+def _level_policy(policy: QueuePolicy) -> QueuePolicy:
+    """To Triton, what a level's own policy leaves out is not limited, whatever the default policy says."""
+    return replace(
+        policy,
+        max_queue_size=policy.max_queue_size or 0,
+        default_timeout_ns=policy.default_timeout_ns or 0,
+    )
 
 
 def _queue_policy(record: Record, notes: Notes) -> QueuePolicy:

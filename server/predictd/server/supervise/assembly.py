@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from predictd.server.config.lane import LaneConfig
+from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS, LaneConfig, QueueRules
+from predictd.server.config.model_config import ModelConfig, QueuePolicy
 from predictd.server.config.settings import Settings
 from predictd.server.launch.budget import Budget
 from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, plan
@@ -72,14 +74,6 @@ def plan_request(
     )
 
 
-def queue_records(pool: PoolModels, settings: Settings) -> int:
-    """The size of a pool's queues: what its most demanding model asks for."""
-    return max(
-        settings.max_queue_size if model.file.max_queue_size is None else model.file.max_queue_size
-        for model in pool.models
-    )
-
-
 def _pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
     threads = [model.file.threads for model in pool.models if model.file.threads is not None]
     asked = settings.instances is not None or any(model.file.instances is not None for model in pool.models)
@@ -104,15 +98,16 @@ def _lane(
     lane: int, model: FoundModel, version: FoundVersion, threads: int, settings: Settings
 ) -> LaneConfig:
     file = model.file
+    queues = queue_rules(file, settings)
     return LaneConfig(
         lane=lane,
         model=model.name,
         version=version.version,
         path=str(version.path),
         engine=file.engine or DEFAULT_ENGINE,
-        max_batch_size=settings.max_batch_size if file.max_batch_size is None else file.max_batch_size,
+        max_batch_size=_max_batch_size(file, settings),
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
-        max_queue_size=settings.max_queue_size if file.max_queue_size is None else file.max_queue_size,
+        max_queue_size=max(rules.max_queue_size for rules in queues),
         max_request_rows=settings.max_request_rows,
         threads=min(file.threads, threads) if file.threads else threads,
         parameters=dict(file.parameters),
@@ -121,4 +116,44 @@ def _lane(
         outputs=file.outputs,
         warmup=file.warmup,
         origins={name: str(file.origins[name]) for name in _DECLARED if name in file.origins},
+        preferred_batch_sizes=file.preferred_batch_sizes,
+        priority_levels=file.priority_levels or 0,
+        default_priority=file.default_priority or (len(queues) + 1) // 2,
+        queues=queues,
+    )
+
+
+def _max_batch_size(file: ModelConfig, settings: Settings) -> int:
+    """The limit of a batch. A model that prefers a size and says nothing of a limit asks for that size at least."""
+    if file.max_batch_size is not None:
+        return file.max_batch_size
+    return max((settings.max_batch_size, *file.preferred_batch_sizes))
+
+
+def queue_rules(file: ModelConfig, settings: Settings) -> tuple[QueueRules, ...]:
+    """The rules of each of a model's priorities: what is said of it, else of the model, else of all models."""
+    general = QueuePolicy(
+        max_queue_size=file.max_queue_size,
+        default_timeout_ns=file.default_timeout_ns,
+        allow_timeout_override=file.allow_timeout_override,
+        timeout_action=file.timeout_action,
+    )
+    levels = file.priority_levels or DEFAULT_PRIORITY_LEVELS
+    return tuple(
+        _rules(file.priority_queues.get(level, QueuePolicy()), general, settings)
+        for level in range(1, levels + 1)
+    )
+
+
+def _rules(own: QueuePolicy, general: QueuePolicy, settings: Settings) -> QueueRules:
+    def said(name: str) -> Any:
+        value = getattr(own, name)
+        return getattr(general, name) if value is None else value
+
+    return QueueRules(
+        # Not even 0, which is no limit to Triton, is without one: a queue is a pipe.
+        max_queue_size=said("max_queue_size") or settings.max_queue_size,
+        timeout_ns=said("default_timeout_ns") or 0,
+        timeout_override=said("allow_timeout_override") or False,
+        delay=said("timeout_action") == "delay",
     )

@@ -7,13 +7,13 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 
+from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS
 from predictd.server.control.messages import Stop
 from predictd.server.launch.plan import ChildPlan
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.states import Event, State, transition
 from predictd.server.transport.pipes import Pipe, make_pipe
 
-PRIORITIES = 3
 CARRY_RECORDS = 1024
 
 
@@ -113,13 +113,20 @@ class Pool:
         blame: How often each lane was at work when a worker died.
     """
 
-    def __init__(self, pool_id: int, name: str, plans: tuple[ChildPlan, ...], queue_records: int) -> None:
+    def __init__(
+        self,
+        pool_id: int,
+        name: str,
+        plans: tuple[ChildPlan, ...],
+        queue_records: int,
+        queues: int = DEFAULT_PRIORITY_LEVELS,
+    ) -> None:
         self.id = pool_id
         self.name = name
         self.places = [Place(index, plan) for index, plan in enumerate(plans)]
         self.blame: Counter[int] = Counter()
         self.queue_limit = queue_records
-        self.queues = [make_pipe(queue_records) for _ in range(PRIORITIES)]
+        self.queues = [make_pipe(queue_records) for _ in range(queues)]
         self.carry = make_pipe(CARRY_RECORDS)
         self.baton = make_pipe()
         self.lock_fd = os.memfd_create("predictd-leader", os.MFD_CLOEXEC)

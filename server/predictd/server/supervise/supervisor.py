@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
+from predictd.server.config.lane import pool_queues
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     Ack,
@@ -26,6 +27,7 @@ from predictd.server.control.messages import (
     WorkerCounts,
 )
 from predictd.server.launch.memory import MemoryHeadroom
+from predictd.server.launch.plan import LaunchPlan
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.gauges import (
     Gauges,
@@ -38,7 +40,7 @@ from predictd.server.observe.gauges import (
 )
 from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.repository.watch import Sight
-from predictd.server.supervise.assembly import Planner, PoolModels, divide, lanes, plan_request, queue_records
+from predictd.server.supervise.assembly import Planner, PoolModels, divide, lanes, plan_request
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.counts import Counts
@@ -92,7 +94,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
         self._pools = [
-            Pool(next(self._pool_ids), pool.name, self.plan.pools[pool.name], queue_records(pool, settings))
+            Pool(next(self._pool_ids), pool.name, self.plan.pools[pool.name], *self._queues(pool, self.plan))
             for pool in pools
         ]
         self._lane_ids = itertools.count(1)
@@ -116,6 +118,10 @@ class Supervisor:
                 record = LaneRecord(config, pool.id, len(pool.places), fingerprint=fingerprint, started=now)
                 records.append(record)
         return records
+
+    def _queues(self, pool: PoolModels, planned: LaunchPlan) -> tuple[int, int]:
+        """How many requests each queue of a pool is for, and how many queues it has."""
+        return pool_queues(lanes(pool, planned.pools[pool.name], self._settings, itertools.count(1)))
 
     def _name(self, record: LaneRecord) -> None:
         self.counts.aggregate.name_lane(record.config.lane, record.config.model, record.config.version)
@@ -233,7 +239,7 @@ class Supervisor:
         """Give a lane of a shared pool a worker of its own, with the CPUs of those that it had."""
         plan = self._workers.pools[record.pool].places[0].plan
         name = f"{record.config.model}~{record.config.version}"
-        pool = Pool(next(self._pool_ids), name, (plan,), record.config.max_queue_size)
+        pool = Pool(next(self._pool_ids), name, (plan,), *pool_queues([record.config]))
         record.pool = pool.id
         record.instances = 1
         record.signature = None
@@ -275,7 +281,7 @@ class Supervisor:
         renamed = PoolModels(name, members.models)
         beside = [pool for pool in self._workers.pools.values() if self._outlives(pool, members)]
         plan = self._planner.plan(plan_request((renamed,), self._settings, os.environ, beside=len(beside)))
-        return Pool(next(self._pool_ids), name, plan.pools[name], queue_records(renamed, self._settings))
+        return Pool(next(self._pool_ids), name, plan.pools[name], *self._queues(renamed, plan))
 
     def _outlives(self, pool: Pool, members: PoolModels) -> bool:
         """Whether a pool goes on beside a new one: it serves other models."""

@@ -21,7 +21,7 @@ from predictd.server.control.messages import (
 )
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child, OnMessage, describe_exit
-from predictd.server.supervise.pool import PRIORITIES, Place, Pool
+from predictd.server.supervise.pool import Place, Pool
 from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
 from predictd.server.supervise.wiring import Wiring
@@ -125,7 +125,7 @@ class Workers:
                 pool_name=pool.name,
                 index=place.index,
                 workers=len(pool.places),
-                priorities=PRIORITIES,
+                priorities=len(pool.queues),
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 lane_count=len(lanes),
                 threads=place.plan.threads,
@@ -353,7 +353,8 @@ class Workers:
     def load(self, pool: Pool, record: LaneRecord) -> None:
         """Have a pool load one more lane. Workers that do not run yet get it with the others."""
         for child in _initialised(pool):
-            child.send(AddLanes(lanes=[record.config]))
+            for message in lane_messages([record.config], LANES_PER_MESSAGE):
+                child.send(message)
 
     def drop(self, pool: Pool, record: LaneRecord) -> None:
         """End a lane that nobody asks for any more, and its pool with it if it was the last."""

@@ -87,6 +87,8 @@ class TicketFlag(enum.IntFlag):
     """No request: it comes back once every older ticket of its queue was taken by a living worker."""
     VARYING = 4
     """Its tensors have no fixed size (strings), so it is gathered by itself."""
+    DELAY = 8
+    """Expired is not its end: its front end will put it into the last queue."""
 
 
 class Status(enum.IntEnum):

@@ -156,12 +156,15 @@ class Intake:
         return window
 
     def _window_limit(self, rules: Mapping[int, LaneRules], window: Records) -> int:
-        """Tickets to have in hand: one batch while the pool has one lane and nothing was left over."""
+        """Tickets to have in hand: one batch while the pool has one lane and nothing was left over.
+
+        For a preferred size that can be had no ticket must be missing, because others turned out to be expired.
+        """
         limit = WINDOW_TICKETS
         if len(rules) == 1:
             lane = next(iter(rules.values()))
             batch = lane.max_batch_size if lane.batches else 1
-            limit = max(batch, WINDOW_TICKETS) if len(window) else batch
+            limit = max(batch, WINDOW_TICKETS) if len(window) or lane.preferred else batch
         return min(limit, self._room)
 
     @staticmethod

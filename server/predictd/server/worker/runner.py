@@ -19,7 +19,15 @@ from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.blocks import HEADER_BYTES, ResponseLayout, encode_error
 from predictd.server.transport.claims import ClaimWriter
-from predictd.server.transport.records import COMPLETION, NO_SEGMENT, Records, Status, chunks, words
+from predictd.server.transport.records import (
+    COMPLETION,
+    NO_SEGMENT,
+    Records,
+    Status,
+    TicketFlag,
+    chunks,
+    words,
+)
 from predictd.server.worker.gather import Gatherer
 from predictd.server.worker.intake import Batch, claimed
 from predictd.server.worker.request_memory import FrontendMemory
@@ -121,8 +129,11 @@ class Runner:
         for frontend in np.unique(tickets["frontend"]):
             self._send(int(frontend), completions[tickets["frontend"] == frontend])
         if status in (Status.EXPIRED, Status.CANCELLED):
-            for lane in np.unique(tickets["lane"]):
-                count = int((tickets["lane"] == lane).sum())
+            ended = (
+                tickets[(tickets["flags"] & TicketFlag.DELAY) == 0] if status is Status.EXPIRED else tickets
+            )
+            for lane in np.unique(ended["lane"]):
+                count = int((ended["lane"] == lane).sum())
                 self._recorder.dropped(
                     int(lane), "expired" if status is Status.EXPIRED else "cancelled", count
                 )

@@ -101,7 +101,8 @@ def _run_batch_sizes(
     engine: Engine, signature: Signature, config: LaneConfig, data: Literal["zeros", "random"]
 ) -> None:
     """A model may reject a size, or a text, that is guessed: no defect of the model."""
-    sizes = batch_sizes(config.max_batch_size) if signature.batches else [1]
+    sizes = sorted({*batch_sizes(config.max_batch_size), *config.preferred_batch_sizes})
+    sizes = sizes if signature.batches else [1]
     try:
         for rows in sizes:
             engine.run([made_up(spec, rows, data) for spec in signature.inputs])

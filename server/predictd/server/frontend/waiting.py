@@ -1,0 +1,68 @@
+"""The rules of waiting: which queue a request goes to, how long it may wait there and with how many others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from predictd.server.config.lane import LaneConfig, QueueRules
+from predictd.server.errors import InvalidRequestError
+
+
+@dataclass(slots=True, eq=False)
+class LaneQueue:
+    """Requests of one lane and priority, as this front end knows them.
+
+    Attributes:
+        level: The priority, from 1.
+        rules: What the model says of it.
+        out: Requests of this front end that have a ticket out and whose clients wait, running ones among them.
+    """
+
+    level: int
+    rules: QueueRules
+    out: int = 0
+
+    def patience_ns(self, asked_ns: int) -> int:
+        """How long a request may wait in its queue; 0 as long as it takes.
+
+        Args:
+            asked_ns: What the request itself asks for, 0 for nothing.
+        """
+        rules = self.rules
+        if not rules.timeout_ns:
+            return asked_ns if rules.delay else 0
+        shorter = rules.timeout_override and 0 < asked_ns < rules.timeout_ns
+        return asked_ns if shorter else rules.timeout_ns
+
+    def answer_within_ns(self, asked_ns: int) -> int:
+        """How long a request may wait for its answer, its run included; 0 as long as it takes.
+
+        A model that says nothing of time-outs leaves them to the client, who means the answer.
+        """
+        return 0 if self.rules.timeout_ns or self.rules.delay else asked_ns
+
+
+class LaneQueues:
+    """The queues of a lane by priority."""
+
+    def __init__(self, config: LaneConfig) -> None:
+        self._model = config.model
+        self._checked = config.priority_levels > 0
+        self._queues = [LaneQueue(level, rules) for level, rules in enumerate(config.queue_rules, 1)]
+        self._default = self._queues[config.default_priority - 1]
+
+    def of(self, priority: int) -> LaneQueue:
+        """The queue for a request of a priority, 0 for the default.
+
+        Raises:
+            InvalidRequestError: The model has levels of its own, and this is beyond them.
+        """
+        if priority == 0:
+            return self._default
+        if priority <= len(self._queues):
+            return self._queues[priority - 1]
+        if self._checked:
+            raise InvalidRequestError(
+                f"model '{self._model}' has no priority {priority}; it has those from 1 to {len(self._queues)}"
+            )
+        return self._queues[-1]
