@@ -70,6 +70,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "drain_timeout": ("1h", 3600 * 10**9, '"1h"'),
     "strict": ("true", True, "true"),
     "ready_file": ("/run/r", Path("/run/r"), '"/run/r"'),
+    "state_dir": ("/var/s", Path("/var/s"), '"/var/s"'),
     "log_level": ("debug", "debug", '"debug"'),
 }
 IN_FILE = tuple(option for option in options() if option.in_file)

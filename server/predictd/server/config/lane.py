@@ -20,7 +20,6 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_request_rows: A request with more rows is refused.
         threads: Threads of one run.
         parameters: Engine-specific settings.
-        labels: Names that clients may use instead of the version.
     """
 
     lane: int
@@ -34,7 +33,6 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_request_rows: int
     threads: int
     parameters: dict[str, str]
-    labels: tuple[str, ...] = ()
 
 
 class WireTensor(msgspec.Struct, frozen=True):

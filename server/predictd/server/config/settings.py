@@ -223,6 +223,13 @@ class Settings:
         default=None,
         metadata=_option(optional_path(), "Write the bound addresses into this file, as JSON, once ready."),
     )
+    state_dir: Path | None = field(
+        default=None,
+        metadata=_option(
+            optional_path(),
+            "Keep labels and splits that are set at run time in this folder, for the next start.",
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=_option(choice("debug", "info", "warning", "error"), "Least level of the log lines."),
