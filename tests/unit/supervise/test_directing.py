@@ -11,7 +11,7 @@ import pytest
 
 from predictd.server.control.messages import LabelsDone, LabelView, Message, PublishModel, SetLabel, SetSplit
 from predictd.server.repository.traffic import Traffic
-from predictd.server.supervise import directing
+from predictd.server.supervise import directing, state_file
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.directing import Director
 from predictd.server.supervise.state_file import StateError, StateFile
@@ -39,19 +39,21 @@ class Stage:
         self.asker = Asker()
         self.published: list[PublishModel] = []
         self.done: list[Callable[[], None]] = []
+        self._news = asyncio.Event()
         self.director = Director(self.catalog, state, self._publish)
 
     def _publish(self, publication: PublishModel, done: Callable[[], None]) -> None:
         self.published.append(publication)
         self.done.append(done)
+        self._news.set()
 
     def ask(self, message: SetLabel | SetSplit) -> asyncio.Task[None]:
         return asyncio.create_task(self.director.change(self.asker, message))  # type: ignore[arg-type]
 
     async def until_published(self, number: int) -> None:
-        async with asyncio.timeout(30):
-            while len(self.published) < number:
-                await asyncio.sleep(0)
+        while len(self.published) < number:
+            self._news.clear()
+            await asyncio.wait_for(self._news.wait(), 30)
 
     async def carry_out(self, message: SetLabel | SetSplit) -> Message:
         task = self.ask(message)
@@ -153,12 +155,8 @@ def test_changes_at_the_same_time_are_all_kept(state: StateFile) -> None:
         for done in stage.done:
             done()
         await asyncio.gather(*tasks)
-        state.close()
-        again = StateFile(state.path.parent)
-        again.close()
-        assert again.traffic == {"m": Traffic({f"l{n}": 1 + n % 2 for n in range(20)})}
-        # The fixture closes one more time.
-        state._lock_fd = StateFile(state.path.parent)._lock_fd
+        kept = state_file._read(state.path.read_bytes())
+        assert kept == {"m": Traffic({f"l{n}": 1 + n % 2 for n in range(20)})}
 
     asyncio.run(scenario())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,7 +226,7 @@ class Settings:
     state_dir: Path | None = field(
         default=None,
         metadata=_option(
-            optional_path(),
+            replace(optional_path(), metavar="DIR"),
             "Keep labels and splits that are set at run time in this folder, for the next start.",
         ),
     )

@@ -96,7 +96,7 @@ class StateFile:
         """Keep all settings. On return they are on disk; after a crash the file is the old or the new one, whole.
 
         Raises:
-            StateError: They cannot be kept; the file is as it was.
+            StateError: It is not certain that they are kept; the file is the old or the new one, whole.
         """
         data = _encode(traffic)
         if len(data) > BYTES_MAX:
