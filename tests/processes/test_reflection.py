@@ -59,6 +59,7 @@ print(json.dumps({
 
 SERVICES = {
     "predictd.v1.PredictionService": {"Predict", "PredictStream", "ListModels", "GetModel"},
+    "predictd.v1.RoutingService": {"SetLabel", "SetSplit"},
     "inference.GRPCInferenceService": {
         "ServerLive",
         "ServerReady",

@@ -17,7 +17,16 @@ from predictd.client.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from predictd.client.messages import Model, ModelVersion, Prediction, Request, TensorSpec, Timing
+from predictd.client.messages import (
+    Label,
+    Model,
+    ModelVersion,
+    Prediction,
+    Request,
+    Split,
+    TensorSpec,
+    Timing,
+)
 from predictd.client.sync import Client
 from predictd.client.tensors import BFloat16
 
@@ -28,6 +37,7 @@ __all__ = [
     "DeadlineExceededError",
     "InternalError",
     "InvalidRequestError",
+    "Label",
     "Model",
     "ModelVersion",
     "NotFoundError",
@@ -36,6 +46,7 @@ __all__ = [
     "Prediction",
     "Request",
     "RequestCancelledError",
+    "Split",
     "TensorSpec",
     "Timing",
     "UnavailableError",

@@ -10,6 +10,7 @@ import grpc.aio
 from predictd.client import channel, errors, messages, streaming
 from predictd.client.messages import Model, Prediction, Request
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.protos.v1 import routing_pb2 as routing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
@@ -53,6 +54,16 @@ class AsyncClient:
             channel.GET_MODEL,
             request_serializer=v1.GetModelRequest.SerializeToString,
             response_deserializer=v1.Model.FromString,
+        )
+        self._set_label = self._channel.unary_unary(
+            channel.SET_LABEL,
+            request_serializer=routing.SetLabelRequest.SerializeToString,
+            response_deserializer=routing.SetLabelResponse.FromString,
+        )
+        self._set_split = self._channel.unary_unary(
+            channel.SET_SPLIT,
+            request_serializer=routing.SetSplitRequest.SerializeToString,
+            response_deserializer=routing.SetSplitResponse.FromString,
         )
 
     async def predict(
@@ -129,6 +140,56 @@ class AsyncClient:
     async def model(self, name: str, *, deadline: float | None = None) -> Model:
         """One model. Raises NotFoundError if the daemon has none of that name."""
         return messages.model(await self._call(self._get_model, v1.GetModelRequest(model=name), deadline))
+
+    async def set_label(
+        self,
+        model: str,
+        label: str,
+        version: int | None,
+        *,
+        allow_unready: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Give a version a label, or take the label back. Every call that follows is routed the new way.
+
+        Args:
+            model: Its name.
+            label: What requests shall say.
+            version: What it shall mean. None takes back what was set at run time; what the model's configuration says
+                of the label holds again.
+            allow_unready: Also for a version that is not ready; the label means what it meant before until it is.
+            deadline: Seconds; None for the client's own.
+
+        Raises:
+            NotFoundError: There is no such model, version or label.
+            PredictdError: The version is not ready, or the daemon takes no changes here.
+        """
+        request = messages.label_change(model, label, version, allow_unready=allow_unready)
+        await self._call(self._set_label, request, deadline)
+
+    async def set_split(
+        self,
+        model: str,
+        shares: Mapping[int, int],
+        *,
+        allow_unready: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Divide the requests that name neither version nor label. Every call that follows is routed the new way.
+
+        Args:
+            model: Its name.
+            shares: Percent by version; they make 100. None at all: the highest version that is ready gets all.
+            allow_unready: Also with versions that are not ready; the others share their requests until they are.
+            deadline: Seconds; None for the client's own.
+
+        Raises:
+            InvalidRequestError: The shares do not make 100.
+            NotFoundError: There is no such model or version.
+            PredictdError: A version is not ready, or the daemon takes no changes here.
+        """
+        request = messages.split_change(model, shares, allow_unready=allow_unready)
+        await self._call(self._set_split, request, deadline)
 
     async def close(self) -> None:
         """Close the connection. Calls in flight are cancelled."""

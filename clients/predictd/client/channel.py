@@ -7,6 +7,9 @@ PREDICT = f"{_SERVICE}/Predict"
 PREDICT_STREAM = f"{_SERVICE}/PredictStream"
 LIST_MODELS = f"{_SERVICE}/ListModels"
 GET_MODEL = f"{_SERVICE}/GetModel"
+_ROUTING = "/predictd.v1.RoutingService"
+SET_LABEL = f"{_ROUTING}/SetLabel"
+SET_SPLIT = f"{_ROUTING}/SetSplit"
 
 # The daemon bounds messages; gRPC's own 4 MiB would refuse many an answer. -1 is no limit.
 OPTIONS: tuple[tuple[str, int], ...] = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from predictd.client import errors, tensors
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.protos.v1 import routing_pb2 as routing
 
 if TYPE_CHECKING:
     from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
@@ -108,18 +109,53 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """A label of a model.
+
+    Attributes:
+        name: What requests say.
+        version: What it means, which may be a version that is not ready or not there.
+        set_by: `CONFIGURATION` or `RUN_TIME`.
+        next_version: What it will mean once that version is ready; None if it means that already.
+    """
+
+    name: str
+    version: int
+    set_by: str
+    next_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How requests that name neither version nor label are divided.
+
+    Attributes:
+        shares: Percent by version. A version that is not ready leaves its share to the others.
+        set_by: `CONFIGURATION` or `RUN_TIME`.
+    """
+
+    shares: Mapping[int, int]
+    set_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model that the daemon serves, or tries to.
 
     Attributes:
         name: What requests call it.
         versions: Highest first.
-        default_version: Answers a request that names neither version nor label; 0 when none is ready.
+        default_version: Answers a request that names neither version nor label, unless there is a split, of which it
+            is the largest share; 0 when none is ready.
+        labels: By name.
+        split: How such requests are divided; None if they are not.
     """
 
     name: str
     versions: tuple[ModelVersion, ...]
     default_version: int
+    labels: tuple[Label, ...] = ()
+    split: Split | None = None
 
 
 def build(request: Request) -> v1.PredictRequest:
@@ -176,6 +212,29 @@ def model(message: v1.Model) -> Model:
         name=message.name,
         versions=tuple(_version(each) for each in message.versions),
         default_version=message.default_version,
+        labels=tuple(_label(each) for each in message.labels),
+        split=_split(message.split) if message.HasField("split") else None,
+    )
+
+
+def label_change(
+    model: str, label: str, version: int | None, *, allow_unready: bool
+) -> routing.SetLabelRequest:
+    """Return the message that gives a version a label, or removes it."""
+    request = routing.SetLabelRequest(model=model, label=label, allow_unready=allow_unready)
+    if version is None:
+        request.remove = True
+    else:
+        request.version = version
+    return request
+
+
+def split_change(model: str, shares: Mapping[int, int], *, allow_unready: bool) -> routing.SetSplitRequest:
+    """Return the message that divides a model's requests."""
+    return routing.SetSplitRequest(
+        model=model,
+        shares=[v1.Share(version=version, percent=percent) for version, percent in shares.items()],
+        allow_unready=allow_unready,
     )
 
 
@@ -198,6 +257,16 @@ def _version(message: v1.ModelVersion) -> ModelVersion:
         max_batch_size=message.max_batch_size,
         labels=tuple(message.labels),
     )
+
+
+def _label(message: v1.Label) -> Label:
+    set_by = _name(v1.SetBy, message.set_by)
+    return Label(message.name, message.version, set_by, message.next_version or None)
+
+
+def _split(message: v1.Split) -> Split:
+    shares = {share.version: share.percent for share in message.shares}
+    return Split(shares, _name(v1.SetBy, message.set_by))
 
 
 def _spec(message: v1.TensorSpec) -> TensorSpec:

@@ -9,6 +9,7 @@ import grpc
 from predictd.client import channel, errors, messages
 from predictd.client.messages import Model, Prediction, Request
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.protos.v1 import routing_pb2 as routing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,6 +47,16 @@ class Client:
             request_serializer=v1.GetModelRequest.SerializeToString,
             response_deserializer=v1.Model.FromString,
         )
+        self._set_label = self._channel.unary_unary(
+            channel.SET_LABEL,
+            request_serializer=routing.SetLabelRequest.SerializeToString,
+            response_deserializer=routing.SetLabelResponse.FromString,
+        )
+        self._set_split = self._channel.unary_unary(
+            channel.SET_SPLIT,
+            request_serializer=routing.SetSplitRequest.SerializeToString,
+            response_deserializer=routing.SetSplitResponse.FromString,
+        )
 
     def predict(
         self,
@@ -81,6 +92,31 @@ class Client:
     def model(self, name: str, *, deadline: float | None = None) -> Model:
         """One model. Raises NotFoundError if the daemon has none of that name."""
         return messages.model(self._call(self._get_model, v1.GetModelRequest(model=name), deadline))
+
+    def set_label(
+        self,
+        model: str,
+        label: str,
+        version: int | None,
+        *,
+        allow_unready: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Give a version a label, or take the label back. As `AsyncClient.set_label`."""
+        request = messages.label_change(model, label, version, allow_unready=allow_unready)
+        self._call(self._set_label, request, deadline)
+
+    def set_split(
+        self,
+        model: str,
+        shares: Mapping[int, int],
+        *,
+        allow_unready: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        """Divide the requests that name neither version nor label. As `AsyncClient.set_split`."""
+        request = messages.split_change(model, shares, allow_unready=allow_unready)
+        self._call(self._set_split, request, deadline)
 
     def close(self) -> None:
         """Close the connection. Calls in flight fail with RequestCancelledError."""

@@ -28,6 +28,10 @@ class FailedPreconditionError(RequestError):
     """The request names something that the model would need and does not have, such as a signature."""
 
 
+class ForbiddenError(RequestError):
+    """The daemon was not told to allow this from where it may come."""
+
+
 class UnsupportedError(RequestError):
     """An RPC, parameter or extension that predictd does not have."""
 

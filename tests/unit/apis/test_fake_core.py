@@ -145,6 +145,9 @@ class FakeCore:
             raise ModelUnavailableError(f"no version of model {name!r} is ready")
         raise UnknownModelError(f"model {name!r} has no version {version}")
 
+    def draw(self, name: str, version: int | None, label: str | None) -> VersionInfo:
+        return self.version(name, version, label)
+
     async def statistics(self) -> Sequence[LaneStatistics]:
         return STATISTICS
 

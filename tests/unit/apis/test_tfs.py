@@ -65,6 +65,7 @@ class RoutedCore(FakeCore):
         super().__init__()
         self.scores = OutputTensor("y", DType.FP32, (1, 1), bytes(4))
         self.failure: Exception | None = None
+        self.drawn = 0
         self.known = (
             *MODELS,
             scoring("classes", TensorInfo("y", DType.FP32, (-1, 3))),
@@ -81,6 +82,12 @@ class RoutedCore(FakeCore):
         if label is not None and all(label not in info.labels for info in self.model(name).versions):
             raise UnknownModelError(f"model {name!r} has no label {label!r}")
         return super().version(name, version, label)
+
+    def draw(  # type: ignore[explicit-override]
+        self, name: str, version: int | None, label: str | None
+    ) -> VersionInfo:
+        self.drawn += 1
+        return super().draw(name, version, label)
 
     async def infer(  # type: ignore[explicit-override]
         self, request: InferRequest, api: str, deadline_ns: int
@@ -226,6 +233,22 @@ def test_predict_keeps_the_deadline() -> None:
 
     asyncio.run(scenario())
     assert core.seen[0].deadline_ns > 0
+
+
+def test_scores_are_of_a_version_that_is_drawn_and_metadata_is_not() -> None:
+    core = RoutedCore()
+    ask(
+        "Classify",
+        pb.ClassificationRequest(model_spec=pb.ModelSpec(name="classes"), input=rows((1, 2))),
+        pb.ClassificationResponse,
+        core,
+    )
+    assert core.drawn == 1
+    metadata = pb.GetModelMetadataRequest(
+        model_spec=pb.ModelSpec(name="classes"), metadata_field=["signature_def"]
+    )
+    ask("GetModelMetadata", metadata, pb.GetModelMetadataResponse, core)
+    assert core.drawn == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictd.client import Model, ModelVersion, Prediction, TensorSpec, Timing
+from predictd.client import Label, Model, ModelVersion, Prediction, Split, TensorSpec, Timing
 from predictd.server.cli import show
 
 SIGNATURE = {
@@ -50,6 +50,31 @@ def test_models_are_a_table() -> None:
     ]
 
 
+def test_labels_and_splits_stand_below_the_table_with_where_they_came_from() -> None:
+    labels = (
+        Label("canary", 12, "RUN_TIME", 13),
+        Label("gone", 7, "RUN_TIME"),
+        Label("stable", 9, "CONFIGURATION"),
+    )
+    versions = (ModelVersion(version=12, **READY), ModelVersion(version=9, **READY))
+    model = Model("classifier", versions, 12, labels, Split({12: 90, 9: 10}, "RUN_TIME"))
+    assert show.models_text((model, MODELS[1])).splitlines()[4:] == [
+        "classifier: label canary is version 12, and is 13 once that is ready (set by: run time)",
+        "classifier: label gone is version 7, which is not there (set by: run time)",
+        "classifier: label stable is version 9 (set by: configuration)",
+        "classifier: split 12=90% 9=10% (set by: run time)",
+    ]
+    (data,) = json.loads(json.dumps(show.models_data((model,))))
+    assert data["labels"][:2] == [
+        {"name": "canary", "version": 12, "set_by": "RUN_TIME", "next_version": 13},
+        {"name": "gone", "version": 7, "set_by": "RUN_TIME", "next_version": None},
+    ]
+    assert data["split"] == {
+        "shares": [{"version": 12, "percent": 90}, {"version": 9, "percent": 10}],
+        "set_by": "RUN_TIME",
+    }
+
+
 def test_no_models_are_said_so() -> None:
     assert show.models_text(()) == "The daemon serves no models."
 
@@ -57,6 +82,7 @@ def test_no_models_are_said_so() -> None:
 def test_models_are_json() -> None:
     good, bad = json.loads(json.dumps(show.models_data(MODELS)))
     assert (good["name"], good["default_version"]) == ("classifier", 12)
+    assert (good["labels"], good["split"]) == ([], None)
     assert [version["version"] for version in good["versions"]] == [12, 9]
     assert good["versions"][0]["labels"] == ["stable"]
     assert good["versions"][0]["inputs"] == [

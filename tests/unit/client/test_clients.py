@@ -16,6 +16,7 @@ from predictd.client import (
     DeadlineExceededError,
     InternalError,
     InvalidRequestError,
+    Label,
     Model,
     ModelVersion,
     NotFoundError,
@@ -23,12 +24,14 @@ from predictd.client import (
     PredictdError,
     Prediction,
     RequestCancelledError,
+    Split,
     TensorSpec,
     Timing,
     UnavailableError,
     UnsupportedError,
 )
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.protos.v1 import routing_pb2 as routing
 from tests.fixtures.prediction_service import FAILED_MODEL, PUSHBACK_MS, FakeService, make_model, serving
 
 if TYPE_CHECKING:
@@ -207,6 +210,40 @@ def test_models_are_described(make_client: Any) -> None:
     assert broken == Model(
         "broken", (ModelVersion(1, "FAILED", "model.onnx: not a model", "", (), (), 0, ()),), 0
     )
+
+
+def test_labels_and_splits_are_described_with_where_they_came_from(make_client: Any) -> None:
+    model = make_model()
+    model.labels.add(name="canary", version=3, set_by=v1.RUN_TIME, next_version=4)
+    model.labels.add(name="stable", version=2, set_by=v1.CONFIGURATION)
+    model.split.set_by = v1.RUN_TIME
+    model.split.shares.add(version=3, percent=90)
+    model.split.shares.add(version=2, percent=10)
+    with serving(FakeService(model)) as target, make_client(target) as client:
+        found = client.model("echo")
+    assert found.labels == (Label("canary", 3, "RUN_TIME", 4), Label("stable", 2, "CONFIGURATION"))
+    assert found.split == Split({3: 90, 2: 10}, "RUN_TIME")
+
+
+def test_labels_and_splits_are_changed(make_client: Any) -> None:
+    service = FakeService(make_model())
+    with serving(service) as target, make_client(target) as client:
+        client.set_label("echo", "canary", 3)
+        client.set_label("echo", "canary", None, allow_unready=True)
+        client.set_split("echo", {3: 90, 2: 10}, allow_unready=True)
+        client.set_split("echo", {})
+        with pytest.raises(NotFoundError, match="'nothing'"):
+            client.set_label("nothing", "canary", 3)
+    assert service.changes[:4] == [
+        routing.SetLabelRequest(model="echo", label="canary", version=3),
+        routing.SetLabelRequest(model="echo", label="canary", remove=True, allow_unready=True),
+        routing.SetSplitRequest(
+            model="echo",
+            shares=[v1.Share(version=3, percent=90), v1.Share(version=2, percent=10)],
+            allow_unready=True,
+        ),
+        routing.SetSplitRequest(model="echo"),
+    ]
 
 
 def test_what_a_newer_daemon_calls_a_state_is_shown_by_its_number(make_client: Any) -> None:

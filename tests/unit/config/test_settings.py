@@ -72,6 +72,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "strict": ("true", True, "true"),
     "tfs_tensor_content": ("true", True, "true"),
     "ready_file": ("/run/r", Path("/run/r"), '"/run/r"'),
+    "state_dir": ("/var/s", Path("/var/s"), '"/var/s"'),
     "log_level": ("debug", "debug", '"debug"'),
 }
 IN_FILE = tuple(option for option in options() if option.in_file)

@@ -9,7 +9,7 @@ from predictd.server.control.messages import LaneView
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.inference import TensorInfo
 from predictd.server.frontend.routing import Routes
-from tests.fixtures.frontend import SECRET, config, publication, view
+from tests.fixtures.frontend import SECRET, publication, view
 
 
 @pytest.fixture
@@ -25,15 +25,19 @@ def test_no_choice_takes_the_default_version_and_a_number_takes_that_version(rou
 
 
 def test_an_unknown_model_version_or_label_is_named_with_what_there_is(routes: Routes) -> None:
-    routes.publish(publication(view(2, config=config(12, version=2, labels=("old", "new"))), view(1)))
+    routes.publish(publication(view(2), view(1), labels={"old": 2, "new": 2, "gone": 7}))
     with pytest.raises(UnknownModelError, match=r"^model 'n' is not known$"):
         routes.lane("n", None, None)
     with pytest.raises(UnknownModelError, match=r"^model 'n' is not known$"):
         routes.model("n")
     with pytest.raises(UnknownModelError, match=r"^model 'm' has no version 3 \(versions: 2, 1\)$"):
         routes.lane("m", 3, None)
-    with pytest.raises(UnknownModelError, match=r"^model 'm' has no label 'x' \(labels: new, old\)$"):
+    with pytest.raises(UnknownModelError, match=r"^model 'm' has no label 'x' \(labels: gone, new, old\)$"):
         routes.lane("m", None, "x")
+    with pytest.raises(
+        UnknownModelError, match=r"^label 'gone' of model 'm' means version 7, which is not there$"
+    ):
+        routes.lane("m", None, "gone")
 
 
 def test_a_model_without_labels_says_so(routes: Routes) -> None:
@@ -43,9 +47,8 @@ def test_a_model_without_labels_says_so(routes: Routes) -> None:
 
 
 def test_a_label_stands_for_its_version_even_if_that_does_not_serve(routes: Routes) -> None:
-    stable = view(1, config=config(11, version=1, labels=("stable",)))
-    canary = view(2, "FAILED", config=config(12, version=2, labels=("canary",)))
-    routes.publish(publication(canary, stable))
+    routes.publish(publication(view(2, "FAILED"), view(1), labels={"stable": 1, "canary": 2}))
+    assert [info.labels for info in routes.model("m").versions] == [("canary",), ("stable",)]
     assert routes.lane("m", None, "stable").version == 1
     with pytest.raises(ModelUnavailableError, match=r"^version 2 of model 'm' failed to load$"):
         routes.lane("m", None, "canary")

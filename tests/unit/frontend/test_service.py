@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -50,16 +51,16 @@ class FakeDispatcher:
 
 
 class Setup:
-    def __init__(self, answer: Calls, **lane: object) -> None:
+    def __init__(self, answer: Calls, draw: Callable[[], float] = random.random, **lane: object) -> None:
         self.dispatcher = FakeDispatcher(answer)
         self.recorder = FrontendRecorder()
         self.sent: list[Message] = []
-        routes = Routes(SECRET)
+        self.routes = Routes(SECRET, draw)
         outputs = (WireTensor("y", DType.FP32, (-1, 2)), WireTensor("z", DType.FP32, (-1, 2)))
         one = view(signature=signature(outputs=outputs), config=config(11, **lane))
-        routes.publish(publication(one))
+        self.routes.publish(publication(one))
         self.service = Service(
-            routes,
+            self.routes,
             self.dispatcher,  # type: ignore[arg-type]
             self.recorder,
             lambda message, _: self.sent.append(message),
@@ -88,6 +89,17 @@ def test_an_answer_carries_who_gave_it_and_how_long_it_took() -> None:
     assert (response.queue_ns, response.compute_ns) == (3, 4)
     assert (setup.dispatcher.deadlines, setup.dispatcher.priorities) == ([99], [2])
     assert setup.counted() == {(11, "OK"): 1}
+
+
+def test_a_split_is_drawn_for_each_request_whoever_asks() -> None:
+    points = iter([0.0, 0.99, 0.0, 0.99])
+    setup = Setup(answered, lambda: next(points))
+    setup.routes.publish(publication(view(2), view(1), split=((1, 90), (2, 10))))
+    assert [asyncio.run(setup.infer(request(1, 2))).version for _ in range(2)] == [1, 2]
+    assert [setup.service.draw("m", None, None).version for _ in range(2)] == [1, 2]
+    # Nothing is left to draw.
+    assert setup.service.draw("m", 2, None).version == 2
+    assert setup.service.version("m", None, None).version == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ COMMANDS = {
     "demo": "Serve a small pretrained model and show how to ask it.",
     "predict": "Send one request to a running daemon.",
     "models": "List the models of a running daemon.",
+    "label": "Give a version of a model a name, or take the name back.",
+    "split": "Divide a model's requests among versions by percentages.",
     "identify": "Ask the demo's model what kind of file this is.",
 }
 

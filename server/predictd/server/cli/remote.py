@@ -43,18 +43,19 @@ def connect(target: str) -> Iterator[Client]:
 
 def fetch_model(client: Client, target: str, name: str, start: str = _START) -> Model:
     """Ask the daemon for a model, as the first call on a connection: it shows whether there is a daemon."""
-    with _reaching(target, start):
+    with reaching(target, start):
         return client.model(name, deadline=_METADATA_SECONDS)
 
 
 def fetch_models(client: Client, target: str) -> tuple[Model, ...]:
     """Ask the daemon for all models, as the first call on a connection."""
-    with _reaching(target, _START):
+    with reaching(target):
         return client.models(deadline=_METADATA_SECONDS)
 
 
 @contextmanager
-def _reaching(target: str, start: str) -> Iterator[None]:
+def reaching(target: str, start: str = _START) -> Iterator[None]:
+    """Make the first call on a connection in this: it says so when there is no daemon."""
     try:
         yield
     except (UnavailableError, DeadlineExceededError) as error:

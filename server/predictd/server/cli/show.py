@@ -24,10 +24,11 @@ _WIDTH = 100
 
 
 def models_text(models: Sequence[Model]) -> str:
-    """A table with a line for each version of each model."""
+    """A table with a line for each version of each model, and below it a line for each label and split."""
     if not models:
         return "The daemon serves no models."
-    return table([_HEAD, *(_row(model, version) for model in models for version in model.versions)])
+    rows = [_HEAD, *(_row(model, version) for model in models for version in model.versions)]
+    return "\n".join((table(rows), *(line for model in models for line in _settings(model))))
 
 
 def models_data(models: Sequence[Model]) -> list[dict[str, Any]]:
@@ -36,6 +37,23 @@ def models_data(models: Sequence[Model]) -> list[dict[str, Any]]:
         {
             "name": model.name,
             "default_version": model.default_version,
+            "labels": [
+                {
+                    "name": label.name,
+                    "version": label.version,
+                    "set_by": label.set_by,
+                    "next_version": label.next_version,
+                }
+                for label in model.labels
+            ],
+            "split": model.split
+            and {
+                "shares": [
+                    {"version": version, "percent": percent}
+                    for version, percent in model.split.shares.items()
+                ],
+                "set_by": model.split.set_by,
+            },
             "versions": [
                 {
                     "version": version.version,
@@ -113,6 +131,21 @@ def duration(seconds: float) -> str:
         if seconds < 1000 * scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def _settings(model: Model) -> Iterator[str]:
+    there = {version.version for version in model.versions}
+    for label in model.labels:
+        waits = f", and is {label.next_version} once that is ready" if label.next_version else ""
+        gone = "" if label.version in there else ", which is not there"
+        yield f"{model.name}: label {label.name} is version {label.version}{gone}{waits} ({_by(label.set_by)})"
+    if model.split is not None:
+        shares = " ".join(f"{version}={percent}%" for version, percent in model.split.shares.items())
+        yield f"{model.name}: split {shares} ({_by(model.split.set_by)})"
+
+
+def _by(set_by: str) -> str:
+    return f"set by: {set_by.replace('_', ' ').lower()}"
 
 
 def _row(model: Model, version: ModelVersion) -> tuple[str, ...]:

@@ -43,7 +43,6 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_request_rows: A request with more rows is refused.
         threads: Threads of one run.
         parameters: Engine-specific settings.
-        labels: Names that clients may use instead of the version.
         inputs: What the model's configuration says of inputs.
         outputs: The same of outputs.
         warmup: What to run before the model is served; None for zeros at each batch size.
@@ -67,7 +66,6 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_request_rows: int
     threads: int
     parameters: dict[str, str]
-    labels: tuple[str, ...] = ()
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
     warmup: Warmup | None = None

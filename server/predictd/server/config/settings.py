@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,6 +222,13 @@ class Settings:
     ready_file: Path | None = field(
         default=None,
         metadata=_option(optional_path(), "Write the bound addresses into this file, as JSON, once ready."),
+    )
+    state_dir: Path | None = field(
+        default=None,
+        metadata=_option(
+            replace(optional_path(), metavar="DIR"),
+            "Keep labels and splits that are set at run time in this folder, for the next start.",
+        ),
     )
     log_level: str = field(
         default="info",

@@ -228,13 +228,55 @@ class LaneView(Message, frozen=True, kw_only=True):
     signature: LaneSignature | None = None
 
 
+class LabelView(msgspec.Struct, frozen=True, kw_only=True):
+    """A label of a model: what it means, where it was set, and what it will mean once that is ready (0: the same)."""
+
+    name: str
+    version: int
+    set_by: str
+    next_version: int = 0
+
+
 class PublishModel(Message, frozen=True, kw_only=True):
-    """A model and all its versions, highest first. Replaces what was known of the model."""
+    """A model and all its versions, highest first. Replaces what was known of the model.
+
+    `split` has versions and their percentages of the requests that name neither version nor label; empty sends them to
+    the default version.
+    """
 
     seq: int
     name: str
     default_version: int
     versions: list[LaneView]
+    labels: tuple[LabelView, ...] = ()
+    split: tuple[tuple[int, int], ...] = ()
+
+
+class SetLabel(Message, frozen=True, kw_only=True):
+    """Frontend: give a version a label; without a version, take back what was set at run time."""
+
+    seq: int
+    model: str
+    label: str
+    version: int | None
+    allow_unready: bool
+
+
+class SetSplit(Message, frozen=True, kw_only=True):
+    """Frontend: divide the requests that name neither version nor label; empty no longer does."""
+
+    seq: int
+    model: str
+    split: tuple[tuple[int, int], ...]
+    allow_unready: bool
+
+
+class LabelsDone(Message, frozen=True, kw_only=True):
+    """Supervisor: a label or a split took effect in every front end, or `status`, a gRPC status, says why not."""
+
+    seq: int
+    status: str = ""
+    message: str = ""
 
 
 class RetireLane(Message, frozen=True, kw_only=True):
@@ -321,6 +363,9 @@ AnyMessage = (
     | WorkerGone
     | PoolGone
     | PublishModel
+    | SetLabel
+    | SetSplit
+    | LabelsDone
     | RetireLane
     | Listen
     | Listening

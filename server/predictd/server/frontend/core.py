@@ -44,7 +44,15 @@ class Core(Protocol):
         """
 
     def version(self, name: str, version: int | None, label: str | None) -> VersionInfo:
-        """The version that a request with this choice would be answered by.
+        """The version that stands for this choice; always the same one, also where the default is split.
+
+        Raises:
+            UnknownModelError: There is no such model, version or label.
+            ModelUnavailableError: It exists and is not READY.
+        """
+
+    def draw(self, name: str, version: int | None, label: str | None) -> VersionInfo:
+        """The version for one request, as `infer` chooses it: where the default is split it is drawn.
 
         Raises:
             UnknownModelError: There is no such model, version or label.

@@ -132,12 +132,41 @@ class VersionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelInfo:
+    """A label of a model.
+
+    Attributes:
+        name: What requests say.
+        version: What it means; possibly a version that is not ready or not there.
+        set_by: "configuration" or "run time".
+        next_version: What it will mean once that version is ready; 0 if it means that already.
+    """
+
+    name: str
+    version: int
+    set_by: str
+    next_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model as metadata shows it: its versions, highest first, and the default (0 when none is ready)."""
+    """A model as metadata shows it.
+
+    Attributes:
+        name: What clients call it.
+        versions: Highest first.
+        default_version: Stands for the model when no version is named; with a split the one with the largest share
+            (0 when none is ready).
+        labels: By name.
+        split: Versions and their percentages of the requests that name neither version nor label; empty sends them to
+            the default version.
+    """
 
     name: str
     versions: tuple[VersionInfo, ...]
     default_version: int
+    labels: tuple[LabelInfo, ...] = ()
+    split: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

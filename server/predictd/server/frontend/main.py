@@ -32,6 +32,7 @@ from predictd.server.control.messages import (
     FrontendInit,
     Growth,
     Hello,
+    LabelsDone,
     Listen,
     Listening,
     Message,
@@ -45,8 +46,9 @@ from predictd.server.control.messages import (
     Stop,
     WorkerGone,
 )
-from predictd.server.frontend.apis import health, oip, predictd_v1, reflection, tfs
+from predictd.server.frontend.apis import health, oip, predictd_v1, reflection, routing_v1, tfs
 from predictd.server.frontend.apis.streams import Streams
+from predictd.server.frontend.changes import Changes
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.routing import Routes
@@ -66,7 +68,7 @@ PENDING_REQUESTS = 50_000
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
-SERVICES = (predictd_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
+SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ class Frontend:
         )
         self._routes = Routes(init.shape_secret)
         self._service = Service(self._routes, self._dispatcher, self._recorder, self.send)
+        self._changes = Changes(self.send)
         self._health = health.Health(SERVICES)
         self._streams = Streams()
         self._server = self._make_server()
@@ -117,6 +120,7 @@ class Frontend:
         server.add_generic_rpc_handlers(
             (
                 predictd_v1.handlers(self._service, self._streams, limit),
+                routing_v1.handlers(self._changes, routing_v1.refusal(self._init.addresses)),
                 oip.handlers(self._service, self._streams, limit),
                 *tfs.handlers(self._service, limit, tensor_content=self._init.tfs_tensor_content),
                 self._health.handlers(),
@@ -168,6 +172,8 @@ class Frontend:
                 self._count(seq)
             case Statistics(seq=seq, rows=rows, last=last):
                 self._service.on_statistics(seq, rows, last=last)
+            case LabelsDone(seq=seq, status=status, message=text):
+                self._changes.on_done(seq, status, text)
             case Listen():
                 self._spawn(self._listen())
             case Drain():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from predictd.engines.api import DType
@@ -10,7 +12,7 @@ from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.control.messages import LaneView, PublishModel
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
-from predictd.server.frontend.inference import ModelInfo, TensorInfo, VersionInfo
+from predictd.server.frontend.inference import LabelInfo, ModelInfo, TensorInfo, VersionInfo
 from predictd.server.frontend.labels import Names, names_by_digest
 from predictd.server.frontend.waiting import LaneQueues
 
@@ -39,17 +41,30 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
+    """A model as published.
+
+    Attributes:
+        shares: The versions of the split that are ready, each with the sum of the percentages up to its own.
+    """
+
     info: ModelInfo
     lanes: dict[int, Lane]
     labels: dict[str, int]
     names: dict[str, Names]
+    shares: tuple[tuple[int, Lane], ...]
 
 
 class Routes:
-    """The routing table. A published model replaces what was known of it in one step."""
+    """The routing table. A published model replaces what was known of it in one step.
 
-    def __init__(self, shape_secret: bytes) -> None:
+    Args:
+        shape_secret: Keeps clients from guessing shape keys.
+        draw: A number from 0 to below 1, drawn for each request to a model whose default is split.
+    """
+
+    def __init__(self, shape_secret: bytes, draw: Callable[[], float] = random.random) -> None:
         self._shape_secret = shape_secret
+        self._draw = draw
         self._models: dict[str, _Model] = {}
         self._infos: tuple[ModelInfo, ...] = ()
 
@@ -72,11 +87,9 @@ class Routes:
         model = self._models.get(name)
         if model is None:
             raise UnknownModelError(f"model '{name}' is not known")
-        number = self._number(model, version, label)
-        lane = model.lanes.get(number)
-        if lane is None:
-            raise _not_serving(model.info, number)
-        return lane
+        if model.shares and version is None and label is None:
+            return self._drawn(model.shares)
+        return self._chosen(model, version, label)
 
     def model(self, name: str) -> ModelInfo:
         """A model's metadata. Raises UnknownModelError."""
@@ -86,13 +99,26 @@ class Routes:
         return model.info
 
     def version(self, name: str, version: int | None, label: str | None) -> VersionInfo:
-        """A serving version's metadata. Raises as `lane` does."""
-        lane = self.lane(name, version, label)
-        return next(v for v in self._models[name].info.versions if v.version == lane.version)
+        """A serving version's metadata; of the default the same one each time. Raises as `lane` does."""
+        info = self.model(name)
+        lane = self._chosen(self._models[name], version, label)
+        return next(v for v in info.versions if v.version == lane.version)
 
     def models(self) -> Sequence[ModelInfo]:
         """All models by name."""
         return self._infos
+
+    def _drawn(self, shares: tuple[tuple[int, Lane], ...]) -> Lane:
+        *others, (total, last) = shares
+        point = self._draw() * total
+        return next((lane for below, lane in others if point < below), last)
+
+    def _chosen(self, model: _Model, version: int | None, label: str | None) -> Lane:
+        number = self._number(model, version, label)
+        lane = model.lanes.get(number)
+        if lane is None:
+            raise _not_serving(model.info, number)
+        return lane
 
     @staticmethod
     def _number(model: _Model, version: int | None, label: str | None) -> int:
@@ -100,7 +126,11 @@ class Routes:
             if label not in model.labels:
                 known = ", ".join(sorted(model.labels)) or "none"
                 raise UnknownModelError(f"model '{model.info.name}' has no label '{label}' (labels: {known})")
-            return model.labels[label]
+            version = model.labels[label]
+            if all(v.version != version for v in model.info.versions):
+                raise UnknownModelError(
+                    f"label '{label}' of model '{model.info.name}' means version {version}, which is not there"
+                )
         if version is None:
             return model.info.default_version
         if all(v.version != version for v in model.info.versions):
@@ -110,7 +140,7 @@ class Routes:
 
     def _build(self, model: PublishModel, known: _Model | None) -> _Model:
         lanes = {}
-        labels = {}
+        labels = {label.name: label.version for label in model.labels}
         signatures = [view.signature for view in model.versions if view.signature]
         outputs = [output for signature in signatures for output in signature.outputs]
         names = names_by_digest(outputs, known.names if known else {})
@@ -119,10 +149,17 @@ class Routes:
                 old = known.lanes.get(view.version) if known else None
                 same = old is not None and (old.id, old.pool) == (view.lane, view.pool)
                 lanes[view.version] = old if same and old else self._lane(view, view.config, view.signature)
-            for label in view.config.labels if view.config else ():
-                labels[label] = view.version
-        versions = tuple(_version_info(view, names) for view in model.versions)
-        return _Model(ModelInfo(model.name, versions, model.default_version), lanes, labels, names)
+        info = ModelInfo(
+            name=model.name,
+            versions=tuple(_version_info(view, names, labels) for view in model.versions),
+            default_version=model.default_version,
+            labels=tuple(
+                LabelInfo(label.name, label.version, label.set_by, label.next_version)
+                for label in model.labels
+            ),
+            split=model.split,
+        )
+        return _Model(info, lanes, labels, names, _shares(model.split, lanes))
 
     def _lane(self, view: LaneView, config: LaneConfig, signature: LaneSignature) -> Lane:
         return Lane(
@@ -154,7 +191,13 @@ def _tensors(tensors: Sequence[WireTensor], names: Mapping[str, Names]) -> tuple
     )
 
 
-def _version_info(view: LaneView, names: Mapping[str, Names]) -> VersionInfo:
+def _shares(split: Sequence[tuple[int, int]], lanes: Mapping[int, Lane]) -> tuple[tuple[int, Lane], ...]:
+    ready = [(percent, lanes[version]) for version, percent in split if version in lanes]
+    sums = itertools.accumulate(percent for percent, _ in ready)
+    return tuple((below, lane) for below, (_, lane) in zip(sums, ready, strict=True))
+
+
+def _version_info(view: LaneView, names: Mapping[str, Names], labels: Mapping[str, int]) -> VersionInfo:
     config, signature = view.config, view.signature
     return VersionInfo(
         version=view.version,
@@ -167,5 +210,5 @@ def _version_info(view: LaneView, names: Mapping[str, Names]) -> VersionInfo:
         max_batch_size=config.max_batch_size if config and signature and signature.batches else 0,
         max_delay_ns=config.max_delay_ns if config else 0,
         instances=view.instances,
-        labels=config.labels if config else (),
+        labels=tuple(sorted(label for label, version in labels.items() if version == view.version)),
     )

@@ -72,6 +72,11 @@ class Service:
         """The version that would serve. Raises UnknownModelError or ModelUnavailableError."""
         return self._routes.version(name, version, label)
 
+    def draw(self, name: str, version: int | None, label: str | None) -> VersionInfo:
+        """The version for one request. Raises as `version` does."""
+        lane = self._routes.lane(name, version, label)
+        return self._routes.version(name, lane.version, None)
+
     async def infer(self, request: InferRequest, api: str, deadline_ns: int) -> InferResponse:
         """Answer a request. Raises RequestError."""
         accepted_ns = time.monotonic_ns()

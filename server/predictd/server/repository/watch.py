@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
@@ -72,7 +72,9 @@ def look(paths: Sequence[Path], now_seconds: float | None = None) -> Sight:
 
 
 def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
-    digest = hashlib.blake2b(repr(model.file).encode(), digest_size=16)
+    # Which versions are served, what they are called and where that is written changes nothing in any of them.
+    loaded = replace(model.file, labels={}, version_policy=None, origins={})
+    digest = hashlib.blake2b(repr(loaded).encode(), digest_size=16)
     newest = 0.0
     for name, status in _files(version.path):
         digest.update(

@@ -111,7 +111,6 @@ def _lane(
         max_request_rows=settings.max_request_rows,
         threads=min(file.threads, threads) if file.threads else threads,
         parameters=dict(file.parameters),
-        labels=tuple(sorted(label for label, number in file.labels.items() if number == version.version)),
         inputs=file.inputs,
         outputs=file.outputs,
         warmup=file.warmup,

@@ -1,15 +1,16 @@
-"""What is known of every lane: its configuration, its state, and what clients are told of it."""
+"""What is known of every lane and of each model's labels and split, and what clients are told of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from predictd.server.config.lane import LaneConfig, LaneSignature
-from predictd.server.control.messages import LaneView, PublishModel
+from predictd.server.control.messages import LabelView, LaneView, PublishModel
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
+from predictd.server.repository.traffic import Known, Traffic, default_version, labels_now
 
 
 @dataclass(slots=True)
@@ -43,10 +44,17 @@ class LaneRecord:
 
 
 class Catalog:
-    """All lanes by id. States change here and nowhere else."""
+    """All lanes by id, and each model's labels and split. States change here and nowhere else.
+
+    Attributes:
+        traffic: What was set at run time, by model, also of models that are not there.
+    """
 
     def __init__(self, records: Iterable[LaneRecord]) -> None:
         self._records = {record.config.lane: record for record in records}
+        self._configured: dict[str, Mapping[str, int]] = {}
+        self._meant: dict[str, dict[str, int]] = {}
+        self.traffic: dict[str, Traffic] = {}
 
     def record(self, lane: int) -> LaneRecord:
         """One lane's record."""
@@ -97,12 +105,43 @@ class Catalog:
         """What front ends are told of a model."""
         records = _one_a_version(r for r in self._records.values() if r.config.model == model)
         ready = [record.config.version for record in records if record.state == "READY"]
+        traffic = self.traffic.get(model, Traffic())
+        labels, meant = labels_now(self.known(model), traffic, self._meant.pop(model, {}))
+        if records:
+            self._meant[model] = meant
         return PublishModel(
             seq=0,
             name=model,
-            default_version=ready[0] if ready else 0,
+            default_version=default_version(traffic.split, ready),
             versions=[_view(record) for record in records],
+            labels=tuple(
+                LabelView(
+                    name=one.name, version=one.version, set_by=one.set_by.value, next_version=one.next_version
+                )
+                for one in labels
+            ),
+            split=tuple(traffic.split.items()),
         )
+
+    def known(self, model: str) -> Known:
+        """A model as labels and splits see it."""
+        records = _one_a_version(r for r in self._records.values() if r.config.model == model)
+        states = {record.config.version: record.state for record in records}
+        return Known(model, states, self._configured.get(model, {}))
+
+    def configure_labels(self, labels: Mapping[str, Mapping[str, int]]) -> set[str]:
+        """Take the labels of all models' configurations. Returns the models whose labels are others than before."""
+        before, self._configured = self._configured, dict(labels)
+        return {
+            model
+            for model in {*before, *labels}
+            if dict(before.get(model, {})) != dict(labels.get(model, {}))
+        }
+
+    @property
+    def configured_labels(self) -> Mapping[str, Mapping[str, int]]:
+        """The labels of all models' configurations."""
+        return self._configured
 
     def readiness(self, *, ready: bool, reasons: tuple[str, ...]) -> Readiness:
         """What /readyz says."""

@@ -25,6 +25,7 @@ from predictd.server.repository.watch import look
 from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
+from predictd.server.supervise.state_file import StateError, StateFile
 from predictd.server.supervise.supervisor import Supervisor
 
 OnReady = Callable[[dict[str, str]], None]
@@ -66,6 +67,16 @@ def _refuse(message: str) -> int:
     return EXIT_CONFIG
 
 
+def _open_files(settings: Settings) -> StateFile | None:
+    """Make way for the ready file, and read what was kept. Raises StateError if either cannot be done."""
+    if settings.ready_file is not None:
+        try:
+            clear_ready_file(settings.ready_file)
+        except OSError as error:
+            raise StateError(_unwritable(settings.ready_file, error)) from error
+    return None if settings.state_dir is None else StateFile(settings.state_dir)
+
+
 async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
     sight = look(settings.paths)
     found = sight.scan
@@ -79,17 +90,16 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
         http_address, http_sockets = listen(settings.http)
     except AddressError as error:
         return _refuse(f"HTTP address {error}")
-    # Only now that the addresses are ours: a daemon started twice must not touch the first one's file.
-    if settings.ready_file is not None:
-        try:
-            clear_ready_file(settings.ready_file)
-        except OSError as error:
-            return _refuse(_unwritable(settings.ready_file, error))
+    # Only now that the addresses are ours: a daemon started twice must not touch the first one's files.
+    try:
+        state = _open_files(settings)
+    except StateError as error:
+        return _refuse(str(error))
 
     affinity = os.sched_getaffinity(0)
     topology = read_topology(affinity)
     budget = read_budget(affinity, topology.ids)
-    supervisor = Supervisor(settings, Planner(topology, budget), sight, port)
+    supervisor = Supervisor(settings, Planner(topology, budget), sight, port, state)
     for warning in supervisor.plan.warnings:
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), budget).splitlines():
@@ -105,6 +115,8 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
         return await _live(settings, supervisor, signals, addresses, on_ready)
     finally:
         await asyncio.gather(*(server.close() for server in servers))
+        if state is not None:
+            state.close()
 
 
 async def _live(

@@ -42,6 +42,9 @@ class LaneActions(Protocol):
     def drop_lane(self, lane: int) -> None:
         """End a lane that loads or has failed."""
 
+    def take_labels(self, sight: Sight) -> None:
+        """Take in what the models' configurations say of labels."""
+
 
 class Keeper:
     """Owns what is wanted.
@@ -88,6 +91,7 @@ class Keeper:
             self._complain(sight, serving)
             self._sight = sight
             self._wanted = dict(decision.wanted)
+            self._actions.take_labels(sight)
             self.reconcile()
             wait_seconds = LOOK_AGAIN_SECONDS if decision.held else POLL_SECONDS if self._polls else None
 

@@ -23,6 +23,8 @@ from predictd.server.control.messages import (
     Hello,
     Ready,
     SegmentAdded,
+    SetLabel,
+    SetSplit,
     StatisticsRequest,
     WorkerCounts,
 )
@@ -44,11 +46,13 @@ from predictd.server.supervise.assembly import Planner, PoolModels, divide, lane
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.counts import Counts
+from predictd.server.supervise.directing import Director
 from predictd.server.supervise.frontends import Frontends, FrontendSettings
 from predictd.server.supervise.growth import GrowthPolicy
 from predictd.server.supervise.keeper import Keeper
 from predictd.server.supervise.pool import Pool
 from predictd.server.supervise.ports import ReservedPort
+from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.supervise.workers import Workers, WorkerSettings
@@ -78,6 +82,7 @@ class Supervisor:
         planner: Planner,
         sight: Sight,
         port: ReservedPort,
+        state: StateFile | None = None,
     ) -> None:
         pools = divide(sight.scan.models, settings, planner.cores)
         self._planner = planner
@@ -105,6 +110,8 @@ class Supervisor:
         self.counts = Counts(Aggregate(), self._children)
         for record in self.catalog.records():
             self._name(record)
+        self._director = Director(self.catalog, state, self._wiring.publish)
+        self.take_labels(sight)
         self.keeper = Keeper(
             settings.paths, sight, self.catalog, self, polls=settings.model_control == "poll"
         )
@@ -214,6 +221,8 @@ class Supervisor:
                 self.counts.counted(child, message)
             case StatisticsRequest():
                 self.spawn(self.counts.answer(child, message))
+            case SetLabel() | SetSplit():
+                self.spawn(self._director.change(child, message))
             case _ if self._is_worker(child):
                 self._workers.handle(child, message)
             case _:
@@ -315,6 +324,18 @@ class Supervisor:
             self.catalog.remove(lane)
         self.counts.aggregate.forget_lane(lane)
         self._publish(record.config.model)
+
+    def take_labels(self, sight: Sight) -> None:
+        """Take in what the models' configurations say of labels. What cannot be read now says what it said before."""
+        found = {model.name: model.file.labels for model in sight.scan.models}
+        known = self.catalog.configured_labels
+        kept = {model.name: known.get(model.name, {}) for model in sight.scan.rejected}
+        for model in sorted(self.catalog.configure_labels({**kept, **found})):
+            self._publish(model)
+        versions: dict[str, set[int]] = {}
+        for name, version in sight.versions:
+            versions.setdefault(name, set()).add(version)
+        self._director.complain(versions)
 
     def _gone(self, child: Child) -> None:
         """A child was reaped: nobody waits for what it owed."""

@@ -6,9 +6,12 @@ use a segment, workers take tickets and front ends listen only once everybody co
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import msgspec
 
 from predictd.server.control.messages import (
     AttachFrontend,
@@ -16,6 +19,7 @@ from predictd.server.control.messages import (
     AttachWorker,
     DetachFrontend,
     PoolGone,
+    PublishModel,
     RetireLane,
     SegmentAdded,
     SegmentUsable,
@@ -45,6 +49,13 @@ class SegmentMapped:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """Matter: every front end took in a publication that somebody waits for."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class LaneIdle:
     """Matter: no front end has anything of a retired lane outstanding."""
 
@@ -67,6 +78,8 @@ class Wiring:
         self._frontends: dict[int, tuple[Place, Child]] = {}
         self._pools: dict[int, Pool] = {}
         self._usable: set[SegmentMapped] = set()
+        self._published: dict[Published, Callable[[], None]] = {}
+        self._numbers = itertools.count(1)
 
     def is_mapped(self, child_id: int) -> bool:
         """Whether a child's wiring is complete now."""
@@ -172,6 +185,16 @@ class Wiring:
         if self._acks.is_settled(LaneIdle(lane)):
             self._on_idle(lane)
 
+    def publish(self, publication: PublishModel, done: Callable[[], None]) -> None:
+        """Tell every front end of a model; `done` is called once all of them took it in."""
+        matter = Published(next(self._numbers))
+        self._published[matter] = done
+        for _, frontend in self._frontends.values():
+            seq = self._acks.expect(frontend.id, matter)
+            frontend.send(msgspec.structs.replace(publication, seq=seq))
+        if self._acks.is_settled(matter):
+            self._settled([matter])
+
     # Segments -----------------------------------------------------------------------------------------------
 
     def segment_added(self, child: Child, message: SegmentAdded, fd: int) -> None:
@@ -222,6 +245,8 @@ class Wiring:
                     self._on_mapped(child_id)
                 case LaneIdle(lane=lane):
                     self._on_idle(lane)
+                case Published():
+                    self._published.pop(matter)()
                 case SegmentMapped(owner=owner, pool=pool, segment=segment):
                     child = self._child(owner)
                     # Once: readers that come later map it before they do anything else.

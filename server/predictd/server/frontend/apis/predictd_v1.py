@@ -30,6 +30,8 @@ API = "predictd.v1"
 SERVICE = "predictd.v1.PredictionService"
 STATUSES = StatusTable()
 
+# As `predictd.server.repository.traffic.SetBy` writes it.
+_SET_BY = {"configuration": pb.CONFIGURATION, "run time": pb.RUN_TIME}
 _DTYPES: Mapping[int, DType] = {dtype.value: dtype for dtype in DType}
 
 
@@ -70,7 +72,22 @@ def encode_model(info: ModelInfo) -> pb.Model:
         name=info.name,
         versions=[_version(version) for version in info.versions],
         default_version=info.default_version,
+        labels=[
+            pb.Label(
+                name=label.name,
+                version=label.version,
+                set_by=_SET_BY[label.set_by],
+                next_version=label.next_version,
+            )
+            for label in info.labels
+        ],
+        split=_split(info) if info.split else None,
     )
+
+
+def _split(info: ModelInfo) -> pb.Split:
+    shares = [pb.Share(version=version, percent=percent) for version, percent in info.split]
+    return pb.Split(shares=shares, set_by=pb.RUN_TIME)
 
 
 def handlers(

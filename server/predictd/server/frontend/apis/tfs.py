@@ -100,7 +100,7 @@ def _scores(
     async def answer(data: bytes, context: Context) -> bytes:
         message = parse(kind, data)
         spec = message.model_spec
-        version = resolve(core, choice(spec))
+        version = resolve(core, choice(spec), draw=True)
         if not _is_served(spec):
             raise InvalidRequestError(f"No signature was found with the name: {spec.signature_name}")
         encode = encoding(version)

@@ -52,15 +52,21 @@ def choice(spec: pb.ModelSpec) -> Choice:
     )
 
 
-def resolve(core: Core, chosen: Choice) -> VersionInfo:
+def resolve(core: Core, chosen: Choice, *, draw: bool = False) -> VersionInfo:
     """The version that would answer; where there is none, TensorFlow Serving's words for it.
+
+    Args:
+        core: Knows the models.
+        chosen: What the request says.
+        draw: It is for one request, of which a split of the default may send each elsewhere.
 
     Raises:
         UnknownModelError: There is no such model or version, or it is not ready: the same to TensorFlow Serving.
         InvalidRequestError: There is no such label.
     """
     try:
-        return core.version(chosen.model, chosen.version, chosen.label)
+        find = core.draw if draw else core.version
+        return find(chosen.model, chosen.version, chosen.label)
     except UnknownModelError:
         raise unknown(chosen) from None
     except ModelUnavailableError as error:

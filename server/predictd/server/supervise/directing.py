@@ -1,0 +1,118 @@
+"""Labels and splits that are set at run time: checked, kept, and told to every front end before it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from predictd.server.control.messages import LabelsDone, PublishModel, SetLabel, SetSplit
+from predictd.server.repository.traffic import (
+    Traffic,
+    TrafficError,
+    remove_label,
+    set_label,
+    set_split,
+    without_effect,
+)
+from predictd.server.supervise.catalog import Catalog
+from predictd.server.supervise.child import Child
+from predictd.server.supervise.state_file import StateError, StateFile
+
+# A front end that is busy takes a publication in late; one that hangs must not keep others waiting.
+TAKEN_IN_SECONDS = 5.0
+
+Publish = Callable[[PublishModel, Callable[[], None]], None]
+
+_log = logging.getLogger(__name__)
+
+
+class Director:
+    """Changes what the catalog says of labels and splits.
+
+    Args:
+        catalog: Says what is known of a model, and holds the result.
+        state: Where settings are kept, and were by an earlier daemon; None if they end with this one.
+        publish: Tells all front ends of a model, and then calls back.
+    """
+
+    def __init__(self, catalog: Catalog, state: StateFile | None, publish: Publish) -> None:
+        if state is not None:
+            catalog.traffic = dict(state.traffic)
+        self._catalog = catalog
+        self._state = state
+        self._publish = publish
+        self._one_at_a_time = asyncio.Lock()
+        self._complained: set[str] = set()
+        self._warned = False
+
+    async def change(self, child: Child, message: SetLabel | SetSplit) -> None:
+        """Do what a front end was asked for, and answer it."""
+        try:
+            async with self._one_at_a_time:
+                taken_in = await self._change(message)
+            await asyncio.wait({taken_in}, timeout=TAKEN_IN_SECONDS)
+        except TrafficError as error:
+            child.send(LabelsDone(seq=message.seq, status=error.status, message=str(error)))
+        except StateError as error:
+            _log.error("a change of model %s is refused: %s", message.model, error)
+            child.send(
+                LabelsDone(seq=message.seq, status="UNAVAILABLE", message="the change cannot be kept on disk")
+            )
+        else:
+            late = "" if taken_in.done() else "it is set, but a front end has not confirmed it yet"
+            child.send(LabelsDone(seq=message.seq, status="UNAVAILABLE" if late else "", message=late))
+
+    async def _change(self, message: SetLabel | SetSplit) -> asyncio.Future[None]:
+        """Check, keep and publish. The future is done once every front end took it in."""
+        name = message.model
+        traffic = self._changed(message)
+        everything = {**self._catalog.traffic, name: traffic}
+        if not traffic.versions:
+            del everything[name]
+        if self._state is not None:
+            # Written before it takes effect: what was answered holds after any crash.
+            await asyncio.to_thread(self._state.write, everything)
+        elif not self._warned:
+            self._warned = True
+            _log.warning("what is set at run time ends with the daemon: --state-dir would keep it")
+        self._catalog.traffic = everything
+        _log.info("%s", _line(message))
+        taken_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._publish(self._catalog.publication(name), lambda: taken_in.set_result(None))
+        return taken_in
+
+    def _changed(self, message: SetLabel | SetSplit) -> Traffic:
+        known = self._catalog.known(message.model)
+        traffic = self._catalog.traffic.get(message.model, Traffic())
+        match message:
+            case SetLabel(label=label, version=None):
+                return remove_label(known, traffic, label)
+            case SetLabel(label=label, version=int(version), allow_unready=allow_unready):
+                return set_label(known, traffic, label, version, allow_unready=allow_unready)
+            case SetSplit(split=split, allow_unready=allow_unready):
+                return set_split(known, traffic, split, allow_unready=allow_unready)
+        raise TypeError(f"{message!r} is no change of labels. This is a bug.")
+
+    def complain(self, versions: Mapping[str, set[int]]) -> None:
+        """Say once of each setting that it names a model or a version that is not there.
+
+        Args:
+            versions: Those that are to be served, by model.
+        """
+        lines = {
+            line
+            for name, traffic in self._catalog.traffic.items()
+            for line in without_effect(name, traffic, versions.get(name, set()))
+        }
+        for line in sorted(lines - self._complained):
+            _log.warning("%s", line)
+        self._complained = lines
+
+
+def _line(message: SetLabel | SetSplit) -> str:
+    if isinstance(message, SetSplit):
+        shares = " ".join(f"{version}={percent}%" for version, percent in message.split)
+        return f"the split of model {message.model} is {shares or 'cleared'}"
+    what = "is removed" if message.version is None else f"is version {message.version}"
+    return f"label {message.label} of model {message.model} {what}"
