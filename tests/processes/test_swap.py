@@ -426,25 +426,26 @@ def test_a_drain_finishes_what_a_retiring_version_has_in_flight(tmp_path: Path) 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("options", [[], ["--pools", "shared", "--instances", "2"]], ids=["own", "shared"])
-def test_workers_killed_in_a_swap_cost_no_request(tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "workers"), [([], 2), (["--pools", "shared", "--instances", "2"], 2)], ids=["own", "shared"]
+)
+def test_workers_killed_in_a_swap_cost_no_request(tmp_path: Path, options: list[str], workers: int) -> None:
     async def scenario() -> None:
-        root, folder, aside = two_versions(tmp_path)
+        root, folder, _ = two_versions(tmp_path)
         version(root / "n", 1, 7.0)
+        scales = {number: [2.0 * number + 1] for number in range(1, 6)}
         with running(root, *options, folder=tmp_path / "run") as daemon:
-            async with calling(daemon, "m", SCALES) as tally:
+            async with calling(daemon, "m", scales) as tally:
                 await tally.sees(1, 3.0)
-                for number in range(3):
-                    looked = len(complaints(daemon, "loading m version"))
-                    there = (folder / "2").exists()
-                    move(folder / "2", aside) if there else move(aside, folder / "2")
-                    await eventually(partial(said, daemon, "loading m version", looked + 1), "loading")
-                    pids = daemon.pids("workers")
-                    # In turn one that serves and one that was started last.
-                    os.kill(min(pids) if number % 2 else max(pids), signal.SIGKILL)
-                    await tally.sees(*((1, 3.0) if there else (2, 5.0)))
+                for number in range(2, 6):
+                    before = daemon.pids("workers")
+                    move(version(tmp_path / "next", number, 2.0 * number + 1), folder / str(number))
+                    await eventually(partial(said, daemon, f"loading m version {number}"), "loading")
+                    # In turn one that serves and, where the new version has workers of its own, one of those.
+                    os.kill((before if number % 2 else daemon.pids("workers"))[-1], signal.SIGKILL)
+                    await tally.sees(number, 2.0 * number + 1)
                     await eventually(partial(at_rest, daemon), "at rest")
-                    await eventually(lambda: len(daemon.pids("workers")) == 2, "two workers")
+                    await eventually(lambda: len(daemon.pids("workers")) == workers, "as many as before")
             tally.assert_all_right()
 
     asyncio.run(scenario())
