@@ -1,20 +1,31 @@
-"""Hot swap from outside: whatever happens to the repository, callers get whole answers of one content, or notice nothing."""
+"""Hot swap from outside: whatever happens to the repository, each answer is whole and of one content."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from predictd.client import AsyncClient, Client, NotFoundError, PredictdError
+from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
+from tests.fixtures.gated_engine import HOLD
 from tests.fixtures.killing import eventually
-from tests.fixtures.swapping import Tally, at_rest, calling, version
+from tests.fixtures.swapping import WIDTH, Tally, age, at_rest, calling, content, version
 
 SCALES = {1: [3.0], 2: [5.0]}
 SHARED_MODELS = 20
+NOBODY = 65534
 
 
 def descriptors(daemon: Daemon) -> dict[str, int]:
@@ -83,3 +94,382 @@ def test_a_hundred_swaps_cost_no_request_and_no_memory(tmp_path: Path) -> None:
     memory, (early, late) = asyncio.run(swaps(tmp_path, 100, 10))
     assert memory[1] <= 1.05 * memory[0], memory
     assert all(late[process] <= early[process] + 4 for process in late), (early, late)
+
+
+# Content that cannot be served --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """Something that comes into the folder of `m` and must not be served.
+
+    Attributes:
+        make: Puts it there, given the folder.
+        line: What the one line about it says.
+    """
+
+    make: Callable[[Path], None]
+    line: str
+
+
+def truncated(folder: Path) -> None:
+    whole = content(folder.parent.parent / "whole.onnx", 5.0).read_bytes()
+    write_old(folder / "2" / "model.onnx", whole[: len(whole) // 2])
+
+
+def bad_operator(folder: Path) -> None:
+    (folder / "2").mkdir()
+    age(models.unknown_operator(folder / "2" / "model.onnx"))
+
+
+def wrong_field(folder: Path) -> None:
+    write_old(folder / "model.toml", b"max_batch_sise = 3\n")
+
+
+def empty_folder(folder: Path) -> None:
+    (folder / "2").mkdir()
+
+
+def copied_in_part(folder: Path) -> None:
+    """What is left of a copy that was given up: the file, and not yet what belongs to it."""
+    whole = content(folder.parent.parent / "whole.onnx", 5.0).read_bytes()
+    write_old(folder / "2" / "model.onnx", whole[:-1])
+
+
+def link_to_nothing(folder: Path) -> None:
+    (folder / "2").mkdir()
+    (folder / "2" / "model.onnx").symlink_to("gone.onnx")
+
+
+def write_old(path: Path, data: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    age(path)
+
+
+BAD = (
+    Bad(truncated, "cut short"),
+    Bad(bad_operator, "Frobnicate"),
+    Bad(wrong_field, "max_batch_sise"),
+    Bad(empty_folder, "m/2"),
+    Bad(copied_in_part, "cut short"),
+    Bad(link_to_nothing, "a link to nothing"),
+)
+
+
+def clean(folder: Path) -> None:
+    """Take away whatever a Bad has put there."""
+    (folder / "model.toml").unlink(missing_ok=True)
+    shutil.rmtree(folder / "2", ignore_errors=True)
+
+
+def complaints(daemon: Daemon, text: str) -> list[str]:
+    return [line for line in daemon.output().splitlines() if text in line]
+
+
+def said(daemon: Daemon, text: str, times: int = 1) -> bool:
+    return len(complaints(daemon, text)) >= times
+
+
+def test_content_that_cannot_be_served_is_one_line_and_nobody_notices(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, folder, _ = two_versions(tmp_path)
+        version(root / "n", 1, 7.0)
+        with running(root, folder=tmp_path / "run") as daemon:
+            async with (
+                calling(daemon, "m", {1: [3.0]}, 8) as ours,
+                calling(daemon, "n", {1: [7.0]}, 8) as other,
+            ):
+                (worker, neighbour) = sorted(daemon.pids("workers"))
+                for bad in BAD:
+                    before = len(complaints(daemon, bad.line))
+                    bad.make(folder)
+                    await eventually(partial(said, daemon, bad.line, before + 1), bad.line)
+                    # Two more looks: what is wrong is said once. A third model shows that they have happened.
+                    probe = root / f"probe-{bad.make.__name__}"
+                    move(version(tmp_path / "probe", 1, 1.0).parent, probe)
+                    await eventually(partial(said, daemon, f"loaded {probe.name} version 1"), "looked")
+                    assert len(complaints(daemon, bad.line)) == before + 1, complaints(daemon, bad.line)
+                    clean(folder)
+                    shutil.rmtree(probe)
+                    await eventually(partial(at_rest, daemon), "at rest")
+                assert {worker, neighbour} <= set(daemon.pids("workers"))
+                assert not complaints(daemon, "retiring m ")
+            ours.assert_all_right()
+            other.assert_all_right()
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_may_not_be_read_is_one_line_and_the_old_version_serves_on() -> None:
+    """The daemon is a user without rights, for root may read everything."""
+
+    async def scenario(place: Path, user: int | None) -> None:
+        root, folder, aside = two_versions(place)
+        (aside / "model.onnx").chmod(0)
+        with running(root, folder=place / "run", user=user) as daemon:
+            async with calling(daemon, "m", SCALES) as tally:
+                move(aside, folder / "2")
+                await eventually(lambda: complaints(daemon, "not readable"), "a complaint")
+                await tally.sees(1, 3.0)
+                (folder / "2" / "model.onnx").chmod(0o644)
+                await tally.sees(2, 5.0)
+            tally.assert_all_right()
+            assert len(complaints(daemon, "not readable")) == 1
+
+    with tempfile.TemporaryDirectory(prefix="predictd-swap-") as name:
+        user = NOBODY if os.geteuid() == 0 else None
+        if user is not None:
+            (Path(name) / "run").mkdir()
+            os.chown(Path(name) / "run", user, user)
+            Path(name).chmod(0o755)
+        asyncio.run(scenario(Path(name), user))
+
+
+def test_paths_that_cannot_be_read_for_a_while_retire_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, folder, aside = two_versions(tmp_path)
+        with running(root, folder=tmp_path / "run") as daemon:
+            async with calling(daemon, "m", SCALES) as tally:
+                move(root, tmp_path / "elsewhere")
+                await eventually(lambda: complaints(daemon, "no such file or folder"), "a complaint")
+                await tally.sees(1, 3.0)
+                move(tmp_path / "elsewhere", root)
+                await swap(daemon, tally, folder, aside)
+            tally.assert_all_right()
+            assert len(complaints(daemon, "retiring m version 1")) == 1
+
+    asyncio.run(scenario())
+
+
+# Copies and moves ---------------------------------------------------------------------------------------------
+
+
+def test_a_slow_copy_is_not_loaded_before_it_is_whole(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, folder, aside = two_versions(tmp_path)
+        data = (aside / "model.onnx").read_bytes()
+        with running(root, folder=tmp_path / "run") as daemon:
+            async with calling(daemon, "m", SCALES) as tally:
+                (folder / "2").mkdir()
+                chunk = len(data) // 5 + 1
+                with (folder / "2" / "model.onnx").open("wb", buffering=0) as file:
+                    for at in range(0, len(data), chunk):
+                        # As long as a slow copy takes: some pauses are longer than what counts as at rest.
+                        await asyncio.sleep(0.3 if at % (2 * chunk) else 1.6)
+                        assert not complaints(daemon, "loading m version 2")
+                        file.write(data[at : at + chunk])
+                await tally.sees(2, 5.0)
+            tally.assert_all_right()
+            assert not complaints(daemon, "failed")
+
+    asyncio.run(scenario())
+
+
+def test_what_is_moved_into_place_is_served_soon(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, folder, aside = two_versions(tmp_path)
+        with running(root, folder=tmp_path / "run") as daemon:
+            async with calling(daemon, "m", SCALES, callers=3) as tally:
+                start = time.monotonic()
+                move(aside, folder / "2")
+                await tally.sees(2, 5.0)
+                took = time.monotonic() - start
+            # 2 s where the machine is free; others use this one.
+            assert took < 10.0
+            print(f"served {took:.2f} s after it was moved there")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("options", [[], ["--pools", "shared"]], ids=["own", "shared"])
+def test_new_content_of_the_same_version_replaces_the_old(tmp_path: Path, options: list[str]) -> None:
+    async def scenario() -> None:
+        root, folder, _ = two_versions(tmp_path)
+        version(root / "n", 1, 7.0)
+        scales = {1: [3.0, *(float(10 + number) for number in range(4))]}
+        with running(root, *options, folder=tmp_path / "run") as daemon:
+            async with calling(daemon, "m", scales) as tally:
+                for number in range(4):
+                    content(tmp_path / "new.onnx", 10.0 + number).replace(folder / "1" / "model.onnx")
+                    await tally.sees(1, 10.0 + number)
+                    await eventually(partial(at_rest, daemon), "at rest")
+                    samples = [line for line in daemon.get("/metrics")[1].splitlines() if 'model="m"' in line]
+                    names = [line.rpartition(" ")[0] for line in samples]
+                    assert len(names) == len(set(names)), "a sample is there twice"
+                assert daemon.metric("predictd_requests_total", model="m", version="1") > 0
+            tally.assert_all_right()
+
+    asyncio.run(scenario())
+
+
+def test_models_that_come_are_served_and_models_that_go_are_not_found(tmp_path: Path) -> None:
+    root, folder, _ = two_versions(tmp_path)
+    version(tmp_path / "new", 3, 7.0)
+    x = np.ones((1, WIDTH), np.float32)
+    with running(root, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+        with pytest.raises(NotFoundError):
+            client.predict("new", {"x": x})
+        move(tmp_path / "new", root / "new")
+        daemon.wait_until(lambda: complaints(daemon, "loaded new version 3"), 60, "loaded")
+        daemon.wait_until(partial(at_rest, daemon), 60, "at rest")
+        answer = client.predict("new", {"x": x})
+        assert (answer.version, answer.outputs["y"].tolist()) == (3, [[7.0] * WIDTH])
+        shutil.rmtree(folder)
+        daemon.wait_until(lambda: len(daemon.pids("workers")) == 1, 60, "gone")
+        with pytest.raises(NotFoundError):
+            client.predict("m", {"x": x})
+        assert client.predict("new", {"x": x}).version == 3
+
+
+def gated(folder: Path, **gates: Path) -> None:
+    """A model whose loads or runs wait for a file."""
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").touch()
+    lines = ['engine = "tests.fixtures.gated_engine:load"', "[parameters]"]
+    write_old(
+        folder / "model.toml", "\n".join([*lines, *(f'{k} = "{v}"' for k, v in gates.items())]).encode()
+    )
+
+
+def test_a_model_that_goes_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, _, _ = two_versions(tmp_path)
+        gate = tmp_path / "gate"
+        gated(root / "slow", run_gate=gate)
+        with running(root, folder=tmp_path / "run") as daemon:
+            async with AsyncClient(daemon.grpc) as client:
+                held = asyncio.ensure_future(client.predict("slow", {"x": np.array([[HOLD]], np.float32)}))
+                await eventually(lambda: daemon.metric("predictd_in_flight"), "in flight")
+                move(root / "slow", tmp_path / "slow")
+                await eventually(lambda: complaints(daemon, "retiring slow version 1"), "retiring")
+                with pytest.raises(PredictdError):
+                    await client.predict("slow", {"x": np.zeros((1, 1), np.float32)})
+                assert not held.done()
+                gate.touch()
+                assert (await held).outputs["y"].tolist() == [[HOLD]]
+                await eventually(lambda: len(daemon.pids("workers")) == 1, "gone")
+                with pytest.raises(NotFoundError):
+                    await client.predict("slow", {"x": np.zeros((1, 1), np.float32)})
+
+    asyncio.run(scenario())
+
+
+def test_a_shared_pool_swaps_one_of_its_models_and_goes_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, folder, aside = two_versions(tmp_path)
+        for number in range(1, SHARED_MODELS):
+            version(root / f"n{number}", 1, 7.0)
+        with running(root, "--pools", "shared", folder=tmp_path / "run") as daemon:
+            workers = daemon.pids("workers")
+            async with calling(daemon, "m", SCALES, 8) as ours, calling(daemon, "n1", {1: [7.0]}, 8) as other:
+                for _ in range(4):
+                    await swap(daemon, ours, folder, aside, workers=len(workers))
+                shutil.rmtree(root / "n2")
+                await eventually(lambda: complaints(daemon, "retiring n2 version 1"), "retiring")
+                version(tmp_path / "late", 1, 7.0)
+                move(tmp_path / "late", root / "late")
+                await eventually(lambda: complaints(daemon, "loaded late version 1"), "loaded")
+            assert daemon.pids("workers") == workers
+            ours.assert_all_right()
+            other.assert_all_right()
+
+    asyncio.run(scenario())
+
+
+# Asked, left and killed in the midst of a swap ----------------------------------------------------------------
+
+
+def test_without_polling_a_hangup_is_what_loads(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, folder, aside = two_versions(tmp_path)
+        with running(root, "--model-control", "none", folder=tmp_path / "run") as daemon:
+            async with calling(daemon, "m", SCALES) as tally:
+                move(aside, folder / "2")
+                # Longer than a poll would take.
+                await asyncio.sleep(1.5)
+                assert not complaints(daemon, "loading m version 2")
+                daemon.signal(signal.SIGHUP)
+                await tally.sees(2, 5.0)
+            tally.assert_all_right()
+
+    asyncio.run(scenario())
+
+
+def test_a_drain_ends_a_swap_that_loads(tmp_path: Path) -> None:
+    root, folder, _ = two_versions(tmp_path)
+    with running(root, folder=tmp_path / "run") as daemon:
+        gated(tmp_path / "never", load_gate=tmp_path / "no such gate")
+        move(tmp_path / "never", root / "never")
+        daemon.wait_until(lambda: len(daemon.pids("workers")) == 2, 60, "loading")
+        assert folder.exists()
+        assert daemon.stop() == 0
+
+
+def test_a_drain_finishes_what_a_retiring_version_has_in_flight(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, _, _ = two_versions(tmp_path)
+        gate = tmp_path / "gate"
+        gated(root / "slow", run_gate=gate)
+        with running(root, folder=tmp_path / "run") as daemon:
+            async with AsyncClient(daemon.grpc) as client:
+                held = asyncio.ensure_future(client.predict("slow", {"x": np.array([[HOLD]], np.float32)}))
+                await eventually(lambda: daemon.metric("predictd_in_flight"), "in flight")
+                move(root / "slow", tmp_path / "slow")
+                await eventually(lambda: complaints(daemon, "retiring slow version 1"), "retiring")
+                daemon.signal(signal.SIGTERM)
+                await eventually(lambda: complaints(daemon, "draining"), "draining")
+                gate.touch()
+                assert (await held).outputs["y"].tolist() == [[HOLD]]
+            assert await asyncio.to_thread(daemon.wait) == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"), [([], 2), (["--pools", "shared", "--instances", "2"], 2)], ids=["own", "shared"]
+)
+def test_workers_killed_in_a_swap_cost_no_request(tmp_path: Path, options: list[str], workers: int) -> None:
+    async def scenario() -> None:
+        root, folder, _ = two_versions(tmp_path)
+        version(root / "n", 1, 7.0)
+        scales = {number: [2.0 * number + 1] for number in range(1, 6)}
+        with running(root, *options, folder=tmp_path / "run") as daemon:
+            async with calling(daemon, "m", scales) as tally:
+                await tally.sees(1, 3.0)
+                for number in range(2, 6):
+                    before = daemon.pids("workers")
+                    move(version(tmp_path / "next", number, 2.0 * number + 1), folder / str(number))
+                    await eventually(partial(said, daemon, f"loading m version {number}"), "loading")
+                    # In turn one that serves and, where the new version has workers of its own, one of those.
+                    os.kill((before if number % 2 else daemon.pids("workers"))[-1], signal.SIGKILL)
+                    await tally.sees(number, 2.0 * number + 1)
+                    await eventually(partial(at_rest, daemon), "at rest")
+                    await eventually(lambda: len(daemon.pids("workers")) == workers, "as many as before")
+            tally.assert_all_right()
+
+    asyncio.run(scenario())
+
+
+def test_a_front_end_killed_in_a_swap_does_not_hold_it_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root, folder, aside = two_versions(tmp_path)
+        with running(root, folder=tmp_path / "run") as daemon:
+            for number in range(4):
+                async with calling(daemon, "m", SCALES) as tally:
+                    await tally.sees(*((2, 5.0) if number % 2 else (1, 3.0)))
+                    move(folder / "2", aside) if number % 2 else move(aside, folder / "2")
+                    text = ("loading m version", "retiring m version")[number // 2]
+                    seen = len(complaints(daemon, text))
+                    await eventually(partial(said, daemon, text, seen + 1), text)
+                    os.kill(daemon.pids("front ends")[0], signal.SIGKILL)
+                # Its callers were cut off, which is all that they may have noticed.
+                assert not tally.wrong
+                assert all(failure.startswith("UNAVAILABLE") for failure in tally.failures), tally.failures
+                await eventually(lambda: len(daemon.pids("workers")) == 1, "swapped")
+                await eventually(partial(at_rest, daemon), "at rest")
+            async with calling(daemon, "m", SCALES) as tally:
+                await tally.sees(1, 3.0)
+            tally.assert_all_right()
+
+    asyncio.run(scenario())

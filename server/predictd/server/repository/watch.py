@@ -81,8 +81,9 @@ def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
             f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\0".encode(errors="replace")
         )
         newest = max(newest, status.st_mtime)
+    broken = "" if model.file.custom_engine else _broken(version.path)
     quiet = not now - QUIET_SECONDS < newest <= now
-    return Sighting(model, version, digest.hexdigest(), quiet, _broken(version.path))
+    return Sighting(model, version, digest.hexdigest(), quiet, broken)
 
 
 def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -145,11 +145,15 @@ class Catalog:
 
     def readiness(self, *, ready: bool, reasons: tuple[str, ...]) -> Readiness:
         """What /readyz says."""
+        # While new content replaces old, that which serves stands for the version.
+        shown: dict[tuple[str, int], LaneRecord] = {}
+        for record in sorted(self._records.values(), key=_standing):
+            shown[record.config.model, record.config.version] = record
         gauges = tuple(
             LaneGauge(
                 record.config.model, record.config.version, record.state, record.reason, record.load_seconds
             )
-            for record in self._records.values()
+            for record in shown.values()
         )
         return Readiness(ready, gauges, reasons)
 
@@ -157,9 +161,13 @@ class Catalog:
 def _one_a_version(records: Iterable[LaneRecord]) -> list[LaneRecord]:
     """Highest version first. While new content replaces old the newest lane that is ready stands for the version."""
     best: dict[int, LaneRecord] = {}
-    for record in sorted(records, key=lambda record: (record.state == "READY", record.config.lane)):
+    for record in sorted(records, key=_standing):
         best[record.config.version] = record
     return [best[version] for version in sorted(best, reverse=True)]
+
+
+def _standing(record: LaneRecord) -> tuple[bool, int]:
+    return record.state == "READY", record.config.lane
 
 
 def _view(record: LaneRecord) -> LaneView:

@@ -1,0 +1,198 @@
+"""A worker process that is given lanes, and has them taken away, while it starts and while it serves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from predictd.server.config.lane import LaneConfig
+from predictd.server.control.channel import Channel
+from predictd.server.control.messages import (
+    AddLanes,
+    AnyMessage,
+    ClaimTable,
+    Collect,
+    Growth,
+    GrowthRequest,
+    Hello,
+    LaneFailed,
+    LaneLoaded,
+    LaneLoading,
+    RemoveLane,
+    Serve,
+    Stop,
+    Warm,
+    WorkerCounts,
+    WorkerInit,
+)
+from predictd.server.supervise.pool import Pool
+from predictd.server.transport.pipes import make_pipe
+from tests.fixtures.daemon import REPOSITORY
+from tests.fixtures.supervision import PLAN
+
+
+class Process:
+    """A worker process, and the supervisor's end of its channel."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+        self.process = process
+        self.channel = channel
+
+    def hear(self) -> AnyMessage:
+        """The next message. Memory is refused, which a worker gets over before there are requests."""
+        while True:
+            message, fds = self.channel.receive()
+            for fd in fds:
+                os.close(fd)
+            if not isinstance(message, GrowthRequest):
+                return message
+            self.channel.send(Growth(granted=False, reason="none is left"))
+
+    def expect_load(self, lane: int) -> None:
+        assert self.hear() == LaneLoading(lane=lane)
+        loaded = self.hear()
+        assert isinstance(loaded, LaneLoaded)
+        assert loaded.lane == lane
+
+    def add(self, *lanes: LaneConfig) -> None:
+        self.channel.send(AddLanes(lanes=list(lanes)))
+
+    def answers(self) -> None:
+        """Its control thread is alive, and has handled all that was sent before."""
+        self.channel.send(Collect(seq=7))
+        counts = self.hear()
+        assert isinstance(counts, WorkerCounts)
+
+    def stop(self) -> None:
+        self.channel.send(Stop())
+        assert self.process.wait(20) == 0
+
+
+@contextmanager
+def working(*lanes: LaneConfig) -> Iterator[Process]:
+    """A worker that was told to load these."""
+    pool, release = Pool(1, "pool", (PLAN,), 64), make_pipe()
+    ours, theirs = Channel.pair()
+    arguments = [sys.executable, "-m", "predictd.server.worker.main", str(theirs.fileno()), str(os.getpid())]
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        arguments, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": paths}, cwd=REPOSITORY
+    )
+    theirs.close()
+    one = Process(process, ours)
+    try:
+        assert isinstance(one.hear(), Hello)
+        init = WorkerInit(
+            worker=5,
+            pool=1,
+            pool_name="pool",
+            index=0,
+            workers=1,
+            priorities=len(pool.queues),
+            arena_limit_bytes=1 << 26,
+            lane_count=len(lanes),
+            threads=1,
+            owns_cores=False,
+            log_level="error",
+        )
+        ours.send(init, [*pool.worker_fds(), release.read_fd])
+        if lanes:
+            one.add(*lanes)
+        assert isinstance(one.hear(), ClaimTable)
+        yield one
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+        ours.close()
+        pool.close()
+        release.close()
+
+
+def lane(number: int, engine: str = "gated_engine", **parameters: str) -> LaneConfig:
+    return LaneConfig(
+        lane=number,
+        model=f"m{number}",
+        version=1,
+        path="/models/m",
+        engine=f"tests.fixtures.{engine}:load",
+        max_batch_size=8,
+        max_delay_ns=0,
+        max_queue_size=64,
+        max_request_rows=64,
+        threads=1,
+        parameters=parameters,
+    )
+
+
+def test_lanes_come_while_it_serves_one_after_the_other() -> None:
+    with working(lane(1)) as worker:
+        worker.expect_load(1)
+        assert worker.hear() == Warm()
+        worker.channel.send(Serve())
+        worker.add(lane(2), lane(3, "faulty_engine", nonsense="1"), lane(4))
+        heard = [worker.hear() for _ in range(6)]
+        loading = [message.lane for message in heard if isinstance(message, LaneLoading)]
+        loaded = [message.lane for message in heard if isinstance(message, LaneLoaded)]
+        (failed,) = [message for message in heard if isinstance(message, LaneFailed)]
+        assert (loading, loaded, failed.lane) == ([2, 3, 4], [2, 4], 3)
+        assert "nonsense" in failed.reason
+        worker.stop()
+
+
+def test_lanes_that_come_before_it_may_serve_are_taken_in_already() -> None:
+    """Whoever waits with Serve until the worker has them must not wait for ever."""
+    with working(lane(1)) as worker:
+        worker.expect_load(1)
+        assert worker.hear() == Warm()
+        worker.add(lane(2))
+        worker.expect_load(2)
+        worker.channel.send(Serve())
+        worker.stop()
+
+
+def test_lanes_that_come_while_others_load_are_loaded_after_them(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with working(lane(1, load_gate=str(gate))) as worker:
+        assert worker.hear() == LaneLoading(lane=1)
+        worker.add(lane(2))
+        worker.answers()
+        gate.touch()
+        assert isinstance(worker.hear(), LaneLoaded)
+        assert worker.hear() == Warm()
+        worker.expect_load(2)
+        worker.stop()
+
+
+def test_a_load_does_not_keep_it_from_anything_and_a_lane_taken_away_meanwhile_is_told_of(
+    tmp_path: Path,
+) -> None:
+    gate = tmp_path / "gate"
+    with working(lane(1)) as worker:
+        worker.expect_load(1)
+        assert worker.hear() == Warm()
+        worker.channel.send(Serve())
+        worker.add(lane(2, load_gate=str(gate)))
+        assert worker.hear() == LaneLoading(lane=2)
+        worker.channel.send(RemoveLane(lane=2))
+        worker.answers()
+        gate.touch()
+        loaded = worker.hear()
+        assert isinstance(loaded, LaneLoaded)
+        assert loaded.lane == 2
+        for number in (2, 1, 99):
+            worker.channel.send(RemoveLane(lane=number))
+        worker.answers()
+        worker.add(lane(3))
+        worker.expect_load(3)
+        worker.stop()
+
+
+def test_a_worker_without_lanes_is_warm_at_once() -> None:
+    with working() as worker:
+        assert worker.hear() == Warm()
+        worker.stop()
