@@ -8,6 +8,10 @@ PREDICT_STREAM = f"{_SERVICE}/PredictStream"
 LIST_MODELS = f"{_SERVICE}/ListModels"
 GET_MODEL = f"{_SERVICE}/GetModel"
 
+_CONTROL = "/predictd.v1.ControlService"
+LOAD_MODEL = f"{_CONTROL}/LoadModel"
+UNLOAD_MODEL = f"{_CONTROL}/UnloadModel"
+
 # The daemon bounds messages; gRPC's own 4 MiB would refuse many an answer. -1 is no limit.
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),

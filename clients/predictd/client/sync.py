@@ -8,6 +8,7 @@ import grpc
 
 from predictd.client import channel, errors, messages
 from predictd.client.messages import Model, Prediction, Request
+from predictd.protos.v1 import control_pb2 as control
 from predictd.protos.v1 import predictd_pb2 as v1
 
 if TYPE_CHECKING:
@@ -46,6 +47,16 @@ class Client:
             request_serializer=v1.GetModelRequest.SerializeToString,
             response_deserializer=v1.Model.FromString,
         )
+        self._load_model = self._channel.unary_unary(
+            channel.LOAD_MODEL,
+            request_serializer=control.LoadModelRequest.SerializeToString,
+            response_deserializer=control.LoadModelResponse.FromString,
+        )
+        self._unload_model = self._channel.unary_unary(
+            channel.UNLOAD_MODEL,
+            request_serializer=control.UnloadModelRequest.SerializeToString,
+            response_deserializer=control.UnloadModelResponse.FromString,
+        )
 
     def predict(
         self,
@@ -81,6 +92,17 @@ class Client:
     def model(self, name: str, *, deadline: float | None = None) -> Model:
         """One model. Raises NotFoundError if the daemon has none of that name."""
         return messages.model(self._call(self._get_model, v1.GetModelRequest(model=name), deadline))
+
+    def load_model(
+        self, name: str, *, config: Mapping[str, object] | None = None, deadline: float | None = None
+    ) -> None:
+        """Load a model. Arguments and exceptions are those of `AsyncClient.load_model`."""
+        request = messages.load_request(name, config)
+        self._call(self._load_model, request, deadline)
+
+    def unload_model(self, name: str, *, deadline: float | None = None) -> None:
+        """Unload a model of a daemon whose models are loaded by command; done once its requests are finished."""
+        self._call(self._unload_model, control.UnloadModelRequest(model=name), deadline)
 
     def close(self) -> None:
         """Close the connection. Calls in flight fail with RequestCancelledError."""

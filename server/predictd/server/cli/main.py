@@ -13,6 +13,8 @@ COMMANDS = {
     "demo": "Serve a small pretrained model and show how to ask it.",
     "predict": "Send one request to a running daemon.",
     "models": "List the models of a running daemon.",
+    "load": "Load a model of a running daemon, again if it failed.",
+    "unload": "Unload a model of a running daemon.",
     "identify": "Ask the demo's model what kind of file this is.",
 }
 

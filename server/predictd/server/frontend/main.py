@@ -26,6 +26,7 @@ from predictd.server.control.messages import (
     AttachPool,
     AttachWorker,
     Collect,
+    CommandDone,
     Drain,
     Drained,
     FrontendCounts,
@@ -45,8 +46,9 @@ from predictd.server.control.messages import (
     Stop,
     WorkerGone,
 )
-from predictd.server.frontend.apis import health, oip, predictd_v1, reflection, tfs
+from predictd.server.frontend.apis import control_v1, health, oip, predictd_v1, reflection, tfs
 from predictd.server.frontend.apis.streams import Streams
+from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.routing import Routes
@@ -66,7 +68,7 @@ PENDING_REQUESTS = 50_000
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
-SERVICES = (predictd_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
+SERVICES = (predictd_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ class Frontend:
         )
         self._routes = Routes(init.shape_secret)
         self._service = Service(self._routes, self._dispatcher, self._recorder, self.send)
+        self._control = Control(self.send, allowed=init.allow_control)
         self._health = health.Health(SERVICES)
         self._streams = Streams()
         self._server = self._make_server()
@@ -117,8 +120,14 @@ class Frontend:
         server.add_generic_rpc_handlers(
             (
                 predictd_v1.handlers(self._service, self._streams, limit),
-                oip.handlers(self._service, self._streams, limit),
-                *tfs.handlers(self._service, limit, tensor_content=self._init.tfs_tensor_content),
+                control_v1.handlers(self._control),
+                oip.handlers(self._service, self._streams, limit, self._control),
+                *tfs.handlers(
+                    self._service,
+                    limit,
+                    tensor_content=self._init.tfs_tensor_content,
+                    control=self._control,
+                ),
                 self._health.handlers(),
             )
         )
@@ -168,6 +177,8 @@ class Frontend:
                 self._count(seq)
             case Statistics(seq=seq, rows=rows, last=last):
                 self._service.on_statistics(seq, rows, last=last)
+            case CommandDone():
+                self._control.done(message)
             case Listen():
                 self._spawn(self._listen())
             case Drain():

@@ -23,6 +23,7 @@ _CODES: Mapping[type[errors.RequestError], StatusCode] = {
     errors.UnknownModelError: StatusCode.NOT_FOUND,
     errors.ModelUnavailableError: StatusCode.UNAVAILABLE,
     errors.FailedPreconditionError: StatusCode.FAILED_PRECONDITION,
+    errors.ForbiddenError: StatusCode.PERMISSION_DENIED,
     errors.UnsupportedError: StatusCode.UNIMPLEMENTED,
     errors.OverloadedError: StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineError: StatusCode.DEADLINE_EXCEEDED,
