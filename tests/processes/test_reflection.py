@@ -60,6 +60,7 @@ print(json.dumps({
 SERVICES = {
     "predictd.v1.PredictionService": {"Predict", "PredictStream", "ListModels", "GetModel"},
     "predictd.v1.RoutingService": {"SetLabel", "SetSplit"},
+    "predictd.v1.ControlService": {"LoadModel", "UnloadModel", "Reload"},
     "inference.GRPCInferenceService": {
         "ServerLive",
         "ServerReady",
@@ -71,9 +72,11 @@ SERVICES = {
         "ModelStreamInfer",
         "ModelStatistics",
         "RepositoryIndex",
+        "RepositoryModelLoad",
+        "RepositoryModelUnload",
     },
     "tensorflow.serving.PredictionService": {"Predict", "Classify", "Regress", "GetModelMetadata"},
-    "tensorflow.serving.ModelService": {"GetModelStatus"},
+    "tensorflow.serving.ModelService": {"GetModelStatus", "HandleReloadConfigRequest"},
     "grpc.health.v1.Health": {"Check", "Watch"},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo"},
 }

@@ -8,6 +8,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_a_flip_under_load_loses_nothing_and_is_over_once_it_is_answered(what: s
         async with AsyncClient(daemon.grpc) as client, connections(daemon, 8) as calls:
             await change(client, 1)
             callers = [
-                asyncio.create_task(flipping.call(lambda call=calls[n % 8]: answered_by(call, **choice)))
+                asyncio.create_task(flipping.call(partial(answered_by, calls[n % 8], **choice)))
                 for n in range(CALLERS)
             ]
 
@@ -214,7 +215,7 @@ def test_an_unready_version_is_refused_unless_asked_for_and_then_takes_over_once
             lambda: client.set_split("m", {1: 90, 2: 10}),
         ):
             with pytest.raises(PredictdError, match="version 2 of model 'm' is FAILED") as caught:
-                change()
+                change()  # type: ignore[no-untyped-call]
             assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
         with pytest.raises(NotFoundError, match=r"^model 'm' has no version 3 \(versions: 2, 1\)$"):
             client.set_label("m", "live", 3, allow_unready=True)
@@ -255,6 +256,6 @@ def test_nobody_changes_anything_over_the_network(tmp_path: Path) -> None:
             with pytest.raises(
                 PredictdError, match="only where the daemon listens on the loopback"
             ) as caught:
-                change()
+                change()  # type: ignore[no-untyped-call]
             assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
         assert (client.model("m").labels, client.model("m").split) == ((), None)

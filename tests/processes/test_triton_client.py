@@ -99,8 +99,8 @@ WRONG: dict[str, tuple[str, str]] = {
     "cuda shared memory": ("UNIMPLEMENTED", "Method not found!"),
     "trace": ("UNIMPLEMENTED", "Method not found!"),
     "log": ("UNIMPLEMENTED", "Method not found!"),
-    "load": ("UNIMPLEMENTED", "Method not found!"),
-    "unload": ("UNIMPLEMENTED", "Method not found!"),
+    "load": ("NOT_FOUND", "there is no model 'nobody' in the paths that the daemon serves"),
+    "unload": ("UNAVAILABLE", "model 'FP32' cannot be unloaded by command: *--model-control explicit"),
     "client_timeout": ("DEADLINE_EXCEEDED", "Deadline Exceeded"),
     "timeout": ("DEADLINE_EXCEEDED", "the request's time-out of 100000 µs passed"),
 }
@@ -162,6 +162,8 @@ def test_the_server_is_live_and_ready_and_says_what_it_is(tour: dict[str, Any]) 
         "schedule_policy",
         "model_configuration",
         "statistics",
+        "model_repository",
+        "model_repository(unload_dependents)",
     ]
 
 

@@ -9,6 +9,7 @@ import grpc.aio
 
 from predictd.client import channel, errors, messages, streaming
 from predictd.client.messages import Model, Prediction, Request
+from predictd.protos.v1 import control_pb2 as control
 from predictd.protos.v1 import predictd_pb2 as v1
 from predictd.protos.v1 import routing_pb2 as routing
 
@@ -64,6 +65,16 @@ class AsyncClient:
             channel.SET_SPLIT,
             request_serializer=routing.SetSplitRequest.SerializeToString,
             response_deserializer=routing.SetSplitResponse.FromString,
+        )
+        self._load_model = self._channel.unary_unary(
+            channel.LOAD_MODEL,
+            request_serializer=control.LoadModelRequest.SerializeToString,
+            response_deserializer=control.LoadModelResponse.FromString,
+        )
+        self._unload_model = self._channel.unary_unary(
+            channel.UNLOAD_MODEL,
+            request_serializer=control.UnloadModelRequest.SerializeToString,
+            response_deserializer=control.UnloadModelResponse.FromString,
         )
 
     async def predict(
@@ -190,6 +201,26 @@ class AsyncClient:
         """
         request = messages.split_change(model, shares, allow_unready=allow_unready)
         await self._call(self._set_split, request, deadline)
+
+    async def load_model(
+        self, name: str, *, config: Mapping[str, object] | None = None, deadline: float | None = None
+    ) -> None:
+        """Load a model as it is on the daemon's disk now, again if it failed; done once it is served.
+
+        Args:
+            name: Its name.
+            config: Fields of Triton's ModelConfig that lie over the model's own configuration.
+            deadline: Seconds to wait; the daemon goes on loading. None for the client's own.
+
+        Raises:
+            PredictdError: It cannot be loaded; `code` and the message say why. What served before serves on.
+        """
+        request = messages.load_request(name, config)
+        await self._call(self._load_model, request, deadline)
+
+    async def unload_model(self, name: str, *, deadline: float | None = None) -> None:
+        """Unload a model of a daemon whose models are loaded by command; done once its requests are finished."""
+        await self._call(self._unload_model, control.UnloadModelRequest(model=name), deadline)
 
     async def close(self) -> None:
         """Close the connection. Calls in flight are cancelled."""

@@ -11,6 +11,10 @@ _ROUTING = "/predictd.v1.RoutingService"
 SET_LABEL = f"{_ROUTING}/SetLabel"
 SET_SPLIT = f"{_ROUTING}/SetSplit"
 
+_CONTROL = "/predictd.v1.ControlService"
+LOAD_MODEL = f"{_CONTROL}/LoadModel"
+UNLOAD_MODEL = f"{_CONTROL}/UnloadModel"
+
 # The daemon bounds messages; gRPC's own 4 MiB would refuse many an answer. -1 is no limit.
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),

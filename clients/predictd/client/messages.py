@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from predictd.client import errors, tensors
+from predictd.protos.v1 import control_pb2 as control
 from predictd.protos.v1 import predictd_pb2 as v1
 from predictd.protos.v1 import routing_pb2 as routing
 
@@ -276,3 +278,8 @@ def _spec(message: v1.TensorSpec) -> TensorSpec:
 def _name(enum: EnumTypeWrapper, number: int) -> str:
     """Return a value's name, also for one that a newer daemon knows and this client does not."""
     return str(enum.Name(number)) if number in enum.values() else f"UNKNOWN_{number}"
+
+
+def load_request(name: str, config: Mapping[str, object] | None) -> control.LoadModelRequest:
+    """The message that loads a model. Raises TypeError if its configuration cannot be JSON."""
+    return control.LoadModelRequest(model=name, config=json.dumps(config) if config else "")

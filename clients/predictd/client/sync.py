@@ -8,6 +8,7 @@ import grpc
 
 from predictd.client import channel, errors, messages
 from predictd.client.messages import Model, Prediction, Request
+from predictd.protos.v1 import control_pb2 as control
 from predictd.protos.v1 import predictd_pb2 as v1
 from predictd.protos.v1 import routing_pb2 as routing
 
@@ -56,6 +57,16 @@ class Client:
             channel.SET_SPLIT,
             request_serializer=routing.SetSplitRequest.SerializeToString,
             response_deserializer=routing.SetSplitResponse.FromString,
+        )
+        self._load_model = self._channel.unary_unary(
+            channel.LOAD_MODEL,
+            request_serializer=control.LoadModelRequest.SerializeToString,
+            response_deserializer=control.LoadModelResponse.FromString,
+        )
+        self._unload_model = self._channel.unary_unary(
+            channel.UNLOAD_MODEL,
+            request_serializer=control.UnloadModelRequest.SerializeToString,
+            response_deserializer=control.UnloadModelResponse.FromString,
         )
 
     def predict(
@@ -117,6 +128,17 @@ class Client:
         """Divide the requests that name neither version nor label. As `AsyncClient.set_split`."""
         request = messages.split_change(model, shares, allow_unready=allow_unready)
         self._call(self._set_split, request, deadline)
+
+    def load_model(
+        self, name: str, *, config: Mapping[str, object] | None = None, deadline: float | None = None
+    ) -> None:
+        """Load a model. Arguments and exceptions are those of `AsyncClient.load_model`."""
+        request = messages.load_request(name, config)
+        self._call(self._load_model, request, deadline)
+
+    def unload_model(self, name: str, *, deadline: float | None = None) -> None:
+        """Unload a model of a daemon whose models are loaded by command; done once its requests are finished."""
+        self._call(self._unload_model, control.UnloadModelRequest(model=name), deadline)
 
     def close(self) -> None:
         """Close the connection. Calls in flight fail with RequestCancelledError."""

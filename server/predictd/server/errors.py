@@ -25,7 +25,7 @@ class ModelUnavailableError(RequestError):
 
 
 class FailedPreconditionError(RequestError):
-    """The request names something that the model would need and does not have, such as a signature."""
+    """What would have to be there first is not: a signature that the model has, or a model that can be loaded."""
 
 
 class ForbiddenError(RequestError):

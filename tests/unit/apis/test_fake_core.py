@@ -12,7 +12,9 @@ import grpc.aio
 import numpy as np
 
 from predictd.engines.api import DType
+from predictd.server.control.messages import Command, CommandDone
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
+from predictd.server.frontend.control import Control
 from predictd.server.frontend.inference import (
     DurationSum,
     InferRequest,
@@ -154,6 +156,26 @@ class FakeCore:
     async def _tell(self) -> None:
         async with self.arrived:
             self.arrived.notify_all()
+
+
+class FakeControl(Control):
+    """Answers each command at once.
+
+    Attributes:
+        sent: The commands.
+        status: What becomes of them, as CommandDone has it; empty when they are carried out.
+    """
+
+    def __init__(self, *, allowed: bool = True, status: str = "") -> None:
+        super().__init__(self._answer, allowed=allowed)
+        self.sent: list[Command] = []
+        self.status = status
+
+    def _answer(self, command: Command) -> None:
+        self.sent.append(command)
+        self.done(
+            CommandDone(seq=command.seq, status=self.status, message="the reason" if self.status else "")
+        )
 
 
 def echo(request: InferRequest) -> InferResponse:

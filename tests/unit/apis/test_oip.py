@@ -12,7 +12,7 @@ from predictd.protos.oip import grpc_service_pb2 as pb
 from predictd.protos.oip import model_config_pb2 as config_pb
 from predictd.server.errors import DeadlineError, OverloadedError
 from predictd.server.frontend.apis import oip
-from tests.unit.apis.test_fake_core import FakeCore, refusal, serving, unary
+from tests.unit.apis.test_fake_core import FakeControl, FakeCore, refusal, serving, unary
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -27,7 +27,7 @@ def ask(method: str, request: Message, kind: type[ResponseT], core: FakeCore | N
     """The answer to one call."""
 
     async def scenario() -> bytes:
-        async with serving(oip.handlers(core or FakeCore())) as channel:
+        async with serving(oip.handlers(core or FakeCore(), control=FakeControl())) as channel:
             return await unary(channel, f"/{oip.SERVICE}/{method}")(request.SerializeToString())
 
     return kind.FromString(asyncio.run(scenario()))
@@ -38,7 +38,7 @@ def refused(method: str, request: Message | bytes, core: FakeCore | None = None)
     data = request if isinstance(request, bytes) else request.SerializeToString()
 
     async def scenario() -> grpc.aio.AioRpcError:
-        async with serving(oip.handlers(core or FakeCore())) as channel:
+        async with serving(oip.handlers(core or FakeCore(), control=FakeControl())) as channel:
             return await refusal(unary(channel, f"/{oip.SERVICE}/{method}")(data))
 
     return asyncio.run(scenario())
@@ -61,6 +61,8 @@ def test_server_metadata_names_what_works() -> None:
         "schedule_policy",
         "model_configuration",
         "statistics",
+        "model_repository",
+        "model_repository(unload_dependents)",
     ]
 
 
@@ -235,4 +237,4 @@ def test_each_method_of_the_proto_is_served_and_refuses_garbage(method: str) -> 
 
 
 def test_a_method_that_predictd_does_not_have_is_unimplemented() -> None:
-    assert refused("RepositoryModelLoad", b"").code() is grpc.StatusCode.UNIMPLEMENTED
+    assert refused("TraceSetting", b"").code() is grpc.StatusCode.UNIMPLEMENTED

@@ -56,7 +56,7 @@ def test_each_service_is_described_with_its_methods() -> None:
                 described[f"{file.package}.{service.name}"] = {method.name for method in service.method}
     assert set(described) == set(names)
     assert described[predictd_v1.SERVICE] == {"Predict", "PredictStream", "ListModels", "GetModel"}
-    assert "RepositoryModelLoad" not in described[oip.SERVICE]
+    assert "TraceSetting" not in described[oip.SERVICE]
     assert "ModelStreamInfer" in described[oip.SERVICE]
 
 

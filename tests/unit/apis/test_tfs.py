@@ -407,6 +407,9 @@ def test_the_services_are_those_of_the_protocol() -> None:
         async with serving(*tfs.handlers(RoutedCore())) as channel:
             for service in services:
                 for method in service.methods:
+                    if method.name == "HandleReloadConfigRequest":
+                        # It says what is wrong inside its answer (test_control.py).
+                        continue
                     error = await refusal(unary(channel, f"/{service.full_name}/{method.name}")(b""))
                     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 

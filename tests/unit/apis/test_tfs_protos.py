@@ -89,6 +89,26 @@ FIELDS = {
     "tensorflow.serving.GetModelStatusResponse": (
         "1 model_version_status *tensorflow.serving.ModelVersionStatus"
     ),
+    "tensorflow.serving.FileSystemStoragePathSourceConfig": "",
+    "tensorflow.serving.FileSystemStoragePathSourceConfig.ServableVersionPolicy": (
+        "100 latest tensorflow.serving.FileSystemStoragePathSourceConfig.ServableVersionPolicy.Latest, "
+        "101 all tensorflow.serving.FileSystemStoragePathSourceConfig.ServableVersionPolicy.All, "
+        "102 specific tensorflow.serving.FileSystemStoragePathSourceConfig.ServableVersionPolicy.Specific"
+    ),
+    "tensorflow.serving.LoggingConfig": "",
+    "tensorflow.serving.ModelConfig": (
+        "1 name string, 2 base_path string, 4 model_platform string, "
+        "6 logging_config tensorflow.serving.LoggingConfig, 7 model_version_policy "
+        "tensorflow.serving.FileSystemStoragePathSourceConfig.ServableVersionPolicy, 8 version_labels {}int64"
+    ),
+    "tensorflow.serving.ModelConfigList": "1 config *tensorflow.serving.ModelConfig",
+    "tensorflow.serving.ModelServerConfig": (
+        "1 model_config_list tensorflow.serving.ModelConfigList, 2 custom_model_config google.protobuf.Any"
+    ),
+    "tensorflow.serving.ReloadConfigRequest": (
+        "1 config tensorflow.serving.ModelServerConfig, 2 metric_names *string"
+    ),
+    "tensorflow.serving.ReloadConfigResponse": "1 status tensorflow.serving.StatusProto",
 }
 SCALARS = {
     1: "double",
@@ -104,7 +124,13 @@ SCALARS = {
 FILES = (tensor_pb2, signature_pb2, example_pb2, serving_pb2)
 MESSAGES: dict[str, Descriptor] = {
     message.full_name: message for file in FILES for message in file.DESCRIPTOR.message_types_by_name.values()
-} | {"tensorflow.TensorShapeProto.Dim": tensor_pb2.TensorShapeProto.Dim.DESCRIPTOR}
+} | {
+    nested.full_name: nested
+    for nested in (
+        tensor_pb2.TensorShapeProto.Dim.DESCRIPTOR,
+        serving_pb2.FileSystemStoragePathSourceConfig.ServableVersionPolicy.DESCRIPTOR,
+    )
+}
 
 
 def described(message: Descriptor) -> str:
@@ -163,5 +189,5 @@ def test_services_list_what_is_served() -> None:
     methods = {service.full_name: sorted(service.methods_by_name) for service in services.values()}
     assert methods == {
         "tensorflow.serving.PredictionService": ["Classify", "GetModelMetadata", "Predict", "Regress"],
-        "tensorflow.serving.ModelService": ["GetModelStatus"],
+        "tensorflow.serving.ModelService": ["GetModelStatus", "HandleReloadConfigRequest"],
     }

@@ -50,8 +50,8 @@ def test_every_flag_reaches_the_daemon(
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
         "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 --max-message-size 9KiB "
-        "--arena-limit 10MiB --pools shared --tfs-tensor-content --model-control none --load-timeout 11s "
-        "--lame-duck 12s --drain-timeout 13s --strict "
+        "--arena-limit 10MiB --tfs-tensor-content --pools shared --model-control explicit --load-model a "
+        "--load-model * --allow-control --load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
         "--ready-file r.json --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
@@ -70,13 +70,15 @@ def test_every_flag_reaches_the_daemon(
         max_request_rows=8,
         max_message_bytes=9 * 2**10,
         arena_limit_bytes=10 * 2**20,
+        tfs_tensor_content=True,
         pools="shared",
-        model_control="none",
+        model_control="explicit",
+        load_model=("a", "*"),
+        allow_control=True,
         load_timeout_ns=11 * 10**9,
         lame_duck_ns=12 * 10**9,
         drain_timeout_ns=13 * 10**9,
         strict=True,
-        tfs_tensor_content=True,
         ready_file=Path("r.json"),
         log_level="debug",
     )

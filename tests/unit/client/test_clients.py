@@ -7,6 +7,7 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import grpc
 import numpy as np
 import pytest
 
@@ -30,6 +31,7 @@ from predictd.client import (
     UnavailableError,
     UnsupportedError,
 )
+from predictd.protos.v1 import control_pb2 as control
 from predictd.protos.v1 import predictd_pb2 as v1
 from predictd.protos.v1 import routing_pb2 as routing
 from tests.fixtures.prediction_service import FAILED_MODEL, PUSHBACK_MS, FakeService, make_model, serving
@@ -276,3 +278,22 @@ def test_concurrent_calls_get_their_own_answers() -> None:
 
     with serving(FakeService()) as target:
         asyncio.run(main(target))
+
+
+def test_models_are_loaded_and_unloaded(make_client: Any) -> None:
+    service = FakeService()
+    with serving(service) as target, make_client(target) as client:
+        client.load_model("m")
+        client.load_model("m", config={"max_batch_size": 2}, deadline=5)
+        client.unload_model("m")
+        with pytest.raises(PredictdError, match="version 1 of model 'broken' failed") as caught:
+            client.load_model("broken")
+        with pytest.raises(TypeError):
+            client.load_model("m", config={"max_batch_size": object()})
+    assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert service.commands == [
+        control.LoadModelRequest(model="m"),
+        control.LoadModelRequest(model="m", config='{"max_batch_size": 2}'),
+        control.UnloadModelRequest(model="m"),
+        control.LoadModelRequest(model="broken"),
+    ]

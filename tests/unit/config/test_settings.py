@@ -63,18 +63,22 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_queue_size": ("9", 9, "9"),
     "max_request_rows": ("9", 9, "9"),
     "max_message_size": ("1MiB", 2**20, '"1MiB"'),
-    "model_control": ("none", "none", '"none"'),
     "arena_limit": ("1GiB", 2**30, "1073741824"),
+    "tfs_tensor_content": ("on", True, "true"),
     "pools": ("shared", "shared", '"shared"'),
+    "model_control": ("explicit", "explicit", '"explicit"'),
+    "load_model": ("a, b,a", ("a", "b"), '["a", "b"]'),
+    "allow_control": ("true", True, "true"),
     "load_timeout": ("1m", 60 * 10**9, '"1m"'),
     "lame_duck": ("5s", 5 * 10**9, '"5s"'),
     "drain_timeout": ("1h", 3600 * 10**9, '"1h"'),
     "strict": ("true", True, "true"),
-    "tfs_tensor_content": ("true", True, "true"),
     "ready_file": ("/run/r", Path("/run/r"), '"/run/r"'),
     "state_dir": ("/var/s", Path("/var/s"), '"/var/s"'),
     "log_level": ("debug", "debug", '"debug"'),
 }
+# What else must be said for an option to mean something.
+NEEDS = {"load_model": {"PREDICTD_MODEL_CONTROL": "explicit"}}
 IN_FILE = tuple(option for option in options() if option.in_file)
 
 
@@ -83,16 +87,18 @@ def test_each_option_is_read_from_all_three_sources(option: Option, tmp_path: Pa
     text, value, toml = SAMPLES[option.key]
     empty = tmp_path / "empty"
     empty.mkdir()
-    given: object = (text,) if option.key == "paths" else text
-    by_flag = resolve({option.key: given}, {}, empty)
-    by_variable = resolve({}, {option.variable: text}, empty)
+    given: object = (text,) if option.key == "paths" else tuple(value) if option.key == "load_model" else text
+    around = NEEDS.get(option.key, {})
+    by_flag = resolve({option.key: given}, around, empty)
+    by_variable = resolve({}, {option.variable: text} | around, empty)
     write(tmp_path, f"{option.key} = {toml}\n")
-    by_file = resolve({}, {}, tmp_path)
+    by_file = resolve({}, around, tmp_path)
     assert value != option.default
     assert [getattr(found, option.field) for found in (by_flag, by_variable, by_file)] == [value] * 3
     for found in (by_flag, by_variable, by_file):
         changed = {f.name for f in dataclasses.fields(found) if getattr(found, f.name) != f.default}
-        assert changed - {"origins", "config"} == {option.field}
+        needed = {"model_control"} if around else set()
+        assert changed - {"origins", "config"} - needed == {option.field}
 
 
 @pytest.mark.parametrize("option", [o for o in options() if o.default not in (None, ())], ids=lambda o: o.key)
@@ -206,3 +212,18 @@ def test_the_table_has_each_option_once_and_escapes_its_bars() -> None:
 @pytest.mark.skipif(not DOCUMENTATION.exists(), reason="docs/configuration.md is not in this tree")
 def test_the_documentation_has_the_generated_table() -> None:
     assert defaults_table() in DOCUMENTATION.read_text()
+
+
+def test_names_to_load_mean_nothing_where_all_is_loaded() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve({"load_model": ("a",), "model_control": "none"}, {})
+    assert str(caught.value) == (
+        "load_model (--load-model): with model_control none every model is loaded; only explicit chooses"
+    )
+
+
+@pytest.mark.parametrize("text", [["a", ""], ["a", 1], "a,,b"])
+def test_a_list_of_names_has_no_empty_one(text: object) -> None:
+    kind = next(option.kind for option in options() if option.key == "load_model")
+    with pytest.raises(ValueError, match="expected an array of names, none of them empty"):
+        kind.read(text)

@@ -50,7 +50,9 @@ class Desk:
         self.ready = False
         self.wiring = Wiring(self._mapped, lambda _: None)
         self.frontends = Frontends(
-            FrontendSettings(("127.0.0.1:1",), 1 << 20, 1 << 21, False, b"secret", "info", {"LANG": "C"}),
+            FrontendSettings(
+                ("127.0.0.1:1",), 1 << 20, 1 << 21, False, True, b"secret", "info", {"LANG": "C"}
+            ),
             (PLAN,) * number,
             self.wiring,
             itertools.count(1).__next__,

@@ -15,6 +15,8 @@ COMMANDS = {
     "models": "List the models of a running daemon.",
     "label": "Give a version of a model a name, or take the name back.",
     "split": "Divide a model's requests among versions by percentages.",
+    "load": "Load a model of a running daemon, again if it failed.",
+    "unload": "Unload a model of a running daemon.",
     "identify": "Ask the demo's model what kind of file this is.",
 }
 

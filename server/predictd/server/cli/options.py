@@ -32,11 +32,13 @@ def _click_option(option: Option) -> Callable[[F], F]:
     if not option.flag.startswith("--"):
         return click.argument(option.key, nargs=-1, metavar=f"{option.flag}...")
     # Values stay text here: one place reads them, wherever they come from.
-    switch = isinstance(option.default, bool)
+    switch, several = isinstance(option.default, bool), isinstance(option.default, tuple)
     return click.option(
         f"{option.flag}/--no-{option.flag[2:]}" if switch else option.flag,
         option.key,
-        default=None,
+        # Of one with several values, () is what says that nobody gave any.
+        default=() if several else None,
+        multiple=several,
         metavar=None if switch else option.kind.metavar,
         help=f"{option.help}  [default: {option.default_text}]",
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from predictd.client import Client, DeadlineExceededError, PredictdError, UnavailableError
+from predictd.server.config.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,27 @@ grpc_option = click.option(
     show_default=True,
     show_envvar=True,
     help="Where the daemon listens.",
+)
+
+
+def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str) -> float:
+    try:
+        seconds = parse_duration_ns(text) / 1e9
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if seconds <= 0:
+        raise click.BadParameter("it must be more than 0")
+    return seconds
+
+
+wait_option = click.option(
+    "--wait",
+    "wait_seconds",
+    metavar="DURATION",
+    default="10m",
+    show_default=True,
+    callback=_seconds,
+    help="How long to wait; the daemon goes on after that.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -24,6 +24,7 @@ from predictd.server.config.units import (
     format_duration,
     integer,
     many_paths,
+    names,
     optional_path,
     parse_address,
     size,
@@ -187,8 +188,22 @@ class Settings:
     model_control: str = field(
         default="poll",
         metadata=_option(
-            choice("poll", "none"),
-            "poll looks for new, changed and removed models every second, none only at SIGHUP.",
+            choice("poll", "none", "explicit"),
+            "poll looks for new, changed and removed models every second, none only when told to; explicit serves "
+            "what load_model names, and what is loaded and unloaded by command.",
+        ),
+    )
+    load_model: tuple[str, ...] = field(
+        default=(),
+        metadata=_option(
+            names(), "A model to load at the start with model_control explicit; * is all. May be repeated."
+        ),
+    )
+    allow_control: bool = field(
+        default=False,
+        metadata=_option(
+            boolean(),
+            "Take commands such as load and unload from other machines, too, if gRPC listens to them.",
         ),
     )
     load_timeout_ns: int = field(
@@ -263,7 +278,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str], folder: Pat
     """Settle every option.
 
     Args:
-        flags: What the command line gave, by key: text, True or False, or a tuple of texts for the paths.
+        flags: What the command line gave, by key: text, True or False, or a tuple of texts for what may be several.
             None and empty mean not given.
         environ: Environment variables. Unknown ones with our prefix are left alone: Kubernetes makes some up
             for a service that is called predictd. An empty one is as good as none.
@@ -300,13 +315,18 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str], folder: Pat
 def _relative_to(folder: Path, value: object) -> object:
     # A daemon that systemd starts has no useful working directory; the file's own folder is a stable one.
     if isinstance(value, tuple):
-        return tuple(folder / path for path in value)
+        return tuple(folder / each if isinstance(each, Path) else each for each in value)
     return folder / value if isinstance(value, Path) else value
 
 
 def _checked(settings: Settings) -> Settings:
     if settings.grpc == settings.http and settings.grpc.port != 0:
         raise ConfigError(_places(settings, "grpc", "http"), f"both cannot listen on {settings.grpc}")
+    if settings.load_model and settings.model_control != "explicit":
+        raise ConfigError(
+            _places(settings, "load_model"),
+            f"with model_control {settings.model_control} every model is loaded; only explicit chooses",
+        )
     if settings.lame_duck_ns > settings.drain_timeout_ns:
         raise ConfigError(
             _places(settings, "lame_duck", "drain_timeout"),

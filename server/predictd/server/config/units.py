@@ -278,6 +278,18 @@ def many_paths() -> Kind[tuple[Path, ...]]:
     )
 
 
+def names() -> Kind[tuple[str, ...]]:
+    """Several names: an array in TOML, a flag that may be repeated, and separated by commas in a variable."""
+
+    def read(value: str | Sequence[object]) -> tuple[str, ...]:
+        texts = [text.strip() for text in value.split(",")] if isinstance(value, str) else value
+        if not all(isinstance(text, str) and text for text in texts):
+            raise ValueError("expected an array of names, none of them empty")
+        return tuple(dict.fromkeys(map(str, texts)))
+
+    return Kind("NAME", "an array of names", (list,), read, lambda found: ",".join(found) or "none")
+
+
 def _bounded(
     parse: Callable[[str], int], low: int, high: int, write: Callable[[int], str]
 ) -> Callable[[Any], int]:

@@ -178,6 +178,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     arena_limit_bytes: int
     max_message_bytes: int
     tfs_tensor_content: bool
+    allow_control: bool
     shape_secret: bytes
     log_level: str
 
@@ -336,6 +337,52 @@ class Statistics(Message, frozen=True, kw_only=True):
     last: bool
 
 
+class LoadModel(Message, frozen=True, kw_only=True):
+    """Frontend: load a model, again if it failed. `config` is empty, or JSON that overrides its configuration."""
+
+    seq: int
+    model: str
+    config: str = ""
+
+
+class UnloadModel(Message, frozen=True, kw_only=True):
+    """Frontend: unload a model once its requests are finished."""
+
+    seq: int
+    model: str
+
+
+class Reload(Message, frozen=True, kw_only=True):
+    """Frontend: look at the disk now, as at SIGHUP."""
+
+    seq: int
+
+
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of a list that names all that shall be served. `config` as in LoadModel."""
+
+    name: str
+    base_path: str
+    config: str = ""
+
+
+class ServeList(Message, frozen=True, kw_only=True):
+    """Frontend: serve exactly these models."""
+
+    seq: int
+    models: list[ListedModel]
+
+
+class CommandDone(Message, frozen=True, kw_only=True):
+    """Supervisor: what became of a command. `status` is empty when it was carried out (see `control.outcomes`)."""
+
+    seq: int
+    status: str = ""
+    message: str = ""
+
+
+Command = LoadModel | UnloadModel | Reload | ServeList
+
 AnyMessage = (
     Hello
     | Ack
@@ -375,4 +422,9 @@ AnyMessage = (
     | FrontendCounts
     | StatisticsRequest
     | Statistics
+    | LoadModel
+    | UnloadModel
+    | Reload
+    | ServeList
+    | CommandDone
 )

@@ -26,6 +26,7 @@ from predictd.server.control.messages import (
     AttachPool,
     AttachWorker,
     Collect,
+    CommandDone,
     Drain,
     Drained,
     FrontendCounts,
@@ -46,9 +47,18 @@ from predictd.server.control.messages import (
     Stop,
     WorkerGone,
 )
-from predictd.server.frontend.apis import health, oip, predictd_v1, reflection, routing_v1, tfs
+from predictd.server.frontend.apis import (
+    control_v1,
+    health,
+    oip,
+    predictd_v1,
+    reflection,
+    routing_v1,
+    tfs,
+)
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.changes import Changes
+from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.routing import Routes
@@ -68,7 +78,7 @@ PENDING_REQUESTS = 50_000
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
-SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
+SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +97,7 @@ class Frontend:
         self._routes = Routes(init.shape_secret)
         self._service = Service(self._routes, self._dispatcher, self._recorder, self.send)
         self._changes = Changes(self.send)
+        self._control = Control(self.send, allowed=init.allow_control)
         self._health = health.Health(SERVICES)
         self._streams = Streams()
         self._server = self._make_server()
@@ -120,9 +131,18 @@ class Frontend:
         server.add_generic_rpc_handlers(
             (
                 predictd_v1.handlers(self._service, self._streams, limit),
-                routing_v1.handlers(self._changes, routing_v1.refusal(self._init.addresses)),
-                oip.handlers(self._service, self._streams, limit),
-                *tfs.handlers(self._service, limit, tensor_content=self._init.tfs_tensor_content),
+                routing_v1.handlers(
+                    self._changes,
+                    routing_v1.refusal(self._init.addresses, allow_control=self._init.allow_control),
+                ),
+                control_v1.handlers(self._control),
+                oip.handlers(self._service, self._streams, limit, self._control),
+                *tfs.handlers(
+                    self._service,
+                    limit,
+                    tensor_content=self._init.tfs_tensor_content,
+                    control=self._control,
+                ),
                 self._health.handlers(),
             )
         )
@@ -174,6 +194,8 @@ class Frontend:
                 self._service.on_statistics(seq, rows, last=last)
             case LabelsDone(seq=seq, status=status, message=text):
                 self._changes.on_done(seq, status, text)
+            case CommandDone():
+                self._control.done(message)
             case Listen():
                 self._spawn(self._listen())
             case Drain():

@@ -11,16 +11,18 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from predictd.server.config.model_config import ModelConfig, overlay
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
 from predictd.server.repository.onnx_file import OnnxFileError, check_onnx_file
 from predictd.server.repository.reconcile import Content, Wanted
 from predictd.server.repository.scan import scan
 
 QUIET_SECONDS = 1.0
+_NO_OVERRIDES: Mapping[str, ModelConfig] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +62,55 @@ class Sight:
     versions: Mapping[tuple[str, int], Sighting]
 
 
-def look(paths: Sequence[Path], now_seconds: float | None = None) -> Sight:
-    """Scan the paths and take the fingerprint of every version that shall be served."""
+def look(
+    paths: Sequence[Path],
+    now_seconds: float | None = None,
+    overrides: Mapping[str, ModelConfig] = _NO_OVERRIDES,
+) -> Sight:
+    """Scan the paths and take the fingerprint of every version that shall be served.
+
+    Args:
+        paths: Where the models are.
+        now_seconds: The time.
+        overrides: What lies over the configurations of models, by name.
+    """
     now = time.time() if now_seconds is None else now_seconds
-    found = scan(paths)
+    found = _overridden(scan(paths), overrides)
     sightings = {}
     for model in found.models:
         for version in served_versions(model):
             sightings[model.name, version.version] = _see(model, version, now)
     return Sight(found, sightings)
+
+
+def _overridden(found: Scan, overrides: Mapping[str, ModelConfig]) -> Scan:
+    models = (
+        replace(model, file=overlay(model.file, overrides[model.name])) if model.name in overrides else model
+        for model in found.models
+    )
+    return replace(found, models=tuple(models))
+
+
+def only(sight: Sight, names: Collection[str]) -> Sight:
+    """What was seen of some models; problems are everybody's."""
+    return Sight(
+        replace(
+            sight.scan,
+            models=tuple(model for model in sight.scan.models if model.name in names),
+            rejected=tuple(model for model in sight.scan.rejected if model.name in names),
+        ),
+        {key: sighting for key, sighting in sight.versions.items() if key[0] in names},
+    )
+
+
+def updated(before: Sight, now: Sight, names: Collection[str]) -> Sight:
+    """An earlier look, with what was seen now of some models."""
+    others = {model.name for model in (*before.scan.models, *before.scan.rejected)}.difference(names)
+    kept, new = only(before, others), only(now, names)
+    models = sorted((*kept.scan.models, *new.scan.models), key=lambda model: model.name)
+    rejected = (*kept.scan.rejected, *new.scan.rejected)
+    found = replace(new.scan, models=tuple(models), rejected=rejected)
+    return Sight(found, {**kept.versions, **new.versions})
 
 
 def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
@@ -124,19 +166,27 @@ class Decision:
     held: bool
 
 
-def decide(before: Sight | None, now: Sight, serving: Mapping[tuple[str, int], str]) -> Decision:
+def decide(
+    before: Sight | None,
+    now: Sight,
+    serving: Mapping[tuple[str, int], str],
+    started: Collection[tuple[str, int, str]] = (),
+) -> Decision:
     """What shall be served after a look.
 
     Args:
         before: The look before; None takes everything as it is, as at the start.
         now: This look.
         serving: Fingerprints of the lanes that exist, by model and version.
+        started: Contents that were taken already, by model, version and fingerprint: one that was taken on demand, or
+            that failed, is not given up for not being settled.
     """
     contents: dict[str, list[Content]] = {model.name: [] for model in now.scan.models}
     held = False
     for (name, version), sighting in now.versions.items():
         fingerprint = sighting.fingerprint
-        if serving.get((name, version)) != fingerprint and before is not None:
+        taken = serving.get((name, version)) == fingerprint or (name, version, fingerprint) in started
+        if not taken and before is not None:
             seen = before.versions.get((name, version))
             if not (sighting.settled and seen is not None and seen.fingerprint == fingerprint):
                 # What is broken and at rest will not be whole in a moment.

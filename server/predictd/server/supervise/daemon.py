@@ -21,7 +21,8 @@ from predictd.server.launch.topology import read_topology
 from predictd.server.observe.http import Handler, HttpServer, Request, Response
 from predictd.server.observe.logs import configure
 from predictd.server.observe.routes import build_routes
-from predictd.server.repository.watch import look
+from predictd.server.repository.models import Scan
+from predictd.server.repository.watch import look, only
 from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
@@ -31,6 +32,8 @@ from predictd.server.supervise.supervisor import Supervisor
 OnReady = Callable[[dict[str, str]], None]
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
+# In load_model.
+ALL_MODELS = "*"
 
 _log = logging.getLogger(__name__)
 
@@ -77,15 +80,30 @@ def _open_files(settings: Settings) -> StateFile | None:
     return None if settings.state_dir is None else StateFile(settings.state_dir)
 
 
+def _unservable(settings: Settings, found: Scan) -> str:
+    """Why the daemon cannot start with what was found; empty if it can."""
+    places = ", ".join(map(str, settings.paths))
+    if not found.models and settings.model_control != "explicit":
+        return f"there is no model to serve in {places}"
+    there = {ALL_MODELS, *(model.name for model in (*found.models, *found.rejected))}
+    for name in settings.load_model:
+        if name not in there:
+            return f"there is no model {name!r} to load in {places}"
+    if settings.strict and found.problems:
+        return f"{found.problems[0]} (--strict)"
+    return ""
+
+
 async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
     sight = look(settings.paths)
     found = sight.scan
     for problem in (*found.problems, *found.warnings):
         _log.warning("%s", problem)
-    if not found.models:
-        return _refuse(f"there is no model to serve in {', '.join(map(str, settings.paths))}")
-    if settings.strict and found.problems:
-        return _refuse(f"{found.problems[0]} (--strict)")
+    unservable = _unservable(settings, found)
+    if unservable:
+        return _refuse(unservable)
+    if settings.model_control == "explicit" and ALL_MODELS not in settings.load_model:
+        sight = only(sight, settings.load_model)
     try:
         http_address, http_sockets = listen(settings.http)
     except AddressError as error:

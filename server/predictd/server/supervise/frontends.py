@@ -43,6 +43,7 @@ class FrontendSettings:
     arena_limit_bytes: int
     max_message_bytes: int
     tfs_tensor_content: bool
+    allow_control: bool
     shape_secret: bytes
     log_level: str
     environment: Mapping[str, str]
@@ -148,6 +149,7 @@ class Frontends:
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 max_message_bytes=self._settings.max_message_bytes,
                 tfs_tensor_content=self._settings.tfs_tensor_content,
+                allow_control=self._settings.allow_control,
                 shape_secret=self._settings.shape_secret,
                 log_level=self._settings.log_level,
             ),

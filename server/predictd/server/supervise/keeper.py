@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from predictd.server.config.model_config import ModelConfig, contradictions
+from predictd.server.errors import FailedPreconditionError, InvalidRequestError, UnknownModelError
 from predictd.server.repository.models import FoundModel, FoundVersion
+from predictd.server.repository.policies import missing
 from predictd.server.repository.reconcile import (
     Cancel,
     Content,
@@ -20,8 +24,8 @@ from predictd.server.repository.reconcile import (
     Wanted,
     reconcile,
 )
-from predictd.server.repository.watch import Sight, Sighting, decide, look
-from predictd.server.supervise.catalog import Catalog
+from predictd.server.repository.watch import Decision, Sight, Sighting, decide, look, only, updated
+from predictd.server.supervise.catalog import Catalog, LaneRecord
 
 POLL_SECONDS = 1.0
 # New content is looked at again soon: a model that was moved into place is loaded without waiting for the next poll.
@@ -55,16 +59,28 @@ class Keeper:
         catalog: What is.
         actions: Carries decisions out.
         polls: Look every second; else only when asked to.
+        chosen: Names of the models that are wanted; None for all that are there.
     """
 
     def __init__(
-        self, paths: Sequence[Path], first: Sight, catalog: Catalog, actions: LaneActions, *, polls: bool
+        self,
+        paths: Sequence[Path],
+        first: Sight,
+        catalog: Catalog,
+        actions: LaneActions,
+        *,
+        polls: bool,
+        chosen: Collection[str] | None = None,
     ) -> None:
         self._paths = paths
         self._sight = first
         self._catalog = catalog
         self._actions = actions
         self._polls = polls
+        self._chosen = None if chosen is None else set(chosen)
+        self._overrides: dict[str, ModelConfig] = {}
+        # One look at a time: an older one must not undo what a newer one found.
+        self._looking = asyncio.Lock()
         self._wanted: dict[str, Wanted] = dict(decide(None, first, {}).wanted)
         self._asked = asyncio.Event()
         self._complained: set[str] = {str(problem) for problem in first.scan.problems}
@@ -85,15 +101,103 @@ class Keeper:
         while True:
             asked = await _is_set(self._asked, wait_seconds)
             self._asked.clear()
-            sight = await asyncio.to_thread(look, self._paths)
-            serving = self._serving()
-            decision = decide(None if asked else self._sight, sight, serving)
-            self._complain(sight, serving)
+            held = await self.look_at_all(at_once=asked)
+            wait_seconds = LOOK_AGAIN_SECONDS if held else POLL_SECONDS if self._polls else None
+
+    async def look_at_all(self, *, at_once: bool) -> bool:
+        """Look, and do what is due. True when something new is there that has to settle.
+
+        Args:
+            at_once: Take everything as it is, settled or not.
+        """
+        async with self._looking:
+            sight = await asyncio.to_thread(look, self._paths, None, self._overrides)
+            self._complain(sight, self._serving())
+            if self._chosen is not None:
+                sight = only(sight, self._chosen)
+            decision = self._decide(None if at_once else self._sight, sight)
             self._sight = sight
             self._wanted = dict(decision.wanted)
             self._actions.take_labels(sight)
-            self.reconcile()
-            wait_seconds = LOOK_AGAIN_SECONDS if decision.held else POLL_SECONDS if self._polls else None
+        self.reconcile()
+        return decision.held
+
+    def _decide(self, before: Sight | None, sight: Sight) -> Decision:
+        started = {
+            (record.config.model, record.config.version, record.fingerprint)
+            for record in self._catalog.records()
+            if record.state != "UNLOADING"
+        }
+        return decide(before, sight, self._serving(), started)
+
+    # Commands -----------------------------------------------------------------------------------------------
+
+    @property
+    def explicit(self) -> bool:
+        """Models come and go by command only."""
+        return self._chosen is not None
+
+    @property
+    def names(self) -> set[str]:
+        """The models that are wanted now."""
+        return set(self._wanted)
+
+    async def take(
+        self, overrides: Mapping[str, ModelConfig], base_paths: Mapping[str, str] | None = None
+    ) -> None:
+        """Take models as they are on disk now, and try again what failed of them. The others are left alone.
+
+        Args:
+            overrides: For each of the models, what lies over its configuration.
+            base_paths: The folders that they are said to have, where that is said.
+
+        Raises:
+            UnknownModelError: One is not there.
+            FailedPreconditionError: One cannot be served as it is.
+            InvalidRequestError: One is in another folder, or what is said of one contradicts its configuration.
+        """
+        async with self._looking:
+            together = {**self._overrides, **overrides}
+            sight = await asyncio.to_thread(look, self._paths, None, together)
+            for name in overrides:
+                _check(sight, name, together[name], (base_paths or {}).get(name, ""))
+            self._overrides = {name: above for name, above in together.items() if above != ModelConfig()}
+            if self._chosen is not None:
+                self._chosen.update(overrides)
+            self._sight = updated(self._sight, sight, overrides)
+            self._wanted.update(self._decide(None, only(sight, overrides)).wanted)
+            for record in self._catalog.records():
+                if record.config.model in overrides and record.state == "FAILED":
+                    self._actions.drop_lane(record.config.lane)
+            self._actions.take_labels(self._sight)
+        self.reconcile()
+
+    async def leave(self, names: Collection[str]) -> set[int]:
+        """Want some models no more. Gives their lanes, which end once they are finished with."""
+        async with self._looking:
+            self._sight = only(self._sight, self.names.difference(names))
+            for name in names:
+                self._wanted.pop(name, None)
+                self._overrides.pop(name, None)
+                if self._chosen is not None:
+                    self._chosen.discard(name)
+        self.reconcile()
+        return {record.config.lane for record in self._catalog.records() if record.config.model in names}
+
+    async def is_there(self, name: str) -> bool:
+        """Whether a model of this name is on disk, whatever state it is in."""
+        sight = await asyncio.to_thread(look, self._paths)
+        return any(model.name == name for model in (*sight.scan.models, *sight.scan.rejected))
+
+    def wanted_lanes(self, name: str) -> list[LaneRecord | None]:
+        """The lane of each wanted version of a model; None where there is none yet."""
+        lanes = {
+            (record.config.version, record.fingerprint): record
+            for record in self._catalog.records()
+            if record.config.model == name and record.state != "UNLOADING"
+        }
+        contents = self._wanted[name].contents if name in self._wanted else ()
+        return [lanes.get((content.version, content.fingerprint)) for content in contents]
 
     def reconcile(self) -> None:
         """Something changed: do what is due now."""
@@ -148,6 +252,40 @@ class Keeper:
         for problem in sorted(problems - self._complained):
             _log.warning("%s", problem)
         self._complained = problems
+
+
+def _check(sight: Sight, name: str, override: ModelConfig, base_path: str) -> None:
+    """Raise unless a model can be loaded in this way."""
+    model = next((model for model in sight.scan.models if model.name == name), None)
+    if model is None:
+        _refuse(sight, name)
+    for version in missing([found.version for found in model.versions], override.version_policy):
+        raise InvalidRequestError(f"config: version_policy: model {name!r} has no version {version}")
+    if override != ModelConfig():
+        for notice in contradictions(model.file):
+            raise InvalidRequestError(f"config: {notice.field}: {notice.message}")
+    # Of what a client says, realpath refuses nothing but this.
+    if base_path and ("\0" in base_path or os.path.realpath(base_path) != os.path.realpath(_folder(model))):
+        raise InvalidRequestError(f"base_path {base_path!r} is not where the daemon has model {name!r} from")
+
+
+def _refuse(sight: Sight, name: str) -> NoReturn:
+    if any(model.name == name for model in sight.scan.rejected):
+        about = [
+            str(problem)
+            for problem in sight.scan.problems
+            if name in problem.path.parts or problem.path.stem == name
+        ]
+        reason = f": {'; '.join(about)}" if about else ""
+        raise FailedPreconditionError(f"model {name!r} cannot be served as it is{reason}")
+    raise UnknownModelError(f"there is no model {name!r} in the paths that the daemon serves")
+
+
+def _folder(model: FoundModel) -> Path:
+    """A model's own folder, which holds the folders of its versions if it has such."""
+    version = model.versions[0]
+    folder = version.path if version.path.is_dir() else version.path.parent
+    return folder.parent if folder.name == str(version.version) else folder
 
 
 def _held(sighting: Sighting) -> str:

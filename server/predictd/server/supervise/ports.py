@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ class ReservedPort:
         """Give the port up."""
         for sock in self.sockets:
             sock.close()
+
+
+def is_private(port: ReservedPort) -> bool:
+    """Only this machine reaches the port."""
+    hosts = (target.rpartition(":")[0].strip("[]") for target in port.targets)
+    return all(ipaddress.ip_address(host.partition("%")[0]).is_loopback for host in hosts)
 
 
 def reserve(address: Address) -> ReservedPort:

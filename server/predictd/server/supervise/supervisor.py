@@ -21,11 +21,15 @@ from predictd.server.control.messages import (
     Growth,
     GrowthRequest,
     Hello,
+    LoadModel,
     Ready,
+    Reload,
     SegmentAdded,
+    ServeList,
     SetLabel,
     SetSplit,
     StatisticsRequest,
+    UnloadModel,
     WorkerCounts,
 )
 from predictd.server.launch.memory import MemoryHeadroom
@@ -45,13 +49,14 @@ from predictd.server.repository.watch import Sight
 from predictd.server.supervise.assembly import Planner, PoolModels, divide, lanes, plan_request
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child
+from predictd.server.supervise.commands import Commands
 from predictd.server.supervise.counts import Counts
 from predictd.server.supervise.directing import Director
 from predictd.server.supervise.frontends import Frontends, FrontendSettings
 from predictd.server.supervise.growth import GrowthPolicy
 from predictd.server.supervise.keeper import Keeper
 from predictd.server.supervise.pool import Pool
-from predictd.server.supervise.ports import ReservedPort
+from predictd.server.supervise.ports import ReservedPort, is_private
 from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
 from predictd.server.supervise.wiring import Wiring
@@ -113,8 +118,14 @@ class Supervisor:
         self._director = Director(self.catalog, state, self._wiring.publish)
         self.take_labels(sight)
         self.keeper = Keeper(
-            settings.paths, sight, self.catalog, self, polls=settings.model_control == "poll"
+            settings.paths,
+            sight,
+            self.catalog,
+            self,
+            polls=settings.model_control == "poll",
+            chosen=_names(sight) if settings.model_control == "explicit" else None,
         )
+        self._commands = Commands(self.keeper, self, self.counts.collect)
 
     def _lane_records(self, pools: Sequence[PoolModels], sight: Sight) -> list[LaneRecord]:
         records: list[LaneRecord] = []
@@ -157,6 +168,7 @@ class Supervisor:
             arena_limit_bytes=self._growth.limit_bytes,
             max_message_bytes=self._settings.max_message_bytes,
             tfs_tensor_content=self._settings.tfs_tensor_content,
+            allow_control=self._settings.allow_control or is_private(port),
             shape_secret=os.urandom(16),
             log_level=self._settings.log_level,
             environment=dict(os.environ),
@@ -203,7 +215,7 @@ class Supervisor:
     def _is_worker(self, child: Child) -> bool:
         return any(child is worker for _, _, worker in self._workers.children())
 
-    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:
+    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
         match message:
             case Hello(abi=abi):
                 self._hello(child, abi)
@@ -223,6 +235,8 @@ class Supervisor:
                 self.spawn(self.counts.answer(child, message))
             case SetLabel() | SetSplit():
                 self.spawn(self._director.change(child, message))
+            case LoadModel() | UnloadModel() | Reload() | ServeList():
+                self.spawn(self._commands.answer(message, child.send))
             case _ if self._is_worker(child):
                 self._workers.handle(child, message)
             case _:
@@ -380,8 +394,21 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Requests are served: all was settled, a port is open, a lane is ready, and nobody asked us to leave."""
-        return self.settled and self._frontends.any_listening and self.catalog.serving and not self._draining
+        """Requests are served: all was settled, a port is open, a lane is ready, and nobody asked us to leave.
+
+        Where models come and go by command, a daemon without any is ready to be told.
+        """
+        able = self.catalog.serving or self.keeper.explicit
+        return self.settled and self._frontends.any_listening and able and not self._draining
+
+    @property
+    def draining(self) -> bool:
+        """We were asked to leave."""
+        return self._draining
+
+    def has_lane(self, lane: int) -> bool:
+        """Whether a lane is still there."""
+        return self.catalog.find(lane) is not None
 
     def readiness(self) -> Readiness:
         """What /readyz says."""
@@ -492,3 +519,7 @@ class Supervisor:
         except TimeoutError:
             return condition()
         return True
+
+
+def _names(sight: Sight) -> set[str]:
+    return {model.name for model in (*sight.scan.models, *sight.scan.rejected)}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from predictd.protos.oip import grpc_service_pb2 as pb
-from predictd.server.errors import ModelUnavailableError, UnknownModelError, UnsupportedError
+from predictd.server.errors import ModelUnavailableError, UnknownModelError
+from predictd.server.frontend.apis import oip_control
 from predictd.server.frontend.apis.oip_classification import check_classification, classified
 from predictd.server.frontend.apis.oip_inference import (
     OipRequest,
@@ -38,6 +39,9 @@ from predictd.server.frontend.apis.streams import Streams, request_order
 from predictd.server.frontend.status import StatusTable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from predictd.server.frontend.control import Control
     from predictd.server.frontend.core import Core
     from predictd.server.frontend.inference import InferResponse
 
@@ -50,7 +54,10 @@ _EXTENSIONS = ("classification", "schedule_policy", "model_configuration", "stat
 
 
 def handlers(
-    core: Core, streams: Streams | None = None, max_message_bytes: int = MESSAGE_BYTES_MAX
+    core: Core,
+    streams: Streams | None = None,
+    max_message_bytes: int = MESSAGE_BYTES_MAX,
+    control: Control | None = None,
 ) -> grpc.GenericRpcHandler:
     """The service.
 
@@ -58,19 +65,23 @@ def handlers(
         core: Answers.
         streams: Where a server that closes its streams before it stops keeps them.
         max_message_bytes: The largest answer that the server's options let pass.
+        control: Carries commands out; without it there are none.
     """
+    commands = oip_control.methods(control, STATUSES) if control else {}
+    extensions = (*_EXTENSIONS, *(oip_control.EXTENSIONS if control and control.allowed else ()))
     return grpc.method_handlers_generic_handler(
         SERVICE,
-        _server(core)
+        commands
+        | _server(core, extensions)
         | _models(core)
         | _repository(core)
         | _inference(core, streams or Streams(), max_message_bytes),
     )
 
 
-def _server(core: Core) -> dict[str, Handler]:
+def _server(core: Core, extensions: Sequence[str]) -> dict[str, Handler]:
     about = pb.ServerMetadataResponse(
-        name="predictd", version=metadata.version("predictd"), extensions=_EXTENSIONS
+        name="predictd", version=metadata.version("predictd"), extensions=extensions
     ).SerializeToString()
 
     async def server_live(data: bytes, _: Context) -> bytes:
@@ -133,8 +144,7 @@ def _repository(core: Core) -> dict[str, Handler]:
 
     async def index(data: bytes, _: Context) -> bytes:
         request = parse(pb.RepositoryIndexRequest, data)
-        if request.repository_name:
-            raise UnsupportedError("'repository_name' is not supported: repositories have no names")
+        oip_control.refuse_repository(request.repository_name)
         return repository_index(core.models(), request.ready).SerializeToString()
 
     return {

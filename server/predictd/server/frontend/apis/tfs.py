@@ -32,6 +32,7 @@ from predictd.server.frontend.apis.tfs_models import (
     resolve,
 )
 from predictd.server.frontend.apis.tfs_predict import decode_predict, encode_predict
+from predictd.server.frontend.apis.tfs_reload import reload_config
 from predictd.server.frontend.apis.tfs_scores import Encode, classifying, regressing
 from predictd.server.frontend.apis.tfs_status import model_status
 from predictd.server.frontend.inference import InferRequest, InferResponse
@@ -40,6 +41,7 @@ from predictd.server.frontend.status import StatusTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from predictd.server.frontend.control import Control
     from predictd.server.frontend.core import Core
     from predictd.server.frontend.inference import VersionInfo
 
@@ -53,7 +55,11 @@ STATUSES = StatusTable()
 
 
 def handlers(
-    core: Core, max_message_bytes: int = MESSAGE_BYTES_MAX, *, tensor_content: bool = False
+    core: Core,
+    max_message_bytes: int = MESSAGE_BYTES_MAX,
+    *,
+    tensor_content: bool = False,
+    control: Control | None = None,
 ) -> Sequence[grpc.GenericRpcHandler]:
     """The services.
 
@@ -62,7 +68,9 @@ def handlers(
         max_message_bytes: The largest answer that the server's options let pass, and what the inputs of a request
             may become once they are written out.
         tensor_content: Answer in `tensor_content` rather than in lists of values.
+        control: Carries commands out; without it there are none.
     """
+    commands = {"HandleReloadConfigRequest": _reload_config(control)} if control else {}
     return (
         grpc.method_handlers_generic_handler(
             PREDICTION_SERVICE,
@@ -73,7 +81,7 @@ def handlers(
                 "GetModelMetadata": _metadata(core),
             },
         ),
-        grpc.method_handlers_generic_handler(MODEL_SERVICE, {"GetModelStatus": _status(core)}),
+        grpc.method_handlers_generic_handler(MODEL_SERVICE, {"GetModelStatus": _status(core), **commands}),
     )
 
 
@@ -129,6 +137,13 @@ def _status(core: Core) -> Handler:
         return model_status(core, parse(pb.GetModelStatusRequest, data)).SerializeToString()
 
     return unary(status, STATUSES)
+
+
+def _reload_config(control: Control) -> Handler:
+    async def reload(data: bytes, _: Context) -> bytes:
+        return (await reload_config(control, parse(pb.ReloadConfigRequest, data))).SerializeToString()
+
+    return unary(reload, STATUSES)
 
 
 async def _infer(core: Core, request: InferRequest, deadline: int) -> InferResponse:
