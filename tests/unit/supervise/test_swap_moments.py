@@ -1,0 +1,273 @@
+"""Lanes that come and go while workers come, go and die: the moments that a swap seldom hits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from predictd.server.control.messages import (
+    Ack,
+    AddLanes,
+    LaneLoaded,
+    LaneLoading,
+    PublishModel,
+    RemoveLane,
+    RetireLane,
+    Serve,
+    Warm,
+)
+from predictd.server.supervise import starter
+from predictd.server.supervise.catalog import LaneRecord
+from predictd.server.supervise.counts import ANSWER_SECONDS
+from predictd.server.supervise.states import State
+from tests.fixtures.keeping import SIGNATURE, Crew, House, turns
+from tests.fixtures.supervision import FakeChild, Nursery, lane_config
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch) -> Nursery:
+    one = Nursery()
+    monkeypatch.setattr(starter, "Child", one)
+    return one
+
+
+def play(
+    nursery: Nursery,
+    scenario: Callable[[Crew], Coroutine[Any, Any, None]],
+    *lanes: int,
+    load_timeout_seconds: float = 600,
+) -> None:
+    async def run() -> None:
+        crew = Crew(nursery, lanes, load_timeout_seconds)
+        try:
+            await scenario(crew)
+        finally:
+            crew.close()
+
+    asyncio.run(run())
+
+
+def house(nursery: Nursery, scenario: Callable[[House], Coroutine[Any, Any, None]], models: int = 1) -> None:
+    async def run() -> None:
+        one = House(nursery, models, 1)
+        try:
+            one.serve(one.worker, *range(1, models + 1))
+            one.listen(one.frontend)
+            await scenario(one)
+            assert one.supervisor.fatal is None
+        finally:
+            await one.close()
+
+    asyncio.run(run())
+
+
+def come(crew: Crew, lane: int) -> LaneRecord:
+    """One more lane for the pool."""
+    record = LaneRecord(lane_config(lane), 1, 1)
+    crew.catalog.add(record)
+    crew.workers.load(crew.workers.pools[1], record)
+    return record
+
+
+# Lanes that come ----------------------------------------------------------------------------------------------
+
+
+def test_a_lane_that_comes_is_ready_once_every_worker_that_serves_has_it(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start(workers=2)
+        first, second = (crew.serve(child, 1) for child in list(nursery.children))
+        record = come(crew, 2)
+        states = []
+        assert [child.got(AddLanes)[-1].lanes for child in (first, second)] == [[record.config]] * 2
+        for child in (first, second):
+            crew.load(child, 2)
+            states.append(record.state)
+        assert states == ["LOADING", "READY"]
+
+    play(nursery, scenario, 1)
+
+
+def test_a_worker_that_loads_gets_a_lane_that_comes_too_and_serves_when_it_has_it(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        pool = crew.start(workers=2)
+        first, second = (crew.serve(child, 1) for child in list(nursery.children))
+        again = crew.hello(await crew.die(second))
+        record = come(crew, 2)
+        assert again.got(AddLanes)[-1].lanes == [record.config]
+        crew.load(first, 2)
+        assert record.state == "READY"
+        crew.load(again, 1)
+        again.says(Warm())
+        assert (pool.places[1].state, again.got(Serve)) == (State.MAPPING, [])
+        crew.load(again, 2)
+        assert (pool.places[1].state, again.got(Serve)) == (State.SERVING, [Serve()])
+
+    play(nursery, scenario, 1)
+
+
+def test_a_lane_is_not_ready_while_nobody_serves_it(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start(workers=2)
+        first, second = (crew.serve(child, 1) for child in list(nursery.children))
+        record = come(crew, 2)
+        crew.load(first, 2)
+        for child in (first, second):
+            child.exits(-9)
+        crew.workers._announce(crew.workers.pools[1])
+        assert record.state == "LOADING"
+        await turns()
+
+    play(nursery, scenario, 1)
+
+
+def test_a_load_that_takes_too_long_beside_others_fails_and_is_not_tried_again(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start()
+        child = crew.serve(nursery.last, 1)
+        record = come(crew, 2)
+        child.says(LaneLoading(lane=2))
+        async with asyncio.timeout(10):
+            while not child.killed:
+                await turns()
+        assert (record.state, record.reason) == ("FAILED", "it takes more than 0.01 s to load (load_timeout)")
+        again = crew.hello(await crew.die(child))
+        assert again.got(AddLanes) == [AddLanes(lanes=[lane_config(1)])]
+
+    play(nursery, scenario, 1, load_timeout_seconds=0.01)
+
+
+# Lanes that go ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_not_yet_told_who_it_is_hears_nothing_of_lanes_that_go(nursery: Nursery) -> None:
+    """Its first message has to be the one that says who it is."""
+
+    async def scenario(crew: Crew) -> None:
+        pool = crew.start()
+        child = nursery.last
+        crew.workers.drop(pool, crew.catalog.record(2))
+        assert child.sent == []
+        crew.hello(child)
+        assert child.got(AddLanes) == [AddLanes(lanes=[lane_config(1)])]
+
+    play(nursery, scenario, 1, 2)
+
+
+def test_the_end_of_a_lane_whose_load_went_on_is_sent_after_it(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        pool = crew.start()
+        child = crew.serve(nursery.last, 1)
+        come(crew, 2)
+        child.says(LaneLoading(lane=2))
+        crew.workers.drop(pool, crew.catalog.record(2))
+        child.says(LaneLoaded(lane=2, signature=SIGNATURE, load_seconds=1, warmup_seconds=1))
+        assert child.got(RemoveLane) == [RemoveLane(lane=2)] * 2
+
+    play(nursery, scenario, 1)
+
+
+def test_a_worker_that_dies_of_a_load_that_was_given_up_comes_back(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        pool = crew.start()
+        child = crew.serve(nursery.last, 1)
+        come(crew, 2)
+        child.says(LaneLoading(lane=2))
+        crew.workers.drop(pool, crew.catalog.record(2))
+        again = await crew.die(child)
+        assert again is not child
+        crew.serve(again, 1)
+
+    play(nursery, scenario, 1)
+
+
+def test_a_pool_ends_with_its_last_lane_that_has_not_failed(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        pool = crew.start()
+        child = crew.serve(nursery.last, 1)
+        record = come(crew, 2)
+        crew.workers.fail_lane(record, "no such operator")
+        crew.workers.drop(pool, crew.catalog.record(1))
+        assert (pool.places[0].state, pool.leaving, crew.workers.pools) == (State.STOPPING, True, {})
+        child.exits(0)
+        assert pool.closed
+
+    play(nursery, scenario, 1)
+
+
+# Retirement, in the whole supervisor --------------------------------------------------------------------------
+
+
+def retirement(frontend: FakeChild) -> RetireLane:
+    (message,) = frontend.got(RetireLane)
+    return message
+
+
+def retire(one: House) -> None:
+    """The first model is gone from the disk."""
+    del one.supervisor.keeper._wanted["m1"]
+    one.supervisor.keeper.reconcile()
+
+
+async def ended(one: House) -> None:
+    """Wait for the end of the first model's lane, which follows a last look at what was counted."""
+    async with asyncio.timeout(10):
+        while one.supervisor.catalog.find(1) is not None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
+def test_a_lane_is_ended_when_the_front_ends_are_through_with_it(nursery: Nursery) -> None:
+    async def scenario(one: House) -> None:
+        retire(one)
+        assert [view.state for view in one.frontend.got(PublishModel)[-1].versions] == ["UNLOADING"]
+        assert one.worker.got(RemoveLane) == []
+        one.frontend.says(Ack(seq=retirement(one.frontend).seq))
+        await ended(one)
+        assert one.worker.got(RemoveLane) == [RemoveLane(lane=1)]
+        assert one.frontend.got(PublishModel)[-1].versions == []
+
+    house(nursery, scenario, models=2)
+
+
+def test_a_front_end_that_dies_is_not_waited_for(nursery: Nursery) -> None:
+    async def scenario(one: House) -> None:
+        retire(one)
+        await one.die(one.frontend)
+        await ended(one)
+        assert one.worker.got(RemoveLane) == [RemoveLane(lane=1)]
+
+    house(nursery, scenario, models=2)
+
+
+def test_a_lane_that_ended_otherwise_is_not_ended_twice(nursery: Nursery) -> None:
+    async def scenario(one: House) -> None:
+        retire(one)
+        one.frontend.says(Ack(seq=retirement(one.frontend).seq))
+        await turns()
+        one.supervisor.drop_lane(1)
+        # As long as the end that is under way waits for counts.
+        await asyncio.sleep(ANSWER_SECONDS + 0.1)
+        assert one.supervisor.fatal is None
+        assert one.worker.got(RemoveLane) == [RemoveLane(lane=1)]
+
+    house(nursery, scenario, models=2)
+
+
+def test_a_retiring_lane_is_neither_failed_nor_moved_by_the_death_of_its_workers(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        pool = crew.start()
+        child = crew.serve(nursery.last, 1, 2)
+        record = crew.catalog.record(1)
+        record.state = "UNLOADING"
+        for _ in range(2):
+            crew.run(child, 1)
+            child = await crew.die(child)
+            crew.serve(child, 1, 2)
+        assert (record.state, record.pool, crew.isolated) == ("UNLOADING", 1, [])
+        while not pool.closed:
+            child = await crew.die(child)
+        assert crew.states() == ["UNLOADING", "FAILED"]
+
+    play(nursery, scenario, 1, 2)
