@@ -31,8 +31,6 @@ CALLERS = 16
 CHECKED_A_FLIP = 64
 FLIPS = 20
 
-Ask = Callable[[grpc.aio.UnaryUnaryMultiCallable[Any, Any]], Coroutine[Any, Any, int]]
-
 
 @contextlib.asynccontextmanager
 async def connections(daemon: Daemon, number: int) -> AsyncIterator[list[Any]]:
@@ -211,8 +209,8 @@ def test_an_unready_version_is_refused_unless_asked_for_and_then_takes_over_once
     with serving(tmp_path / "models", folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
         client.set_label("m", "live", 1)
         for change in (
-            lambda: client.set_label("m", "live", 2),
-            lambda: client.set_split("m", {1: 90, 2: 10}),
+            partial(client.set_label, "m", "live", 2),
+            partial(client.set_split, "m", {1: 90, 2: 10}),
         ):
             with pytest.raises(PredictdError, match="version 2 of model 'm' is FAILED") as caught:
                 change()  # type: ignore[no-untyped-call]
@@ -252,7 +250,7 @@ def test_nobody_changes_anything_over_the_network(tmp_path: Path) -> None:
         serving(tmp_path / "models", folder=tmp_path / "run", grpc="0.0.0.0:0") as daemon,
         Client(daemon.grpc) as client,
     ):
-        for change in (lambda: client.set_label("m", "a", 1), lambda: client.set_split("m", {1: 100})):
+        for change in (partial(client.set_label, "m", "a", 1), partial(client.set_split, "m", {1: 100})):
             with pytest.raises(
                 PredictdError, match="only where the daemon listens on the loopback"
             ) as caught:

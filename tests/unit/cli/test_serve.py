@@ -52,7 +52,7 @@ def test_every_flag_reaches_the_daemon(
         "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 --max-message-size 9KiB "
         "--arena-limit 10MiB --tfs-tensor-content --pools shared --model-control explicit --load-model a "
         "--load-model * --allow-control --load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
-        "--ready-file r.json --log-level debug ."
+        "--ready-file r.json --state-dir s --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
     (settings,) = daemon.runs
@@ -80,6 +80,7 @@ def test_every_flag_reaches_the_daemon(
         drain_timeout_ns=13 * 10**9,
         strict=True,
         ready_file=Path("r.json"),
+        state_dir=Path("s"),
         log_level="debug",
     )
     assert set(settings.origins) == {option.key for option in options()}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictd.server.config.model_config import All, Latest, Specific, VersionPolicy
-from predictd.server.repository.policies import effective_labels, missing, served, wrong_labels
+from predictd.server.repository.policies import missing, served, wrong_labels
 
 VERSIONS = st.lists(st.integers(1, 50))
 POLICIES = st.one_of(
@@ -50,10 +50,6 @@ def test_what_a_policy_names_is_served_or_missing(versions: list[int], policy: V
         assert set(absent) | set(served(versions, policy)) == set(policy.versions)
     else:
         assert absent == ()
-
-
-def test_a_label_holds_when_its_version_is_available() -> None:
-    assert effective_labels({"stable": 1, "canary": 2}, [2, 3]) == {"canary": 2}
 
 
 def test_a_label_that_no_request_can_use_has_a_reason() -> None:

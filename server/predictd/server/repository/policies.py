@@ -32,12 +32,6 @@ def missing(versions: Iterable[int], policy: VersionPolicy | None) -> tuple[int,
     return tuple(sorted(set(policy.versions).difference(versions)))
 
 
-def effective_labels(labels: Mapping[str, int], available: Iterable[int]) -> dict[str, int]:
-    """The labels whose versions are available; the others mean nothing until theirs is."""
-    there = set(available)
-    return {label: version for label, version in labels.items() if version in there}
-
-
 def wrong_labels(
     labels: Mapping[str, int], versions: Iterable[int], served_now: Iterable[int]
 ) -> Mapping[str, str]:
