@@ -7,6 +7,7 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import grpc
 import numpy as np
 import pytest
 
