@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.repository.watch import Sight, look, only
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.keeper import Keeper
+from tests.fixtures import models
 from tests.fixtures.processes import versioned
 
 
@@ -141,16 +143,24 @@ def test_what_failed_is_tried_again_on_demand_and_only_then(
 
 def test_a_load_on_demand_is_not_given_up_because_the_files_are_fresh(repository: Path) -> None:
     async def scenario(lanes: Lanes) -> None:
-        versioned(repository, "a", {2: 1.0})
+        models.affine(repository / "a" / "1" / "model.onnx", scale=5.0)
         await lanes.keeper.take({"a": ModelConfig()})
-        # The next poll comes while it loads, and the files were written within the last second.
+        # The next poll comes while it loads, and the file was written within the last second.
         await lanes.keeper.look_at_all(at_once=False)
-        assert [state for state in lanes.states() if state[0] == "a"] == [
-            ("a", 1, "READY"),
-            ("a", 2, "LOADING"),
-        ]
+        assert lanes.states() == [("a", 1, "LOADING"), ("a", 1, "READY")]
 
-    play(repository, scenario, None, polls=True)
+    play(repository / "a", scenario, None, polls=True)
+
+
+def test_a_load_does_not_forget_what_was_seen_of_the_others(repository: Path) -> None:
+    async def scenario(lanes: Lanes) -> None:
+        shutil.rmtree(repository / "b")
+        await lanes.keeper.take({"a": ModelConfig()})
+        (b,) = (record for record in lanes.catalog.records() if record.config.model == "b")
+        lanes.drop_lane(b.config.lane)
+        assert lanes.states() == [("a", 1, "READY"), ("b", 2, "LOADING")]
+
+    play(repository, scenario, {"a", "b"})
 
 
 def test_an_override_makes_new_lanes_and_lasts_until_a_load_without_one(repository: Path) -> None:
