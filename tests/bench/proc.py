@@ -80,7 +80,11 @@ def daemon_roles(pid: int) -> dict[str, list[int]]:
     """The processes of a daemon by what their titles say they are."""
     roles: dict[str, list[int]] = {role: [] for role in _TITLES.values()}
     for each in [pid, *descendants(pid)]:
-        title = (_PROC / str(each) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        try:
+            title = (_PROC / str(each) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            # It ended since it was listed.
+            continue
         role = next((role for start, role in _TITLES.items() if title.startswith(start)), "others")
         roles.setdefault(role, []).append(each)
     return roles
