@@ -83,7 +83,8 @@ def daemon_roles(pid: int) -> dict[str, list[int]]:
         try:
             title = (_PROC / str(each) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
+            # It ended since it was listed.
+            continue
         role = next((role for start, role in _TITLES.items() if title.startswith(start)), "others")
         roles.setdefault(role, []).append(each)
     return roles

@@ -75,3 +75,10 @@ def test_readiness_names_every_lane() -> None:
         lanes=(LaneGauge("a", 1, "READY", "", 1.5), LaneGauge("b", 2, "FAILED", "no such file", None)),
         reasons=("draining",),
     )
+
+
+def test_a_version_that_is_there_twice_is_shown_once_as_it_serves() -> None:
+    """Two samples of a metric with the same labels are none."""
+    lanes = [record(1, "a", 1, "READY"), record(2, "a", 1, "LOADING"), record(3, "a", 2, "UNLOADING")]
+    (first, second) = Catalog(lanes).readiness(ready=True, reasons=()).lanes
+    assert [(one.version, one.state) for one in (first, second)] == [(1, "READY"), (2, "UNLOADING")]

@@ -153,7 +153,7 @@ class Catalog:
             LaneGauge(
                 record.config.model, record.config.version, record.state, record.reason, record.load_seconds
             )
-            for record in shown.values()
+            for record in sorted(shown.values(), key=lambda record: record.config.lane)
         )
         return Readiness(ready, gauges, reasons)
 

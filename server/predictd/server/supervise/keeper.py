@@ -93,6 +93,7 @@ class Keeper:
 
     def look_now(self) -> None:
         """Look at once (SIGHUP)."""
+        _log.info("SIGHUP: looking for new, changed and removed models")
         self._asked.set()
 
     async def run(self) -> None:
