@@ -213,7 +213,7 @@ def test_an_unready_version_is_refused_unless_asked_for_and_then_takes_over_once
             partial(client.set_split, "m", {1: 90, 2: 10}),
         ):
             with pytest.raises(PredictdError, match="version 2 of model 'm' is FAILED") as caught:
-                change()  # type: ignore[no-untyped-call]
+                change()
             assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
         with pytest.raises(NotFoundError, match=r"^model 'm' has no version 3 \(versions: 2, 1\)$"):
             client.set_label("m", "live", 3, allow_unready=True)
@@ -254,6 +254,6 @@ def test_nobody_changes_anything_over_the_network(tmp_path: Path) -> None:
             with pytest.raises(
                 PredictdError, match="only where the daemon listens on the loopback"
             ) as caught:
-                change()  # type: ignore[no-untyped-call]
+                change()
             assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
         assert (client.model("m").labels, client.model("m").split) == ((), None)

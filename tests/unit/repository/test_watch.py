@@ -77,7 +77,7 @@ def test_other_content_times_or_files_beside_it_change_the_fingerprint(root: Pat
 def test_another_version_and_another_model_change_nothing(root: Path) -> None:
     before = print_of(see(root))
     version(root, 2)
-    (root / "m" / "model.toml").write_text('version_policy = "all"\n')
+    (root / "m" / "model.toml").write_text('version_policy = "all"\nmax_batch_size = 4\n')
     configured = print_of(see(root))
     models.affine(root / "n.onnx")
     (root / "m" / "3").mkdir()

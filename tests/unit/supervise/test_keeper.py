@@ -112,8 +112,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
         async def whole() -> None:
             house = House(root, polls)
 
-            def looking(paths: list[Path]) -> Any:
-                sight = look(paths)
+            def looking(paths: list[Path], *more: Any) -> Any:
+                sight = look(paths, *more)
                 house.looks += 1
                 return sight
 
