@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from predictd.server.control.messages import Message, SetLabel, SetSplit
-from predictd.server.errors import (
-    FailedPreconditionError,
-    InvalidRequestError,
-    ModelUnavailableError,
-    RequestError,
-    UnknownModelError,
-)
+from predictd.server.control.outcomes import failure
+from predictd.server.errors import InvalidRequestError, ModelUnavailableError
 from predictd.server.repository.traffic import TrafficError, check_shape, check_shares
 
 # The supervisor answers sooner, with what it knows by then.
 TIMEOUT_SECONDS = 10.0
 # A message between processes has a bound, and no folder has a longer name.
 MODEL_NAME_MAX = 1024
-
-_ERRORS: Mapping[str, type[RequestError]] = {
-    "NOT_FOUND": UnknownModelError,
-    "INVALID_ARGUMENT": InvalidRequestError,
-    "FAILED_PRECONDITION": FailedPreconditionError,
-    "UNAVAILABLE": ModelUnavailableError,
-}
 
 
 class Changes:
@@ -66,7 +54,7 @@ class Changes:
         finally:
             del self._waiting[seq]
         if status:
-            raise _ERRORS[status](text)
+            raise failure(status, text)
 
     def on_done(self, seq: int, status: str, message: str) -> None:
         """The supervisor's answer."""
@@ -86,4 +74,4 @@ def _refusing(check: Callable[[], None]) -> None:
     try:
         check()
     except TrafficError as error:
-        raise _ERRORS[error.status](str(error)) from None
+        raise failure(error.status, str(error)) from None
