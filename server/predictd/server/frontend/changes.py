@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from predictd.server.control.messages import Message, SetLabel, SetSplit
 from predictd.server.control.outcomes import failure
-from predictd.server.errors import InvalidRequestError, ModelUnavailableError
+from predictd.server.errors import InvalidRequestError, ModelUnavailableError, UnknownModelError
 from predictd.server.repository.traffic import TrafficError, check_shape, check_shares
 
 # The supervisor answers sooner, with what it knows by then.
