@@ -7,11 +7,9 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from predictd.server.config.lane import pool_queues
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     Ack,
@@ -33,20 +31,14 @@ from predictd.server.control.messages import (
     WorkerCounts,
 )
 from predictd.server.launch.memory import MemoryHeadroom
-from predictd.server.launch.plan import LaunchPlan
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.gauges import (
     Gauges,
-    ProcessGauge,
-    QueueGauge,
     Readiness,
-    WorkerGauge,
-    build_info,
-    resident_bytes,
 )
 from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.repository.watch import Sight
-from predictd.server.supervise.assembly import Planner, PoolModels, divide, lanes, plan_request
+from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.commands import Commands
@@ -54,9 +46,10 @@ from predictd.server.supervise.counts import Counts
 from predictd.server.supervise.directing import Director
 from predictd.server.supervise.frontends import Frontends, FrontendSettings
 from predictd.server.supervise.growth import GrowthPolicy
+from predictd.server.supervise.housing import Housing
 from predictd.server.supervise.keeper import Keeper
-from predictd.server.supervise.pool import Pool
 from predictd.server.supervise.ports import ReservedPort, is_private
+from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
 from predictd.server.supervise.wiring import Wiring
@@ -89,9 +82,9 @@ class Supervisor:
         port: ReservedPort,
         state: StateFile | None = None,
     ) -> None:
-        pools = divide(sight.scan.models, settings, planner.cores)
-        self._planner = planner
-        self.plan = planner.plan(plan_request(pools, settings, os.environ))
+        self._housing = Housing(settings, planner)
+        made = self._housing.start(sight)
+        self.plan = made.plan
         self.settled = False
         self.fatal: str | None = None
         self._changed = asyncio.Event()
@@ -100,15 +93,10 @@ class Supervisor:
         self._was_ready = False
         self._started_unix = time.time()
         self._ids = itertools.count(1)
-        self._pool_ids = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
-        self._pools = [
-            Pool(next(self._pool_ids), pool.name, self.plan.pools[pool.name], *self._queues(pool, self.plan))
-            for pool in pools
-        ]
-        self._lane_ids = itertools.count(1)
-        self.catalog = Catalog(self._lane_records(pools, sight))
+        self._pools = made.pools
+        self.catalog = Catalog(made.records)
         self._wiring = Wiring(self._mapped, self._lane_idle)
         self._workers = self._make_workers()
         self._frontends = self._make_frontends(port)
@@ -126,20 +114,6 @@ class Supervisor:
             chosen=_names(sight) if settings.model_control == "explicit" else None,
         )
         self._commands = Commands(self.keeper, self, self.counts.collect)
-
-    def _lane_records(self, pools: Sequence[PoolModels], sight: Sight) -> list[LaneRecord]:
-        records: list[LaneRecord] = []
-        now = asyncio.get_running_loop().time()
-        for members, pool in zip(pools, self._pools, strict=True):
-            for config in lanes(members, self.plan.pools[pool.name], self._settings, self._lane_ids):
-                fingerprint = sight.versions[config.model, config.version].fingerprint
-                record = LaneRecord(config, pool.id, len(pool.places), fingerprint=fingerprint, started=now)
-                records.append(record)
-        return records
-
-    def _queues(self, pool: PoolModels, planned: LaunchPlan) -> tuple[int, int]:
-        """How many requests each queue of a pool is for, and how many queues it has."""
-        return pool_queues(lanes(pool, planned.pools[pool.name], self._settings, itertools.count(1)))
 
     def _name(self, record: LaneRecord) -> None:
         self.counts.aggregate.name_lane(record.config.lane, record.config.model, record.config.version)
@@ -260,9 +234,7 @@ class Supervisor:
 
     def _isolate(self, record: LaneRecord) -> None:
         """Give a lane of a shared pool a worker of its own, with the CPUs of those that it had."""
-        plan = self._workers.pools[record.pool].places[0].plan
-        name = f"{record.config.model}~{record.config.version}"
-        pool = Pool(next(self._pool_ids), name, (plan,), *pool_queues([record.config]))
+        pool = self._housing.isolation(record, self._workers.pools[record.pool])
         record.pool = pool.id
         record.instances = 1
         record.signature = None
@@ -272,44 +244,16 @@ class Supervisor:
 
     def start_lane(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
         """Load a version: into the pool that its model shares with others, else into one of its own."""
-        members = self._members(model)
-        pool = next((p for p in self._workers.pools.values() if p.name == members.name), None)
-        shared = pool is not None and len(members.models) > 1 and not pool.leaving
-        if pool is None or not shared:
-            pool = self._new_pool(members if len(members.models) > 1 else PoolModels(members.name, (model,)))
-        only = PoolModels(pool.name, (replace(model, versions=(version,)),))
-        (config,) = lanes(only, tuple(place.plan for place in pool.places), self._settings, self._lane_ids)
-        now = asyncio.get_running_loop().time()
-        record = LaneRecord(config, pool.id, len(pool.places), fingerprint=fingerprint, started=now)
+        home = self._housing.home(model, self.keeper.models, self._workers.pools, self.catalog)
+        record = self._housing.record(home.pool, model, version, fingerprint)
         self.catalog.add(record)
         self._name(record)
-        _log.info("loading %s from %s", record.name, config.path)
-        if shared:
-            self._workers.load(pool, record)
+        _log.info("loading %s from %s", record.name, record.config.path)
+        if home.runs:
+            self._workers.load(home.pool, record)
         else:
-            self._workers.add_pool(pool)
+            self._workers.add_pool(home.pool)
         self._publish(model.name)
-
-    def _members(self, model: FoundModel) -> PoolModels:
-        """The pool that a model belongs to, beside all models of now."""
-        others = {record.config.model for record in self.catalog.records()} - {model.name}
-        known = [other for other in self.keeper.models if other.name in others]
-        pools = divide([*known, model], self._settings, self._planner.cores)
-        return next(pool for pool in pools if model in pool.models)
-
-    def _new_pool(self, members: PoolModels) -> Pool:
-        taken = {pool.name for pool in self._workers.pools.values()}
-        names = itertools.chain([members.name], (f"{members.name}~{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in taken)
-        renamed = PoolModels(name, members.models)
-        beside = [pool for pool in self._workers.pools.values() if self._outlives(pool, members)]
-        plan = self._planner.plan(plan_request((renamed,), self._settings, os.environ, beside=len(beside)))
-        return Pool(next(self._pool_ids), name, plan.pools[name], *self._queues(renamed, plan))
-
-    def _outlives(self, pool: Pool, members: PoolModels) -> bool:
-        """Whether a pool goes on beside a new one: it serves other models."""
-        names = {model.name for model in members.models}
-        return any(record.config.model not in names for record in self.catalog.in_pool(pool.id))
 
     def retire_lane(self, lane: int) -> None:
         """Take a ready lane out of the routes, and end it once it is finished with."""
@@ -435,40 +379,14 @@ class Supervisor:
 
     def gauges(self) -> Gauges:
         """What /metrics shows of this moment."""
-        pools = list(self._workers.pools.values())
-        return Gauges(
-            readiness=self.readiness(),
-            build=build_info(),
-            start_unix_seconds=self._started_unix,
-            queues=tuple(
-                QueueGauge(pool.name, level, queue.depth())
-                for pool in pools
-                if not pool.closed
-                for level, queue in enumerate(pool.queues, 1)
-            ),
-            in_flight={
-                place.index: self.counts.in_flight.get(child.id, 0)
-                for place, child in self._frontends.children()
-            },
-            workers=tuple(
-                WorkerGauge(pool.name, place.index, place.state.value)
-                for pool in pools
-                for place in pool.places
-            ),
-            worker_states=tuple(state.value for state in State),
-            worker_restarts={pool.name: sum(place.restarts for place in pool.places) for pool in pools},
-            processes=self._processes(),
+        return snapshot(
+            self.readiness(),
+            self._started_unix,
+            list(self._workers.pools.values()),
+            self._workers.children(),
+            self._frontends.children(),
+            self.counts.in_flight,
         )
-
-    def _processes(self) -> tuple[ProcessGauge, ...]:
-        known = [("supervisor", "0", os.getpid(), 0)]
-        known += [("frontend", str(p.index), c.pid, p.arena_bytes) for p, c in self._frontends.children()]
-        known += [
-            ("worker", f"{pool.name}/{place.index}", child.pid, place.arena_bytes)
-            for pool, place, child in self._workers.children()
-        ]
-        resident = resident_bytes(pid for _, _, pid, _ in known)
-        return tuple(ProcessGauge(role, index, resident.get(pid), arena) for role, index, pid, arena in known)
 
     # End ----------------------------------------------------------------------------------------------------
 

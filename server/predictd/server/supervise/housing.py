@@ -1,0 +1,111 @@
+"""Which pool a lane lives in, and how the pool's workers are planned: at the start, and for lanes that come later."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from predictd.server.config.lane import pool_queues
+from predictd.server.config.settings import Settings
+from predictd.server.launch.plan import LaunchPlan
+from predictd.server.repository.models import FoundModel, FoundVersion
+from predictd.server.repository.watch import Sight
+from predictd.server.supervise.assembly import Planner, PoolModels, divide, lanes, plan_request
+from predictd.server.supervise.catalog import Catalog, LaneRecord
+from predictd.server.supervise.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is made at the start: the plan, the pools, and the lanes in them."""
+
+    plan: LaunchPlan
+    pools: tuple[Pool, ...]
+    records: tuple[LaneRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A pool for a lane. `runs` when it is there already and takes one lane more."""
+
+    pool: Pool
+    runs: bool
+
+
+class Housing:
+    """Makes pools and lane records; their ids are never used again."""
+
+    def __init__(self, settings: Settings, planner: Planner) -> None:
+        self._settings = settings
+        self._planner = planner
+        self._pool_ids = itertools.count(1)
+        self._lane_ids = itertools.count(1)
+
+    def start(self, sight: Sight) -> Start:
+        """The pools and lanes of everything that was found."""
+        divided = divide(sight.scan.models, self._settings, self._planner.cores)
+        plan = self._planner.plan(plan_request(divided, self._settings, os.environ))
+        pools = tuple(self._pool(members, members.name, plan) for members in divided)
+        records = tuple(
+            self.record(pool, model, version, sight.versions[model.name, version.version].fingerprint)
+            for members, pool in zip(divided, pools, strict=True)
+            for model in members.models
+            for version in model.versions
+            if (model.name, version.version) in sight.versions
+        )
+        return Start(plan, pools, records)
+
+    def home(
+        self, model: FoundModel, known: Iterable[FoundModel], pools: Mapping[int, Pool], catalog: Catalog
+    ) -> Home:
+        """The pool for a new lane: the one that its model shares with others, or one of its own.
+
+        Args:
+            model: Of the lane.
+            known: All models that were found.
+            pools: Those that run.
+            catalog: What is in them.
+        """
+        members = self._members(model, known, catalog)
+        pool = next((p for p in pools.values() if p.name == members.name), None)
+        if pool is not None and len(members.models) > 1 and not pool.leaving:
+            return Home(pool, runs=True)
+        taken = {pool.name for pool in pools.values()}
+        names = itertools.chain([members.name], (f"{members.name}~{number}" for number in itertools.count(2)))
+        renamed = PoolModels(next(name for name in names if name not in taken), members.models)
+        beside = sum(_outlives(pool, members, catalog) for pool in pools.values())
+        plan = self._planner.plan(plan_request((renamed,), self._settings, os.environ, beside=beside))
+        return Home(self._pool(renamed, renamed.name, plan), runs=False)
+
+    def isolation(self, record: LaneRecord, old: Pool) -> Pool:
+        """A pool for one lane of a shared pool, with the CPUs of those that it had."""
+        name = f"{record.config.model}~{record.config.version}"
+        return Pool(next(self._pool_ids), name, (old.places[0].plan,), *pool_queues([record.config]))
+
+    def _members(self, model: FoundModel, known: Iterable[FoundModel], catalog: Catalog) -> PoolModels:
+        """The pool that a model belongs to, beside all models of now."""
+        others = {record.config.model for record in catalog.records()} - {model.name}
+        beside = [other for other in known if other.name in others]
+        pools = divide([*beside, model], self._settings, self._planner.cores)
+        return next(pool for pool in pools if model in pool.models)
+
+    def _pool(self, members: PoolModels, name: str, plan: LaunchPlan) -> Pool:
+        plans = plan.pools[name]
+        configs = lanes(members, plans, self._settings, itertools.count(1))
+        return Pool(next(self._pool_ids), name, plans, *pool_queues(configs))
+
+    def record(self, pool: Pool, model: FoundModel, version: FoundVersion, fingerprint: str) -> LaneRecord:
+        """A new lane in a pool."""
+        only = PoolModels(pool.name, (replace(model, versions=(version,)),))
+        (config,) = lanes(only, tuple(place.plan for place in pool.places), self._settings, self._lane_ids)
+        now = asyncio.get_running_loop().time()
+        return LaneRecord(config, pool.id, len(pool.places), fingerprint=fingerprint, started=now)
+
+
+def _outlives(pool: Pool, members: PoolModels, catalog: Catalog) -> bool:
+    """Whether a pool goes on beside a new one: it serves other models."""
+    names = {model.name for model in members.models}
+    return any(record.config.model not in names for record in catalog.in_pool(pool.id))

@@ -1,0 +1,70 @@
+"""What /metrics shows of the processes: their states, queues and memory at one moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from predictd.server.observe.gauges import (
+    Gauges,
+    ProcessGauge,
+    QueueGauge,
+    Readiness,
+    WorkerGauge,
+    build_info,
+    resident_bytes,
+)
+from predictd.server.supervise.child import Child
+from predictd.server.supervise.pool import Place, Pool
+from predictd.server.supervise.states import State
+
+
+def snapshot(
+    readiness: Readiness,
+    started_unix_seconds: float,
+    pools: Sequence[Pool],
+    workers: Sequence[tuple[Pool, Place, Child]],
+    frontends: Sequence[tuple[Place, Child]],
+    in_flight: Mapping[int, int],
+) -> Gauges:
+    """Look at everything.
+
+    Args:
+        readiness: What /readyz says.
+        started_unix_seconds: When the supervisor started.
+        pools: All that are known.
+        workers: Those that run, with their pool and place.
+        frontends: Those that run, with their place.
+        in_flight: Requests of each front end, by child id.
+    """
+    return Gauges(
+        readiness=readiness,
+        build=build_info(),
+        start_unix_seconds=started_unix_seconds,
+        queues=tuple(
+            QueueGauge(pool.name, level, queue.depth())
+            for pool in pools
+            if not pool.closed
+            for level, queue in enumerate(pool.queues, 1)
+        ),
+        in_flight={place.index: in_flight.get(child.id, 0) for place, child in frontends},
+        workers=tuple(
+            WorkerGauge(pool.name, place.index, place.state.value) for pool in pools for place in pool.places
+        ),
+        worker_states=tuple(state.value for state in State),
+        worker_restarts={pool.name: sum(place.restarts for place in pool.places) for pool in pools},
+        processes=_processes(workers, frontends),
+    )
+
+
+def _processes(
+    workers: Sequence[tuple[Pool, Place, Child]], frontends: Sequence[tuple[Place, Child]]
+) -> tuple[ProcessGauge, ...]:
+    known = [("supervisor", "0", os.getpid(), 0)]
+    known += [("frontend", str(place.index), child.pid, place.arena_bytes) for place, child in frontends]
+    known += [
+        ("worker", f"{pool.name}/{place.index}", child.pid, place.arena_bytes)
+        for pool, place, child in workers
+    ]
+    resident = resident_bytes(pid for _, _, pid, _ in known)
+    return tuple(ProcessGauge(role, index, resident.get(pid), arena) for role, index, pid, arena in known)
