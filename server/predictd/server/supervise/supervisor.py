@@ -104,7 +104,6 @@ class Supervisor:
         for record in self.catalog.records():
             self._name(record)
         self._director = Director(self.catalog, state, self._wiring.publish)
-        self.take_labels(sight)
         self.keeper = Keeper(
             settings.paths,
             sight,
@@ -114,6 +113,7 @@ class Supervisor:
             chosen=_names(sight) if settings.model_control == "explicit" else None,
         )
         self._commands = Commands(self.keeper, self, self.counts.collect)
+        self.take_labels(sight)
 
     def _name(self, record: LaneRecord) -> None:
         self.counts.aggregate.name_lane(record.config.lane, record.config.model, record.config.version)

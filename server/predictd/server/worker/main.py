@@ -146,7 +146,10 @@ class Worker:
         config = lane.config
         self._lanes[config.lane] = lane
         self._rules[config.lane] = LaneRules(
-            config.max_batch_size, config.max_delay_ns, lane.signature.batches
+            config.max_batch_size,
+            config.max_delay_ns,
+            lane.signature.batches,
+            config.preferred_batch_sizes,
         )
         self.send(
             LaneLoaded(
