@@ -96,6 +96,8 @@ class Worker:
         self._loaded: deque[WarmLane] = deque()
         self._removed: deque[int] = deque()
         self._to_load: queue.SimpleQueue[LaneConfig] = queue.SimpleQueue()
+        self._loader: threading.Thread | None = None
+        self._warm = threading.Event()
 
     # Run loop -------------------------------------------------------------------------------------------------
 
@@ -110,7 +112,7 @@ class Worker:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         self.send(Warm())
-        threading.Thread(target=self._load_more, name="loader", daemon=True).start()
+        self._warm.set()
         self._await_serve()
         self._serve_tickets()
 
@@ -133,8 +135,17 @@ class Worker:
             _log.exception("loading %s failed", config.path)
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
 
+    def _load_later(self, lanes: list[LaneConfig]) -> None:
+        """Control thread: have lanes loaded beside the run loop, by a thread that most workers never need."""
+        if self._loader is None:
+            self._loader = threading.Thread(target=self._load_more, name="loader", daemon=True)
+            self._loader.start()
+        for lane in lanes:
+            self._to_load.put(lane)
+
     def _load_more(self) -> None:
-        """The loader thread: lanes that come while the worker serves, one at a time."""
+        """The loader thread: lanes that come after the first ones, one at a time."""
+        self._warm.wait()
         while True:
             self._load(self._to_load.get())
             self._wake()
@@ -232,8 +243,7 @@ class Worker:
     def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AddLanes(lanes=lanes) if self._lanes_complete.is_set():
-                for lane in lanes:
-                    self._to_load.put(lane)
+                self._load_later(lanes)
             case AddLanes(lanes=lanes):
                 self._lanes_given += lanes
                 if len(self._lanes_given) >= self._init.lane_count:
