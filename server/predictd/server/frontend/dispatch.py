@@ -9,14 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from predictd.server.config.units import format_duration
 from predictd.server.errors import (
-    DeadlineError,
     InferenceError,
-    InvalidRequestError,
     ModelUnavailableError,
     OverloadedError,
-    RequestError,
 )
 from predictd.server.frontend.admission import Admission
 from predictd.server.frontend.answers import cut
@@ -29,6 +25,7 @@ from predictd.server.frontend.calls import (
     probe_ticket,
     recovery,
 )
+from predictd.server.frontend.failures import failure, full, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
 from predictd.server.frontend.queues import TicketQueues
@@ -151,7 +148,7 @@ class Dispatcher:
         limit = queue.rules.max_queue_size
         # A limit that is the pool's own is kept by the pipe, for all front ends together.
         if queue.out >= limit and limit < pool.queues.limit and self._waiting(queue, lane.pool) >= limit:
-            raise _full(lane)
+            raise full(lane)
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
@@ -210,7 +207,7 @@ class Dispatcher:
         """The queue has no room for the ticket."""
         self._finish(call)
         if call.future is not None and not call.future.done():
-            call.future.set_exception(_full(call.lane))
+            call.future.set_exception(full(call.lane))
 
     def _waiting(self, queue: LaneQueue, pool_id: int) -> int:
         """Requests of a lane's queue that no worker has taken."""
@@ -235,7 +232,7 @@ class Dispatcher:
             return
         call.ends_waiting()
         if call.future is not None and not call.future.done():
-            call.future.set_exception(_too_late(call))
+            call.future.set_exception(too_late(call))
 
     def _delay(self, call: Call) -> None:
         """Let a request that waited long enough wait on behind all others."""
@@ -309,9 +306,9 @@ class Dispatcher:
             outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
             return Answered(outputs, queue_ns, compute_ns, batch_rows)
         if status == Status.EXPIRED:
-            raise _too_late(call)
+            raise too_late(call)
         text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
-        raise _failure(Status(status), call.lane.model, text)
+        raise failure(Status(status), call.lane.model, text)
 
     def _finish(self, call: Call) -> None:
         """The ticket is accounted for: its slot and its block are free."""
@@ -432,32 +429,3 @@ def _write(
         if at >= 0:
             start = offset + placed.offset
             segment[start : start + placed.nbytes] = tensors[at].data
-
-
-def _full(lane: Lane) -> OverloadedError:
-    return OverloadedError(f"the queue of model '{lane.model}' is full (max_queue_size)")
-
-
-def _too_late(call: Call) -> DeadlineError:
-    """Why a request that waited in vain is refused."""
-    model = call.lane.model
-    if call.deadline_ns >= call.answer_by_ns:
-        return DeadlineError(f"the deadline passed while the request to model '{model}' waited in its queue")
-    return DeadlineError(
-        f"the request to model '{model}' waited longer than {format_duration(call.patience_ns)} in its queue"
-    )
-
-
-def _failure(status: Status, model: str, text: str) -> RequestError:
-    """The error that a completion's status stands for."""
-    match status:
-        case Status.INVALID_INPUT:
-            return InvalidRequestError(f"model '{model}' cannot run on these inputs: {text}")
-        case Status.NO_MEMORY:
-            return OverloadedError(
-                f"no memory for the answer of model '{model}': {text or 'the arena is full'}"
-            )
-        case Status.UNKNOWN_LANE:
-            return ModelUnavailableError(f"model '{model}' is not served by this worker; try again")
-        case _:
-            return InferenceError(f"model '{model}' failed: {text or 'the engine failed'}")
