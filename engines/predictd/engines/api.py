@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from predictd.engines.cache import CacheFolder
+
 Array = npt.NDArray[Any]
 
 
@@ -111,12 +113,16 @@ class EngineOptions:
 
     Attributes:
         threads: Threads that one run may use, the calling thread included; at least 1.
-        owns_cores: No other worker was given the same CPUs, so threads may spin briefly while a run lasts.
+        spin: Threads that wait for each other within a run may spin: nobody else needs their CPUs.
+        device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
+        cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
     """
 
     threads: int = 1
-    owns_cores: bool = False
+    spin: bool = False
+    device: str = "cpu"
+    cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 

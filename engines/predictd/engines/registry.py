@@ -6,12 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, cast
 
 from predictd.engines.api import LoadEngine, ModelLoadError
+from predictd.engines.traits import BUILT_IN, engine_for_suffix, engine_traits
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-BUILT_IN = {"onnxruntime": "predictd.engines.onnxruntime:load"}
-_BY_SUFFIX = {".onnx": "onnxruntime"}
 
 
 def resolve(name: str) -> LoadEngine:
@@ -23,14 +21,16 @@ def resolve(name: str) -> LoadEngine:
     Raises:
         ModelLoadError: There is no such engine, or it cannot be imported.
     """
-    module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
+    module_name, _, function_name = engine_traits(name).loader.partition(":")
     if not module_name or not function_name:
         known = ", ".join(BUILT_IN)
         raise ModelLoadError(f"unknown engine {name!r}; known: {known}, or write package.module:function")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ModelLoadError(f"engine {name!r} cannot be imported: {error}") from error
+        extra = engine_traits(name).extra
+        remedy = f" (pip install 'predictd[{extra}]')" if extra else ""
+        raise ModelLoadError(f"engine {name!r} cannot be imported: {error}{remedy}") from error
     load = getattr(module, function_name, None)
     if not callable(load):
         raise ModelLoadError(f"engine {name!r}: {module_name} has no function {function_name!r}")
@@ -39,4 +39,4 @@ def resolve(name: str) -> LoadEngine:
 
 def engine_for_file(path: Path) -> str | None:
     """The built-in engine that serves files with this suffix, None when there is none."""
-    return _BY_SUFFIX.get(path.suffix.lower())
+    return engine_for_suffix(path.suffix)

@@ -52,7 +52,7 @@ def test_every_flag_reaches_the_daemon(
         "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 --max-message-size 9KiB "
         "--arena-limit 10MiB --tfs-tensor-content --pools shared --model-control explicit --load-model a "
         "--load-model * --allow-control --load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
-        "--ready-file r.json --state-dir s --log-level debug ."
+        "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
     (settings,) = daemon.runs
@@ -81,6 +81,8 @@ def test_every_flag_reaches_the_daemon(
         strict=True,
         ready_file=Path("r.json"),
         state_dir=Path("s"),
+        cache_dir=Path("c"),
+        cache_limit_bytes=14 * 2**30,
         log_level="debug",
     )
     assert set(settings.origins) == {option.key for option in options()}

@@ -75,6 +75,8 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "strict": ("true", True, "true"),
     "ready_file": ("/run/r", Path("/run/r"), '"/run/r"'),
     "state_dir": ("/var/s", Path("/var/s"), '"/var/s"'),
+    "cache_dir": ("/var/c", Path("/var/c"), '"/var/c"'),
+    "cache_limit": ("1GiB", 2**30, '"1GiB"'),
     "log_level": ("debug", "debug", '"debug"'),
 }
 # What else must be said for an option to mean something.

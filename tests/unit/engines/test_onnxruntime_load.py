@@ -141,10 +141,10 @@ def entry(settings: Any, key: str) -> str | None:
 @pytest.mark.parametrize(
     ("options", "spinning", "stop"),
     [
-        (EngineOptions(threads=1, owns_cores=False), "0", None),
-        (EngineOptions(threads=4, owns_cores=False), "0", None),
-        (EngineOptions(threads=1, owns_cores=True), None, None),
-        (EngineOptions(threads=4, owns_cores=True), None, "1"),
+        (EngineOptions(threads=1, spin=False), "0", None),
+        (EngineOptions(threads=4, spin=False), "0", None),
+        (EngineOptions(threads=1, spin=True), None, None),
+        (EngineOptions(threads=4, spin=True), None, "1"),
     ],
 )
 def test_threads_spin_only_on_cores_of_their_own(
@@ -165,7 +165,7 @@ from predictd.engines.api import EngineOptions
 from predictd.engines.onnxruntime import load
 def threads(): return len(os.listdir("/proc/self/task"))
 before = threads()
-engine = load(Path(sys.argv[1]), EngineOptions(threads=int(sys.argv[2]), owns_cores=sys.argv[3] == "own"))
+engine = load(Path(sys.argv[1]), EngineOptions(threads=int(sys.argv[2]), spin=sys.argv[3] == "own"))
 engine.run([np.ones((8, 64), np.float32)])
 print(threads() - before)
 """

@@ -96,7 +96,8 @@ def working(*lanes: LaneConfig) -> Iterator[Process]:
             arena_limit_bytes=1 << 26,
             lane_count=len(lanes),
             threads=1,
-            owns_cores=False,
+            cache_directory="",
+            cache_limit_bytes=0,
             log_level="error",
         )
         ours.send(init, [*pool.worker_fds(), release.read_fd])

@@ -65,13 +65,15 @@ def session_options(options: EngineOptions) -> Any:
     """Session options from the launcher's plan and the model's parameters."""
     if options.threads < 1:
         raise ModelLoadError(f"threads must be at least 1, not {options.threads}")
+    if options.device != "cpu":
+        raise ModelLoadError(f"engine onnxruntime runs on the device 'cpu', not on {options.device!r}")
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = SILENT
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     # Explicit counts also keep ONNX Runtime from pinning its threads to CPUs of its own choice.
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
-    if not options.owns_cores:
+    if not options.spin:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     elif options.threads > 1:
         settings.add_session_config_entry("session.force_spinning_stop", "1")

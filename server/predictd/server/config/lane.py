@@ -42,6 +42,8 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_queue_size: Requests that may wait, as asked for; the kernel grants the pipe's size.
         max_request_rows: A request with more rows is refused.
         threads: Threads of one run.
+        spin: Threads that wait for each other within a run may spin.
+        device: Where to run, such as "cpu".
         parameters: Engine-specific settings.
         inputs: What the model's configuration says of inputs.
         outputs: The same of outputs.
@@ -65,7 +67,9 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_queue_size: int
     max_request_rows: int
     threads: int
-    parameters: dict[str, str]
+    spin: bool = False
+    device: str = "cpu"
+    parameters: dict[str, str] = msgspec.field(default_factory=dict)
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
     warmup: Warmup | None = None

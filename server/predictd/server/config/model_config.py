@@ -208,6 +208,8 @@ class ModelConfig:
         preferred_batch_sizes: Ascending. Of the waiting rows, the largest of these that is there runs at once.
         instances: Workers of the model's pool.
         threads: Threads of one run.
+        spin: Threads that wait for each other within a run may spin.
+        device: Where to run, such as "cpu".
         max_queue_size: Requests that may wait.
         default_timeout_ns: How long a request may wait that does not say so itself.
         allow_timeout_override: A request may ask for a shorter time.
@@ -233,6 +235,8 @@ class ModelConfig:
     preferred_batch_sizes: tuple[int, ...] = ()
     instances: int | None = None
     threads: int | None = None
+    spin: bool | None = None
+    device: str | None = None
     max_queue_size: int | None = None
     default_timeout_ns: int | None = None
     allow_timeout_override: bool | None = None

@@ -36,6 +36,7 @@ T = TypeVar("T")
 _ENGINE = re.compile(r"[a-z][a-z0-9_-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # Short enough for a process title, and without characters that the names of other pools are made with.
 _POOL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 _HOUR_NS = 3600 * 10**9
 _SYNTAX_ERROR_PLACE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)| \(at end of document\)")
 # Keys that are called otherwise in ModelConfig.
@@ -218,6 +219,8 @@ _KINDS: dict[str, Kind[Any]] = {
     "preferred_batch_sizes": Kind("SIZES", "an array of whole numbers", (list,), _read_sizes, str),
     "instances": COUNT,
     "threads": COUNT,
+    "spin": boolean(),
+    "device": _matching(_DEVICE, 'a device, such as "cpu"'),
     **_QUEUE,
     "priority_levels": integer(1, MOST_PRIORITY_LEVELS),
     "default_priority": integer(1, MOST_PRIORITY_LEVELS),

@@ -245,6 +245,22 @@ class Settings:
             "Keep labels and splits that are set at run time in this folder, for the next start.",
         ),
     )
+    cache_dir: Path | None = field(
+        default=None,
+        metadata=_option(
+            auto(replace(optional_path(), metavar="DIR")),
+            "Keep what can be made again in this folder, such as weights in the form that this CPU computes with; auto "
+            "is CACHE_DIRECTORY, else predictd in XDG_CACHE_HOME, else in ~/.cache.",
+        ),
+    )
+    cache_limit_bytes: int = field(
+        default=10 * 2**30,
+        metadata=_option(
+            size(0, 2**50),
+            "What lies in cache_dir at most; what was not used for longest goes first. 0 keeps nothing.",
+            key="cache_limit",
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=_option(choice("debug", "info", "warning", "error"), "Least level of the log lines."),

@@ -90,7 +90,8 @@ class WorkerInit(Message, frozen=True, kw_only=True):
     arena_limit_bytes: int
     lane_count: int
     threads: int
-    owns_cores: bool
+    cache_directory: str
+    cache_limit_bytes: int
     log_level: str
 
 

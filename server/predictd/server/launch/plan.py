@@ -63,6 +63,7 @@ class ChildPlan:
         cpus: Its affinity mask, ascending.
         threads: Threads that compute at once.
         owns_cores: It is a worker, and no other worker of any pool is allowed on its CPUs.
+        spin: Threads that wait for each other within a run may spin.
         environment: The variables that the plan decides, over what the supervisor inherited.
         reasons: Why all that.
     """
@@ -70,6 +71,7 @@ class ChildPlan:
     cpus: tuple[int, ...]
     threads: int
     owns_cores: bool
+    spin: bool
     environment: Mapping[str, str]
     reasons: tuple[str, ...]
 
@@ -242,22 +244,20 @@ def _worker(
 ) -> ChildPlan:
     where = f"CPUs {format_cpulist(mask)}: {masks.reason}"
     spin = "no other worker runs on its CPUs" if masks.own else "other workers may run on its CPUs"
-    child = ChildPlan(mask, threads.value, masks.own, {}, (where, threads.reason, spin))
-    passive = not masks.own or budget.throttled
-    return _with_environment(Role.WORKER, child, exported, passive=passive)
+    may_spin = masks.own and not budget.throttled
+    child = ChildPlan(mask, threads.value, masks.own, may_spin, {}, (where, threads.reason, spin))
+    return _with_environment(Role.WORKER, child, exported)
 
 
 def _frontend(budget: Budget, exported: Mapping[str, str]) -> ChildPlan:
     where = f"CPUs {format_cpulist(budget.cpus)}: a front end floats, the scheduler finds it a free CPU"
     why = "threads: 1, a front end waits for the network more than it computes"
-    child = ChildPlan(budget.cpus, 1, owns_cores=False, environment={}, reasons=(where, why))
-    return _with_environment(Role.FRONTEND, child, exported, passive=True)
+    child = ChildPlan(budget.cpus, 1, owns_cores=False, spin=False, environment={}, reasons=(where, why))
+    return _with_environment(Role.FRONTEND, child, exported)
 
 
-def _with_environment(
-    role: Role, child: ChildPlan, exported: Mapping[str, str], *, passive: bool
-) -> ChildPlan:
-    variables = choose_variables(role, threads=child.threads, passive=passive, exported=exported)
+def _with_environment(role: Role, child: ChildPlan, exported: Mapping[str, str]) -> ChildPlan:
+    variables = choose_variables(role, threads=child.threads, passive=not child.spin, exported=exported)
     environment = {variable.name: variable.value for variable in variables}
     because = tuple(f"{variable.name}={variable.value}: {variable.reason}" for variable in variables)
     return replace(child, environment=environment, reasons=(*child.reasons, *because))

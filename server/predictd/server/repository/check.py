@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from predictd.engines.api import DType
-from predictd.engines.registry import BUILT_IN
+from predictd.engines.traits import BUILT_IN
 from predictd.server.config.labels import LabelsError, read_labels
 from predictd.server.config.model_config import ModelConfig, Origin, Severity, Warmup, WarmupTensor, located
 from predictd.server.config.units import suggestion

@@ -16,6 +16,7 @@ from predictd.server.repository.models import FoundModel, FoundVersion, served_v
 from predictd.server.repository.placement import Placeable, place, pool_instances
 
 DEFAULT_ENGINE = "onnxruntime"
+DEFAULT_DEVICE = "cpu"
 _DECLARED = ("inputs", "outputs", "warmup")
 
 
@@ -91,11 +92,11 @@ def lanes(
 ) -> list[LaneConfig]:
     """The lanes of a pool whose workers are planned so."""
     found = [(model, version) for model in pool.models for version in served_versions(model)]
-    return [_lane(next(ids), model, version, plans[0].threads, settings) for model, version in found]
+    return [_lane(next(ids), model, version, plans[0], settings) for model, version in found]
 
 
 def _lane(
-    lane: int, model: FoundModel, version: FoundVersion, threads: int, settings: Settings
+    lane: int, model: FoundModel, version: FoundVersion, plan: ChildPlan, settings: Settings
 ) -> LaneConfig:
     file = model.file
     queues = queue_rules(file, settings)
@@ -109,7 +110,9 @@ def _lane(
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
         max_queue_size=max(rules.max_queue_size for rules in queues),
         max_request_rows=settings.max_request_rows,
-        threads=min(file.threads, threads) if file.threads else threads,
+        threads=min(file.threads, plan.threads) if file.threads else plan.threads,
+        spin=plan.spin if file.spin is None else file.spin,
+        device=file.device or DEFAULT_DEVICE,
         parameters=dict(file.parameters),
         inputs=file.inputs,
         outputs=file.outputs,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     Ack,
@@ -122,6 +123,8 @@ class Supervisor:
         settings = WorkerSettings(
             arena_limit_bytes=self._growth.limit_bytes,
             load_timeout_seconds=self._settings.load_timeout_ns / 1e9,
+            cache_directory=str(cache_folder(self._settings, os.environ) or ""),
+            cache_limit_bytes=self._settings.cache_limit_bytes,
             log_level=self._settings.log_level,
             environment=dict(os.environ),
         )

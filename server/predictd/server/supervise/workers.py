@@ -42,6 +42,8 @@ class WorkerSettings:
 
     arena_limit_bytes: int
     load_timeout_seconds: float
+    cache_directory: str
+    cache_limit_bytes: int
     log_level: str
     environment: Mapping[str, str]
 
@@ -129,7 +131,8 @@ class Workers:
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 lane_count=len(lanes),
                 threads=place.plan.threads,
-                owns_cores=place.plan.owns_cores,
+                cache_directory=self._settings.cache_directory,
+                cache_limit_bytes=self._settings.cache_limit_bytes,
                 log_level=self._settings.log_level,
             ),
             [*pool.worker_fds(), place.pipe.read_fd],

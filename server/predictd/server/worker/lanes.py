@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from predictd.engines.api import Engine, EngineError, EngineOptions, InvalidInputError, Signature
+from predictd.engines.cache import CacheFolder
 from predictd.engines.registry import resolve
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.worker.declared import as_declared, label_digests
@@ -27,14 +28,20 @@ class WarmLane:
     warmup_seconds: float
 
 
-def load_lane(config: LaneConfig, *, owns_cores: bool) -> WarmLane:
+def load_lane(config: LaneConfig, cache: CacheFolder | None) -> WarmLane:
     """Load a model, compare it with its configuration, and run it once for each batch size that will occur.
 
     Raises:
         EngineError: The model cannot be served; the message is one line.
     """
     started = time.monotonic()
-    options = EngineOptions(threads=config.threads, owns_cores=owns_cores, parameters=config.parameters)
+    options = EngineOptions(
+        threads=config.threads,
+        spin=config.spin,
+        device=config.device,
+        cache=cache,
+        parameters=config.parameters,
+    )
     engine = resolve(config.engine)(Path(config.path), options)
     loaded = time.monotonic()
     engine, signature = as_declared(engine, config)

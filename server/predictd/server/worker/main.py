@@ -15,10 +15,12 @@ import signal
 import sys
 import threading
 from collections import deque
+from pathlib import Path
 
 from setproctitle import setproctitle
 
 from predictd.engines.api import EngineError
+from predictd.engines.cache import CacheFolder
 from predictd.server.config.lane import LaneConfig
 from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.messages import (
@@ -72,6 +74,8 @@ class Worker:
         carry_read, carry_write, baton_read, baton_write, lock, release = rest
         self._channel = channel
         self._init = init
+        directory = init.cache_directory
+        self._cache = CacheFolder(Path(directory), init.cache_limit_bytes) if directory else None
         self._send_lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stop = False
@@ -128,7 +132,7 @@ class Worker:
         """Load a lane, for the run loop to take in."""
         self.send(LaneLoading(lane=config.lane))
         try:
-            self._loaded.append(load_lane(config, owns_cores=self._init.owns_cores))
+            self._loaded.append(load_lane(config, self._cache))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything

@@ -1,0 +1,60 @@
+"""What is known of each built-in engine without importing its runtime.
+
+The launcher decides from this table what a worker's environment says, the repository which files are models.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class Threading(enum.StrEnum):
+    """Who makes the threads of a run, and so what they obey."""
+
+    OPTIONS = "options"
+    """The runtime's own pool, which takes its size from the options at load and no environment variable."""
+
+    OPENMP = "openmp"
+    """An OpenMP runtime, which takes everything from the environment at its first use."""
+
+    UNKNOWN = "unknown"
+    """An engine of the user's own: whatever it uses finds its variables set."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTraits:
+    """One engine.
+
+    Attributes:
+        name: As model.toml and metadata call it.
+        loader: "package.module:function".
+        suffixes: Of the files that it serves when nobody says which engine shall.
+        threading: Who makes its threads.
+        extra: Of the distribution `predictd`, which brings the runtime; empty for the one that is always there.
+    """
+
+    name: str
+    loader: str
+    suffixes: tuple[str, ...]
+    threading: Threading
+    extra: str = ""
+
+
+BUILT_IN: Mapping[str, EngineTraits] = {
+    traits.name: traits
+    for traits in (
+        EngineTraits("onnxruntime", "predictd.engines.onnxruntime:load", (".onnx",), Threading.OPTIONS),
+    )
+}
+
+
+def engine_traits(name: str) -> EngineTraits:
+    """What is known of an engine; of one that is not built in, little."""
+    return BUILT_IN.get(name) or EngineTraits(name, name, (), Threading.UNKNOWN)
+
+
+def engine_for_suffix(suffix: str) -> str | None:
+    """The built-in engine that serves files with this suffix, such as ".onnx"; None when there is none."""
+    return next((name for name, traits in BUILT_IN.items() if suffix.lower() in traits.suffixes), None)
