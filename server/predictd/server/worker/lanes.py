@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictd.engines.api import Engine, EngineError, EngineOptions, InvalidInputError, Signature
+from predictd.engines.api import DType, Engine, EngineError, EngineOptions, InvalidInputError, Signature
 from predictd.engines.cache import CacheFolder
 from predictd.engines.registry import resolve
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.worker.declared import as_declared, label_digests
+from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.runner import LoadedLane
 from predictd.server.worker.warmup import is_guess, made_up, warm_up
 
@@ -52,8 +53,15 @@ def load_lane(config: LaneConfig, cache: CacheFolder | None) -> WarmLane:
         )
         signature = dataclasses.replace(signature, batches=False)
     warm_up(engine, signature, config)
-    lane = LoadedLane(config, engine, signature, digests)
+    lane = LoadedLane(config, engine, signature, digests, efficiency=_efficiency(config, signature))
     return WarmLane(lane, loaded - started, time.monotonic() - loaded)
+
+
+def _efficiency(config: LaneConfig, signature: Signature) -> Efficiency | None:
+    """Somebody who asks for sizes, or waits for batches to fill, has decided already."""
+    decided = config.preferred_batch_sizes or config.max_delay_ns or config.max_batch_size == 1
+    varies = any(spec.dtype is DType.BYTES or min(spec.shape[1:], default=0) < 0 for spec in signature.inputs)
+    return Efficiency(config.max_batch_size) if signature.batches and not decided and not varies else None
 
 
 def _batches_indeed(engine: Engine, signature: Signature) -> bool:

@@ -6,6 +6,7 @@ answers of the supervisor on, and ends the process when the supervisor is gone, 
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import os
@@ -200,8 +201,18 @@ class Worker:
                 lane = self._lanes[int(batch.tickets[0]["lane"])]
                 compute_ns = self._runner.run(lane, batch)
                 self._shares.charge(lane.config.lane, compute_ns)
+                self._learn(lane, batch.rows, compute_ns)
         for lane in self._lanes.values():
             lane.engine.close()
+
+    def _learn(self, lane: LoadedLane, rows: int, compute_ns: int) -> None:
+        """Have the next batch of a lane as large as suits it."""
+        if lane.efficiency is None or rows == 0:
+            return
+        number = lane.config.lane
+        limit = lane.efficiency.ran(rows, compute_ns)
+        if (rules := self._rules[number]).max_batch_size != limit:
+            self._rules[number] = dataclasses.replace(rules, max_batch_size=limit)
 
     def _follow(self, following: select.poll) -> None:
         """Wait until the token may be free. Losing the race for a baton costs one poll at most."""

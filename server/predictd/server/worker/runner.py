@@ -28,6 +28,7 @@ from predictd.server.transport.records import (
     chunks,
     words,
 )
+from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.gather import Gatherer
 from predictd.server.worker.intake import Batch, claimed
 from predictd.server.worker.request_memory import FrontendMemory
@@ -48,6 +49,8 @@ class LoadedLane:
         signature: As clients see it; `batches` is what warm-up confirmed.
         labels: Digests of the labels files, by output.
         layouts: What `layout` remembers.
+        efficiency: What is learned about the size of its batches; None where the configuration decides alone, or
+            where rows of different requests cost differently.
     """
 
     config: LaneConfig
@@ -55,6 +58,7 @@ class LoadedLane:
     signature: Signature
     labels: dict[str, str] = field(default_factory=dict)
     layouts: dict[int, ResponseLayout | None] = field(default_factory=dict)
+    efficiency: Efficiency | None = None
 
     def layout(self, rows: int) -> ResponseLayout | None:
         """Where the outputs of a batch of `rows` go, None when only the run can tell."""
