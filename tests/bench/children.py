@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 Answer = TypeVar("Answer")
@@ -30,19 +31,30 @@ def environment() -> dict[str, str]:
     return {**kept, "ORT_DISABLE_TELEMETRY": "1"}
 
 
+def _python_path() -> str:
+    return os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+
+
 class Child:
     """`python -m MODULE ARGUMENTS`, which ends by itself when its standard input does."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        cpus: Sequence[int] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._name = module.rpartition(".")[2]
+        mask = [] if cpus is None else ["taskset", "--cpu-list", ",".join(map(str, cpus))]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*mask, sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Control-C reaches the benchmark alone, which stops its children in order.
             process_group=0,
             # Where the tests are found even if the current folder is not searched.
-            env={**environment(), "PYTHONPATH": str(_ROOT)},
+            env={**environment(), **(variables or {}), "PYTHONPATH": _python_path()},
         )
 
     @property

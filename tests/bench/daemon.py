@@ -48,6 +48,7 @@ class Daemon:
         command = [
             *(sys.executable, "-m", "predictd.server.cli.main", "serve", str(model)),
             *("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file", str(ready_file)),
+            *("--cache-dir", str(folder / "cache")),
             *arguments,
         ]
         with self._log.open("wb") as log:

@@ -12,12 +12,16 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.bench.subject import Subject
+
 METHOD = "/predictd.v1.PredictionService/Predict"
 
 # Timing and version are varints, so the length of an answer moves by a few bytes.
 _LENGTH_TOLERANCE_BYTES = 32
 # Of the largest element.
 _TOLERANCE = 1e-3
+# NumPy's names, and those of predictd.v1's DataType.
+_DTYPES = {"float32": "FP32", "int64": "INT64"}
 
 
 class Payload(msgspec.Struct):
@@ -66,7 +70,7 @@ def _close(given: bytes, expected: bytes) -> bool:
     return left.shape == right.shape and bool(np.abs(left - right).max() <= _TOLERANCE * np.abs(right).max())
 
 
-def predict_payload(model: str, path: Path, count: int, seed: int = 0) -> Payload:
+def predict_payload(subject: Subject, count: int) -> Payload:
     """Requests of one random row each, answered by the model itself. `answer_bytes` is still to be learnt."""
     # Read when the library is loaded; the benchmark must not phone home.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -76,19 +80,25 @@ def predict_payload(model: str, path: Path, count: int, seed: int = 0) -> Payloa
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (spec,) = session.get_inputs()
-    shape = (1, *spec.shape[1:])
-    random = np.random.default_rng(seed)
+    session: Any = onnxruntime.InferenceSession(
+        str(subject.path), options, providers=["CPUExecutionProvider"]
+    )
     payload = Payload([], [], 0, tensor=True)
-    for _ in range(count):
-        row = random.standard_normal(shape, np.float32)
-        tensor = predictd_pb2.Tensor(name=spec.name, dtype=predictd_pb2.FP32, shape=shape, data=row.tobytes())
-        request = predictd_pb2.PredictRequest(model=model, inputs=[tensor])
+    for seed in range(count):
+        row = subject.row(seed)
+        tensors = [
+            predictd_pb2.Tensor(
+                name=name, dtype=_DTYPES[array.dtype.name], shape=array.shape, data=array.tobytes()
+            )
+            for name, array in row.items()
+        ]
+        request = predictd_pb2.PredictRequest(model=subject.name, inputs=tensors)
         payload.bodies.append(request.SerializeToString())
-        payload.answers.append(session.run(None, {spec.name: row})[0].tobytes())
+        payload.answers.append(session.run(None, dict(row))[0].tobytes())
     if any(_close(*pair) for pair in itertools.combinations(payload.answers, 2)):
-        raise AssertionError(f"{model} gives answers that cannot be told apart, so none can be verified")
+        raise AssertionError(
+            f"{subject.name} gives answers that cannot be told apart, so none can be verified"
+        )
     return payload
 
 

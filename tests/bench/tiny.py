@@ -10,7 +10,7 @@ from tests.bench.daemon import Daemon
 from tests.bench.echo_server import EchoServer
 from tests.bench.metrics import Counters, scrape, settled
 from tests.bench.payload import Payload, echo_payload, learn_answer, predict_payload
-from tests.fixtures.models import mlp
+from tests.bench.subject import mlp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,9 +64,9 @@ class Rounds:
 @contextmanager
 def open_pair(settings: Settings) -> Iterator[Pair]:
     """Start both, and learn from one call what an answer looks like."""
-    model = mlp(settings.folder / "mlp.onnx")
-    payload = predict_payload("mlp", model, _REQUESTS)
-    with Daemon(model, settings.folder, settings.daemon_arguments) as daemon:
+    subject = mlp(settings.folder)
+    payload = predict_payload(subject, _REQUESTS)
+    with Daemon(subject.path, settings.folder, settings.daemon_arguments) as daemon:
         learn_answer(daemon.target, payload)
         echoed = echo_payload(payload)
         with EchoServer(len(daemon.roles()["front ends"]), payload.answer_bytes) as echo:

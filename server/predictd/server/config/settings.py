@@ -146,7 +146,10 @@ class Settings:
     )
     max_batch_size: int = field(
         default=32,
-        metadata=_option(ROWS, "Rows of several requests merged into one run at most; fewer where more turn out to save nothing."),
+        metadata=_option(
+            ROWS,
+            "Rows of several requests merged into one run at most; fewer where more turn out to save nothing.",
+        ),
     )
     max_delay_ns: int = field(
         default=0,

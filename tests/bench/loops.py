@@ -1,0 +1,110 @@
+"""Engine loops in processes of their own, alone or side by side, seen from outside."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from tests.bench import proc
+from tests.bench.children import Child
+from tests.bench.engine_loop import Load, Loaded, Loop, Ran
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from tests.bench.subject import Subject
+
+_START_SECONDS = 120.0
+_ANSWER_SECONDS = 120.0
+_MODULE = "tests.bench.engine_loop"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopResult:
+    """One measurement.
+
+    Attributes:
+        per_second: Rows a second, of all processes together.
+        foreign_cpus: CPUs that were busy with other processes, an idle daemon among them.
+    """
+
+    per_second: float
+    foreign_cpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and how one process runs.
+
+    Attributes:
+        load: What it runs.
+        cpus: Its mask; None for that of the benchmark.
+        environment: Variables over those of the benchmark.
+    """
+
+    load: Load
+    cpus: tuple[int, ...] | None = None
+    environment: Mapping[str, str] | None = None
+
+
+class EngineLoops:
+    """Processes that run at the same time."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._stack = ExitStack()
+        try:
+            self._children = [self._stack.enter_context(_start(place)) for place in places]
+            for child in self._children:
+                child.hear(Loaded, _START_SECONDS)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def measure(self, rows: int, seconds: float) -> LoopResult:
+        """Run batches of so many rows in each process for so long."""
+        machine = proc.machine_busy_seconds()
+        for child in self._children:
+            child.tell(Loop(rows, seconds))
+        ran = [child.hear(Ran, seconds + _ANSWER_SECONDS) for child in self._children]
+        foreign = proc.machine_busy_seconds() - machine - sum(each.cpu_seconds for each in ran)
+        per_second = sum(each.rows / each.seconds for each in ran)
+        return LoopResult(per_second, max(0.0, foreign) / max(each.seconds for each in ran))
+
+
+def _start(place: Place) -> Child:
+    child = Child(_MODULE, cpus=place.cpus, variables=place.environment or {})
+    child.tell(place.load)
+    return child
+
+
+def rows_file(subject: Subject, folder: Path) -> Path:
+    """One row of the subject's inputs, where loops can read it."""
+    path = folder / f"{subject.name}.npz"
+    arrays: dict[str, Any] = dict(subject.row(0))
+    np.savez(path, **arrays)
+    return path
+
+
+def plain(subject: Subject, folder: Path, threads: int | None, processes: int = 1) -> EngineLoops:
+    """ONNX Runtime as it is, in one or several processes."""
+    load = Load(
+        engine="onnxruntime",
+        kind="plain",
+        path=str(subject.path),
+        rows=str(rows_file(subject, folder)),
+        threads=threads,
+    )
+    return EngineLoops([Place(load)] * processes)

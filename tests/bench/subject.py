@@ -1,0 +1,55 @@
+"""A model that is measured, and what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.fixtures import models, transformer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from predictd.engines.api import Array
+
+Row = Mapping[str, "Array"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model.
+
+    Attributes:
+        name: As it is served.
+        path: Its file.
+        row: The inputs of one request, different for each seed: one row each.
+    """
+
+    name: str
+    path: Path
+    row: Callable[[int], Row]
+
+
+def resnet50(folder: Path) -> Subject:
+    """ResNet-50-sized: 600 KB in, a convolutional net."""
+    name = "gpu_0/data_0"
+    return Subject("resnet50", models.resnet50(folder / "resnet50.onnx"), _normal(name, 3, 224, 224))
+
+
+def minilm(folder: Path) -> Subject:
+    """MiniLM-sized: 128 tokens in, a transformer."""
+    size = transformer.MINILM
+    path = transformer.encoder(folder / "minilm.onnx", size)
+    return Subject("minilm", path, lambda seed: transformer.sentence(size, seed))
+
+
+def mlp(folder: Path) -> Subject:
+    """A tiny MLP: what it costs is all ours."""
+    return Subject("mlp", models.mlp(folder / "mlp.onnx"), _normal("x", 64))
+
+
+def _normal(name: str, *shape: int) -> Callable[[int], Row]:
+    return lambda seed: {name: np.random.default_rng(seed).standard_normal((1, *shape), np.float32)}
