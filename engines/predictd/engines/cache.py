@@ -67,13 +67,7 @@ class CacheFolder:
         """
         place = self._place(kind, key)
         try:
-            if not place.is_dir():
-                return None
-            _check_ours(place.parent)
-            if _is_whole(place):
-                _note_use(place)
-                return place
-            self._remove_broken(place)
+            return self._find(place)
         except OSError as error:
             self._without(place, error)
         return None
@@ -95,11 +89,12 @@ class CacheFolder:
         """
         place = self._place(kind, key)
         try:
+            found = self._find(place)
+            if found is not None:
+                return found
             _make_ours(place.parent)
             with _locked(place, wait_seconds):
-                if _is_whole(place):
-                    _note_use(place)
-                else:
+                if not _is_whole(place):
                     _remove(place)
                     self._add(place, build)
                 return place
@@ -122,6 +117,16 @@ class CacheFolder:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} cannot be a name in the cache")
         return self.directory / kind / key
+
+    def _find(self, place: Path) -> Path | None:
+        if not place.is_dir():
+            return None
+        _check_ours(place.parent)
+        if _is_whole(place):
+            _note_use(place)
+            return place
+        self._remove_broken(place)
+        return None
 
     def _remove_broken(self, place: Path) -> None:
         with contextlib.suppress(NotMadeError), _locked(place, 0):
