@@ -16,6 +16,7 @@ from predictd.engines.api import Array, DType, EngineOptions, ModelLoadError
 from predictd.engines.cache import MANIFEST, CacheFolder
 from predictd.engines.onnxruntime import load, prepacked
 from predictd.engines.onnxruntime.files import ModelFiles, model_files
+from predictd.engines.onnxruntime.session import create_session
 from tests.fixtures import models
 from tests.fixtures.daemon import REPOSITORY
 
@@ -217,7 +218,8 @@ def test_a_model_that_changes_while_it_is_loaded_is_not_kept(
 def test_external_data_is_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
     def elsewhere(name: str) -> Any:
         (tmp_path / name).write_bytes(bytes(16))
-        tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=1)
+        tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=[4])
+        tensor.data_location = onnx.TensorProto.EXTERNAL
         tensor.external_data.add(key="offset", value="0")
         tensor.external_data.add(key="location", value=name)
         return tensor
@@ -266,7 +268,7 @@ def test_a_device_as_external_data_is_not_read(tmp_path: Path, shared: EngineOpt
     path = external(tmp_path / "m.onnx", "weights")
     (tmp_path / "weights").unlink()
     (tmp_path / "weights").symlink_to("/dev/zero")
-    with pytest.raises(ModelLoadError, match="m.onnx"):
+    with pytest.raises(ModelLoadError, match=r"m\.onnx"):
         load(path, shared)
 
 
@@ -308,14 +310,13 @@ def test_what_can_never_be_loaded_is_loaded_without(
     tmp_path: Path, shared: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = models.mlp(tmp_path / "m.onnx", width=256)
-    create = prepacked.create_session
     tried = []
 
     def refuse(file: Path, settings: Any) -> Any:
         tried.append(file.name)
         if file.name == "model.onnx":
             raise ModelLoadError("refused")
-        return create(file, settings)
+        return create_session(file, settings)
 
     monkeypatch.setattr(prepacked, "create_session", refuse)
     assert answers(path, shared)[0].shape == (ROWS, 256)
@@ -354,8 +355,6 @@ def test_what_will_not_fit_is_not_begun(
     assert entries(shared) == []
 
 
-def test_nothing_is_printed(
-    tmp_path: Path, shared: EngineOptions, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_printed(tmp_path: Path, shared: EngineOptions, capfd: pytest.CaptureFixture[str]) -> None:
     load(models.transformer(tmp_path / "m.onnx"), shared)
     assert capfd.readouterr() == ("", "")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from predictd.engines.api import EngineOptions, ModelLoadError
-from predictd.engines.cache import CacheFolder, NotMadeError
+from predictd.engines.cache import WAIT_SECONDS, CacheFolder, NotMadeError
 from predictd.engines.hardware import cpu_fingerprint
 from predictd.engines.onnxruntime.files import ModelFiles, model_files
 from predictd.engines.onnxruntime.session import create_session, session_options, shares_weights
@@ -35,6 +35,8 @@ SHARED_BYTES_MIN = 16 * 2**20
 _EXTERNAL_BYTES_MIN = 16 * 2**10
 # Weights as they were, and prepacked.
 _COPIES = 2
+# Of a slow disk. To wait for the maker of a large copy is better than to need the memory of another one.
+_SLOW_BYTES_PER_SECOND = 50e6
 _GRAPH = "model.onnx"
 _WEIGHTS = "weights.bin"
 # Part of every key: another number whenever this module writes something else.
@@ -80,8 +82,9 @@ class _Shared:
 
     def open(self) -> Any | None:
         """Map the entry, made if need be; one that cannot be loaded is made once more."""
+        wait_seconds = WAIT_SECONDS + self._files.size_bytes / _SLOW_BYTES_PER_SECOND
         for _ in range(2):
-            entry = self._cache.make(KIND, self._key, self._build)
+            entry = self._cache.make(KIND, self._key, self._build, wait_seconds=wait_seconds)
             if entry is None:
                 return None
             try:
