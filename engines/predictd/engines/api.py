@@ -114,6 +114,7 @@ class EngineOptions:
     Attributes:
         threads: Threads that one run may use, the calling thread included; at least 1.
         spin: Threads that wait for each other within a run may spin: nobody else needs their CPUs.
+        instances: Workers that load the same model, each in its own process.
         device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
         cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
@@ -121,6 +122,7 @@ class EngineOptions:
 
     threads: int = 1
     spin: bool = False
+    instances: int = 1
     device: str = "cpu"
     cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)

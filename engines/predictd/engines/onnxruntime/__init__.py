@@ -5,6 +5,8 @@ Parameters (`EngineOptions.parameters`), each with its default; any other name o
 * `graph_optimization_level`: `disabled`, `basic`, `extended` or `all` (default).
 * `enable_cpu_mem_arena`: `true` (default) or `false`; false gives memory back after
   a large batch and is slower.
+* `share_weights`: `true` (default) or `false`; whether the workers of a model with large weights map one copy of
+  them from the cache folder.
 
 Not served, refused at load: sequences, maps, optionals, sparse tensors, element types that `DType` lacks,
 inputs without a declared shape, and models that combine a STRING input with a BF16 output. Text must be

@@ -25,6 +25,7 @@ from predictd.engines.api import (
     TensorSpec,
 )
 from predictd.engines.onnxruntime import messages
+from predictd.engines.onnxruntime.prepacked import open_shared
 from predictd.engines.onnxruntime.session import ORT_ERRORS, SILENT, open_session
 from predictd.engines.onnxruntime.signature import ELEMENT_TYPES, describe
 from predictd.engines.onnxruntime.unranked import unranked_inputs
@@ -40,7 +41,7 @@ _wrap = binding.OrtValue.ortvalue_from_numpy_with_onnx_type
 def load(path: Path, options: EngineOptions) -> OnnxRuntimeEngine:
     """Load an ONNX file. Raises ModelLoadError, one line that begins with the path."""
     try:
-        session = open_session(path, options)
+        session = open_shared(path, options) or open_session(path, options)
         signature = describe(
             session.get_inputs(), session.get_overridable_initializers(), session.get_outputs()
         )

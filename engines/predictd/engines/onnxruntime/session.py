@@ -31,10 +31,12 @@ _LEVELS = {
 }
 _SWITCH = {"true": True, "false": False}
 # Parameter name, which is also the name of the session option, and its values.
-_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+_SESSION_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "graph_optimization_level": _LEVELS,
     "enable_cpu_mem_arena": _SWITCH,
 }
+_SHARE_WEIGHTS = "share_weights"
+_PARAMETERS: Mapping[str, Mapping[str, Any]] = {**_SESSION_PARAMETERS, _SHARE_WEIGHTS: _SWITCH}
 
 
 def open_session(path: Path, options: EngineOptions) -> Any:
@@ -45,6 +47,11 @@ def open_session(path: Path, options: EngineOptions) -> Any:
     """
     settings = session_options(options)
     _check_readable(path)
+    return create_session(path, settings)
+
+
+def create_session(path: Path, settings: Any) -> Any:
+    """Load a file that can be read with these session options. Raises ModelLoadError."""
     try:
         session = onnxruntime.InferenceSession(
             str(path),
@@ -78,8 +85,15 @@ def session_options(options: EngineOptions) -> Any:
     elif options.threads > 1:
         settings.add_session_config_entry("session.force_spinning_stop", "1")
     for name, text in options.parameters.items():
-        setattr(settings, name, _parameter(name, text))
+        value = _parameter(name, text)
+        if name in _SESSION_PARAMETERS:
+            setattr(settings, name, value)
     return settings
+
+
+def shares_weights(options: EngineOptions) -> bool:
+    """Whether workers of one model may share their weights."""
+    return options.parameters.get(_SHARE_WEIGHTS, "true") == "true"
 
 
 def _parameter(name: str, text: str) -> object:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from predictd.engines.api import DType, Engine, EngineError, EngineOptions, InvalidInputError, Signature
 from predictd.engines.cache import CacheFolder
+from predictd.engines.heap import trim_heap
 from predictd.engines.registry import resolve
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.worker.declared import as_declared, label_digests
@@ -29,8 +30,13 @@ class WarmLane:
     warmup_seconds: float
 
 
-def load_lane(config: LaneConfig, cache: CacheFolder | None) -> WarmLane:
+def load_lane(config: LaneConfig, cache: CacheFolder | None, instances: int) -> WarmLane:
     """Load a model, compare it with its configuration, and run it once for each batch size that will occur.
+
+    Args:
+        config: The lane.
+        cache: For what can be made again.
+        instances: Workers that load the same lane.
 
     Raises:
         EngineError: The model cannot be served; the message is one line.
@@ -39,11 +45,13 @@ def load_lane(config: LaneConfig, cache: CacheFolder | None) -> WarmLane:
     options = EngineOptions(
         threads=config.threads,
         spin=config.spin,
+        instances=instances,
         device=config.device,
         cache=cache,
         parameters=config.parameters,
     )
     engine = resolve(config.engine)(Path(config.path), options)
+    trim_heap()
     loaded = time.monotonic()
     engine, signature = as_declared(engine, config)
     digests = label_digests(config)

@@ -133,7 +133,7 @@ class Worker:
         """Load a lane, for the run loop to take in."""
         self.send(LaneLoading(lane=config.lane))
         try:
-            self._loaded.append(load_lane(config, self._cache))
+            self._loaded.append(load_lane(config, self._cache, self._init.workers))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
