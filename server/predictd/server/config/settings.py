@@ -102,6 +102,7 @@ COUNT = integer(1, 1024)
 ROWS = integer(1, _INT32)
 DELAY = duration(0, 60 * _SECOND)
 QUEUE_SIZE = integer(1, 2**20)
+ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
 
 _ADDRESS: Kind[Address] = Kind("HOST:PORT", 'a string "HOST:PORT"', (str,), parse_address, str)
 
@@ -143,6 +144,12 @@ class Settings:
     threads: int | None = field(
         default=None,
         metadata=_option(auto(COUNT), "Threads of one run; auto follows the CPUs at hand."),
+    )
+    allocator: str | None = field(
+        default=None,
+        metadata=_option(
+            auto(ALLOCATOR), "Memory allocator of the workers; auto is glibc's, with huge pages where it may."
+        ),
     )
     max_batch_size: int = field(
         default=32,
