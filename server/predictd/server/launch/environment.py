@@ -58,7 +58,7 @@ def choose_variables(
     Returns:
         The variables that matter, those that the user decided included.
     """
-    wanted = [*_library_threads(role, threads), *_process()]
+    wanted = [*_library_threads(role, engines, threads), *_process()]
     if role is Role.FRONTEND:
         wanted += _grpc()
         return (_telemetry(exported), *(unless_exported(variable, exported) for variable in wanted))
@@ -113,13 +113,13 @@ def child_environment(base: Mapping[str, str], planned: Mapping[str, str]) -> di
     return {**base, **planned}
 
 
-def _library_threads(role: Role, threads: int) -> list[Variable]:
+def _library_threads(role: Role, engines: frozenset[str], threads: int) -> list[Variable]:
     """For NumPy's libraries: an engine of the user's own may compute with them."""
-    if role is Role.FRONTEND:
-        why = "a front end computes nothing that is worth a thread pool"
+    if role is Role.WORKER and may_load_openmp(engines):
+        count, why = threads, "the worker's threads, or the library would count the machine's CPUs"
     else:
-        why = "the worker's threads, or the library would count the machine's CPUs"
-    return [Variable(name, str(threads), why) for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")]
+        count, why = 1, "nothing here computes with NumPy's library, which would make idle threads at import"
+    return [Variable(name, str(count), why) for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")]
 
 
 def _process() -> list[Variable]:
