@@ -145,12 +145,6 @@ class Settings:
         default=None,
         metadata=_option(auto(COUNT), "Threads of one run; auto follows the CPUs at hand."),
     )
-    allocator: str | None = field(
-        default=None,
-        metadata=_option(
-            auto(ALLOCATOR), "Memory allocator of the workers; auto is glibc's, with huge pages where it may."
-        ),
-    )
     max_batch_size: int = field(
         default=32,
         metadata=_option(ROWS, "Rows of several requests merged into one run at most."),
@@ -190,6 +184,12 @@ class Settings:
         metadata=_option(
             choice("auto", "per-model", "shared"),
             "Which models share worker processes; auto gives each its own while there are few.",
+        ),
+    )
+    allocator: str | None = field(
+        default=None,
+        metadata=_option(
+            auto(ALLOCATOR), "Memory allocator of the workers; auto is glibc's, with huge pages where it may."
         ),
     )
     model_control: str = field(

@@ -96,7 +96,7 @@ def _pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
         threads=max(threads) if threads else settings.threads,
         shared=shared,
         # Lanes of other engines may come to a shared pool later, and its workers' environment stays as it is.
-        engines=frozenset() if shared else frozenset(m.file.engine or DEFAULT_ENGINE for m in pool.models),
+        engines=frozenset() if shared else frozenset(_engine(model) for model in pool.models),
         allocator=_agreed(pool, "allocator") or settings.allocator,
         openmp=_agreed(pool, "openmp"),
     )
@@ -127,6 +127,10 @@ def lanes(
     return [_lane(next(ids), model, version, plans[0], settings) for model, version in found]
 
 
+def _engine(model: FoundModel) -> str:
+    return model.file.engine or DEFAULT_ENGINE
+
+
 def _lane(
     lane: int, model: FoundModel, version: FoundVersion, plan: ChildPlan, settings: Settings
 ) -> LaneConfig:
@@ -137,7 +141,7 @@ def _lane(
         model=model.name,
         version=version.version,
         path=str(version.path),
-        engine=file.engine or DEFAULT_ENGINE,
+        engine=_engine(model),
         max_batch_size=_max_batch_size(file, settings),
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
         max_queue_size=max(rules.max_queue_size for rules in queues),
