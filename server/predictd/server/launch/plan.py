@@ -15,8 +15,15 @@ from dataclasses import dataclass, field, replace
 
 from predictd.server.launch.budget import Budget
 from predictd.server.launch.cpulist import format_cpulist
-from predictd.server.launch.environment import Role, binding_warnings, choose_variables
+from predictd.server.launch.environment import (
+    Role,
+    choose_variables,
+    environment_reasons,
+    environment_warnings,
+)
+from predictd.server.launch.facilities import Facilities
 from predictd.server.launch.topology import Topology
+from predictd.server.launch.variables import Variable
 
 CPUS_PER_FRONTEND = 4
 FRONTENDS_MAX = 8
@@ -32,12 +39,18 @@ class PoolRequest:
         instances: Workers; None lets the plan decide.
         threads: Threads of one run; None lets the plan decide.
         shared: The pool hosts the lanes of many models, each with an engine and engine threads of its own.
+        engines: Of its lanes; an empty set says that they may be any.
+        allocator: That its workers shall have; None lets the plan decide.
+        openmp: OpenMP runtime that its workers shall have; None is whichever the engine brings.
     """
 
     name: str
     instances: int | None = None
     threads: int | None = None
     shared: bool = False
+    engines: frozenset[str] = frozenset()
+    allocator: str | None = None
+    openmp: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +61,15 @@ class PlanRequest:
         pools: Each with a name of its own.
         frontends: Front-end processes; None lets the plan decide.
         environment: The variables that the user exported.
+        facilities: What the system has.
+        warnings: What was found wrong with the request before.
     """
 
     pools: tuple[PoolRequest, ...]
     frontends: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    facilities: Facilities = field(default_factory=Facilities)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,7 @@ class ChildPlan:
         spin: Threads that wait for each other within a run may spin.
         environment: The variables that the plan decides, over what the supervisor inherited.
         reasons: Why all that.
+        numa_nodes: Memory nodes that it prefers; none leaves its memory where its CPUs are.
     """
 
     cpus: tuple[int, ...]
@@ -74,6 +92,7 @@ class ChildPlan:
     spin: bool
     environment: Mapping[str, str]
     reasons: tuple[str, ...]
+    numa_nodes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +159,18 @@ def plan(topology: Topology, budget: Budget, request: PlanRequest) -> LaunchPlan
     cores = topology.cores(budget.cpus)
     machine = _Machine(budget, cores, min(len(cores), budget.effective_cpus))
     count = _frontend_count(budget, request.frontends)
-    frontend = _frontend(budget, request.environment)
+    frontend = _frontend(budget, request)
     pools: dict[str, tuple[ChildPlan, ...]] = {}
     reasons = [*topology.reasons, _core_reason(machine), count.reason]
-    warnings = [*binding_warnings(request.environment), *_warning(count)]
+    warnings = [*request.warnings, *_environment_warnings(request), *_warning(count)]
     if len(request.pools) > 1:
         reasons.append(f"{len(request.pools)} pools share all CPUs: each may use what the others leave idle")
     for pool in request.pools:
         instances = pool.instances or 1
         threads = _threads(pool, instances, machine)
         masks = _masks(machine, instances, threads.value, pools=len(request.pools))
-        pools[pool.name] = tuple(
-            _worker(mask, threads, masks, budget, request.environment) for mask in masks.masks
-        )
+        workers = (_worker(mask, threads, masks, budget) for mask in masks.masks)
+        pools[pool.name] = tuple(_worker_environment(worker, pool, request) for worker in workers)
         warnings += _pool_warnings(pool, instances, threads, budget)
     return LaunchPlan((frontend,) * count.value, pools, tuple(reasons), tuple(warnings))
 
@@ -239,28 +257,61 @@ def _deal(units: Sequence[tuple[int, ...]], share: int, instances: int) -> tuple
     return tuple(tuple(sorted(cpu for unit in share_units for cpu in unit)) for share_units in shares)
 
 
-def _worker(
-    mask: tuple[int, ...], threads: _Choice, masks: _Masks, budget: Budget, exported: Mapping[str, str]
-) -> ChildPlan:
+def _worker(mask: tuple[int, ...], threads: _Choice, masks: _Masks, budget: Budget) -> ChildPlan:
     where = f"CPUs {format_cpulist(mask)}: {masks.reason}"
     spin = "no other worker runs on its CPUs" if masks.own else "other workers may run on its CPUs"
     may_spin = masks.own and not budget.throttled
-    child = ChildPlan(mask, threads.value, masks.own, may_spin, {}, (where, threads.reason, spin))
-    return _with_environment(Role.WORKER, child, exported)
+    return ChildPlan(mask, threads.value, masks.own, may_spin, {}, (where, threads.reason, spin))
 
 
-def _frontend(budget: Budget, exported: Mapping[str, str]) -> ChildPlan:
+def _worker_environment(child: ChildPlan, pool: PoolRequest, request: PlanRequest) -> ChildPlan:
+    variables = choose_variables(
+        Role.WORKER,
+        engines=pool.engines,
+        threads=child.threads,
+        cpus=child.cpus,
+        passive=not child.spin,
+        allocator=pool.allocator,
+        facilities=request.facilities,
+        exported=request.environment,
+        openmp=pool.openmp,
+    )
+    why = environment_reasons(pool.engines, pool.allocator, request.facilities, request.environment)
+    return _with_environment(replace(child, reasons=(*child.reasons, *why)), variables)
+
+
+def _frontend(budget: Budget, request: PlanRequest) -> ChildPlan:
     where = f"CPUs {format_cpulist(budget.cpus)}: a front end floats, the scheduler finds it a free CPU"
     why = "threads: 1, a front end waits for the network more than it computes"
     child = ChildPlan(budget.cpus, 1, owns_cores=False, spin=False, environment={}, reasons=(where, why))
-    return _with_environment(Role.FRONTEND, child, exported)
+    variables = choose_variables(
+        Role.FRONTEND,
+        engines=frozenset(),
+        threads=child.threads,
+        cpus=child.cpus,
+        passive=True,
+        allocator=None,
+        facilities=request.facilities,
+        exported=request.environment,
+    )
+    return _with_environment(child, variables)
 
 
-def _with_environment(role: Role, child: ChildPlan, exported: Mapping[str, str]) -> ChildPlan:
-    variables = choose_variables(role, threads=child.threads, passive=not child.spin, exported=exported)
+def _with_environment(child: ChildPlan, variables: Sequence[Variable]) -> ChildPlan:
     environment = {variable.name: variable.value for variable in variables}
     because = tuple(f"{variable.name}={variable.value}: {variable.reason}" for variable in variables)
     return replace(child, environment=environment, reasons=(*child.reasons, *because))
+
+
+def _environment_warnings(request: PlanRequest) -> tuple[str, ...]:
+    open_to_any = any(not pool.engines for pool in request.pools)
+    return environment_warnings(
+        frozenset() if open_to_any else frozenset().union(*(pool.engines for pool in request.pools)),
+        request.facilities,
+        request.environment,
+        allocators=frozenset(pool.allocator for pool in request.pools),
+        openmp=frozenset(pool.openmp for pool in request.pools if pool.openmp),
+    )
 
 
 def _pool_warnings(pool: PoolRequest, instances: int, threads: _Choice, budget: Budget) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS, LaneConfig, QueueRules
 from predictd.server.config.model_config import ModelConfig, QueuePolicy
 from predictd.server.config.settings import Settings
 from predictd.server.launch.budget import Budget
+from predictd.server.launch.facilities import Facilities
 from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, plan
 from predictd.server.launch.topology import Topology
 from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
@@ -17,6 +18,8 @@ from predictd.server.repository.placement import Placeable, place, pool_instance
 
 DEFAULT_ENGINE = "onnxruntime"
 DEFAULT_DEVICE = "cpu"
+# A worker process has one of each, whichever lanes it hosts.
+_OF_A_PROCESS = ("allocator", "openmp")
 _DECLARED = ("inputs", "outputs", "warmup")
 
 
@@ -43,10 +46,12 @@ class Planner:
     Attributes:
         topology: Of the machine.
         budget: What this process may use of it.
+        facilities: What its system has.
     """
 
     topology: Topology
     budget: Budget
+    facilities: Facilities = field(default_factory=Facilities)
 
     @property
     def cores(self) -> int:
@@ -55,7 +60,7 @@ class Planner:
 
     def plan(self, request: PlanRequest) -> LaunchPlan:
         """Plan every child of a request."""
-        return plan(self.topology, self.budget, request)
+        return plan(self.topology, self.budget, replace(request, facilities=self.facilities))
 
 
 def plan_request(
@@ -71,7 +76,12 @@ def plan_request(
     """
     others = tuple(PoolRequest(f"beside~{number}") for number in range(beside))
     return PlanRequest(
-        (*(_pool_request(pool, settings) for pool in pools), *others), settings.frontends, environment
+        (*(_pool_request(pool, settings) for pool in pools), *others),
+        settings.frontends,
+        environment,
+        warnings=tuple(
+            warning for pool in pools for key in _OF_A_PROCESS for warning in _disagreement(pool, key)
+        ),
     )
 
 
@@ -79,12 +89,34 @@ def _pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
     threads = [model.file.threads for model in pool.models if model.file.threads is not None]
     asked = settings.instances is not None or any(model.file.instances is not None for model in pool.models)
     placeable = [Placeable(model.name, model.file.pool, model.file.instances) for model in pool.models]
+    shared = len(pool.models) > 1
     return PoolRequest(
         name=pool.name,
         instances=pool_instances(placeable, settings.instances or 1) if asked else None,
         threads=max(threads) if threads else settings.threads,
-        shared=len(pool.models) > 1,
+        shared=shared,
+        # Lanes of other engines may come to a shared pool later, and its workers' environment stays as it is.
+        engines=frozenset() if shared else frozenset(_engine(model) for model in pool.models),
+        allocator=_agreed(pool, "allocator") or settings.allocator,
+        openmp=_agreed(pool, "openmp"),
     )
+
+
+def _agreed(pool: PoolModels, key: str) -> str | None:
+    """What all models of a pool that say something say; None when none does, or they disagree."""
+    said = _said(pool, key)
+    return said.pop() if len(said) == 1 else None
+
+
+def _disagreement(pool: PoolModels, key: str) -> list[str]:
+    said = _said(pool, key)
+    if len(said) < 2:
+        return []
+    return [f"pool {pool.name}: its models ask for {key} {' and '.join(sorted(said))}: neither is taken"]
+
+
+def _said(pool: PoolModels, key: str) -> set[str]:
+    return {said for model in pool.models if (said := getattr(model.file, key)) is not None}
 
 
 def lanes(
@@ -93,6 +125,10 @@ def lanes(
     """The lanes of a pool whose workers are planned so."""
     found = [(model, version) for model in pool.models for version in served_versions(model)]
     return [_lane(next(ids), model, version, plans[0], settings) for model, version in found]
+
+
+def _engine(model: FoundModel) -> str:
+    return model.file.engine or DEFAULT_ENGINE
 
 
 def _lane(
@@ -105,7 +141,7 @@ def _lane(
         model=model.name,
         version=version.version,
         path=str(version.path),
-        engine=file.engine or DEFAULT_ENGINE,
+        engine=_engine(model),
         max_batch_size=_max_batch_size(file, settings),
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
         max_queue_size=max(rules.max_queue_size for rules in queues),

@@ -16,6 +16,7 @@ from setproctitle import setproctitle
 from predictd.server.config.settings import Settings
 from predictd.server.launch.budget import read_budget
 from predictd.server.launch.describe import describe
+from predictd.server.launch.facilities import read_facilities
 from predictd.server.launch.spawn import raise_nofile_limit
 from predictd.server.launch.topology import read_topology
 from predictd.server.observe.http import Handler, HttpServer, Request, Response
@@ -117,7 +118,7 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     affinity = os.sched_getaffinity(0)
     topology = read_topology(affinity)
     budget = read_budget(affinity, topology.ids)
-    supervisor = Supervisor(settings, Planner(topology, budget), sight, port, state)
+    supervisor = Supervisor(settings, Planner(topology, budget, read_facilities()), sight, port, state)
     for warning in supervisor.plan.warnings:
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), budget).splitlines():
