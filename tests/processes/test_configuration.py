@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 from predictd.client import Client, InvalidRequestError, OverloadedError
+from predictd.server.launch.allocators import choose_allocator
+from predictd.server.launch.facilities import read_facilities
 from tests.fixtures.daemon import REPOSITORY, Daemon
 from tests.fixtures.processes import X, log, refused, scaled, serving, versioned
 
@@ -123,12 +125,15 @@ def _testify(moment):
 _testify("start")
 atexit.register(_testify, "end")
 """
-_PYTHON = {"PYTHONUNBUFFERED": "1"}
-_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def _threads(number: int) -> dict[str, str]:
-    return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(number))
+_PLANNED = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PYTHONUNBUFFERED": "1",
+    "SPT_NOENV": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # What the user exported wins.
+    "MKL_NUM_THREADS": "3",
+}
+_GRPC = {"GRPC_VERBOSITY": "ERROR", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 
 
 def _testimony(folder: Path, pid: int, moment: str = "start") -> dict[str, object]:
@@ -142,7 +147,9 @@ def test_children_are_started_with_the_cpus_and_the_environment_of_the_plan(
     witness = tmp_path / "witness"
     witness.mkdir()
     (witness / "sitecustomize.py").write_text(_WITNESS)
-    exported = {"PYTHONPATH": f"{witness}:{REPOSITORY}", "WITNESS": str(witness), "MKL_NUM_THREADS": "3"}
+    # What the test itself imports goes before the repository.
+    path = os.pathsep.join(filter(None, (str(witness), os.environ.get("PYTHONPATH"), str(REPOSITORY))))
+    exported = {"PYTHONPATH": path, "WITNESS": str(witness), "MKL_NUM_THREADS": "3"}
     cpus = sorted(os.sched_getaffinity(0))
     options = ("--frontends", "2", "--instances", "2", "--threads", "1")
     with serving(model, *options, folder=tmp_path / "run", environment=exported) as daemon:
@@ -153,21 +160,17 @@ def test_children_are_started_with_the_cpus_and_the_environment_of_the_plan(
 
         front_ends = [_testimony(witness, pid) for pid in daemon.pids("front ends")]
         assert len(front_ends) == 2
-        grpc = {"GRPC_VERBOSITY": "ERROR", "GRPC_ENABLE_FORK_SUPPORT": "0"}
-        telemetry = {"ORT_DISABLE_TELEMETRY": "1"}
         for seen in front_ends:
-            # What the user exported wins.
-            planned = _threads(1) | _PYTHON | _PASSIVE | grpc | telemetry | {"MKL_NUM_THREADS": "3"}
-            assert seen["environment"] == base | planned
+            assert seen["environment"] == base | _PLANNED | _GRPC
             assert seen["cpus"] == cpus
 
         pids = daemon.pids("workers")
         workers = [_testimony(witness, pid) for pid in pids]
         assert len(workers) == 2
         own_cores = len(cpus) >= 2 and "own" in _plan_line(daemon, "worker double")
+        allocator = {v.name: v.value for v in choose_allocator(None, read_facilities(), {}).variables}
         for seen in workers:
-            planned = _threads(1) | _PYTHON | telemetry | {"MKL_NUM_THREADS": "3"}
-            assert seen["environment"] == base | planned | ({} if own_cores else _PASSIVE)
+            assert seen["environment"] == base | _PLANNED | allocator
         masks = [set(_cpus(seen)) for seen in workers]
         assert all(mask and mask <= set(cpus) for mask in masks)
         if own_cores:

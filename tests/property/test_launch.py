@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictd.server.launch.budget import Budget, make_budget
-from predictd.server.launch.quota import Quota
 from predictd.server.launch.cpulist import format_cpulist, parse_cpulist
 from predictd.server.launch.describe import describe
 from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, RunningPool, plan
+from predictd.server.launch.quota import Quota
 from predictd.server.launch.shares import Share, apportion, divide
 from predictd.server.launch.topology import Cpu, Topology
 

@@ -47,6 +47,8 @@ def test_all_keys(tmp_path: Path) -> None:
         preferred_batch_sizes = [8, 4, 4]
         instances = 2
         threads = 3
+        allocator = "jemalloc"
+        openmp = "libiomp5"
         max_queue_size = 16
         default_timeout = "100ms"
         allow_timeout_override = true
@@ -78,6 +80,8 @@ def test_all_keys(tmp_path: Path) -> None:
         preferred_batch_sizes=(4, 8),
         instances=2,
         threads=3,
+        allocator="jemalloc",
+        openmp="libiomp5",
         max_queue_size=16,
         default_timeout_ns=100_000_000,
         allow_timeout_override=True,

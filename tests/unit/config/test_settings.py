@@ -76,6 +76,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "ready_file": ("/run/r", Path("/run/r"), '"/run/r"'),
     "state_dir": ("/var/s", Path("/var/s"), '"/var/s"'),
     "cache_dir": ("/var/c", Path("/var/c"), '"/var/c"'),
+    "allocator": ("jemalloc", "jemalloc", '"jemalloc"'),
     "cache_limit": ("1GiB", 2**30, '"1GiB"'),
     "log_level": ("debug", "debug", '"debug"'),
 }

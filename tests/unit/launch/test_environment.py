@@ -1,75 +1,166 @@
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
-from predictd.server.launch.environment import Role, binding_warnings, child_environment, choose_variables
+from predictd.server.launch.environment import (
+    Role,
+    child_environment,
+    choose_variables,
+    environment_reasons,
+    environment_warnings,
+)
+from predictd.server.launch.facilities import Facilities
+from predictd.server.launch.variables import Variable
 
+ORT = frozenset({"onnxruntime"})
+CUSTOM = frozenset({"mine:load"})
 BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
 
-def chosen(role: Role, *, threads: int = 1, passive: bool = True, **exported: str) -> dict[str, str]:
-    variables = choose_variables(role, threads=threads, passive=passive, exported=exported)
-    return {variable.name: variable.value for variable in variables}
-
-
-def reason(name: str, **exported: str) -> str:
-    variables = choose_variables(Role.WORKER, threads=4, passive=True, exported=exported)
-    return next(variable.reason for variable in variables if variable.name == name)
-
-
-def test_a_worker_gets_its_thread_counts() -> None:
-    assert chosen(Role.WORKER, threads=4, passive=False) == {
-        "ORT_DISABLE_TELEMETRY": "1",
-        "OMP_NUM_THREADS": "4",
-        "OPENBLAS_NUM_THREADS": "4",
-        "MKL_NUM_THREADS": "4",
-        "PYTHONUNBUFFERED": "1",
+def variables(role: Role, exported: dict[str, str] | None = None, **options: Any) -> tuple[Variable, ...]:
+    usual = {
+        "engines": ORT,
+        "threads": 1,
+        "cpus": range(4),
+        "passive": True,
+        "allocator": None,
+        "facilities": Facilities(),
     }
+    return choose_variables(role, **{**usual, **options}, exported=exported or {})
 
 
-def test_a_front_end_gets_one_thread_and_quiet_grpc() -> None:
-    assert chosen(Role.FRONTEND) == {
-        "ORT_DISABLE_TELEMETRY": "1",
-        "OMP_NUM_THREADS": "1",
+def chosen(role: Role, exported: dict[str, str] | None = None, **options: Any) -> dict[str, str]:
+    return {variable.name: variable.value for variable in variables(role, exported, **options)}
+
+
+def reason(name: str, found: Sequence[Variable]) -> str:
+    return next(variable.reason for variable in found if variable.name == name)
+
+
+COMMON = {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "SPT_NOENV": "1"}
+
+
+def test_a_worker_whose_engine_takes_options_gets_no_threads_beside_them() -> None:
+    assert chosen(Role.WORKER, threads=4) == {
+        **COMMON,
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GRPC_VERBOSITY": "ERROR",
-        "GRPC_ENABLE_FORK_SUPPORT": "0",
     }
 
 
-def test_threads_wait_passively_only_where_others_need_the_cpus() -> None:
-    assert chosen(Role.WORKER, passive=True)["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert "OMP_WAIT_POLICY" not in chosen(Role.WORKER, passive=False)
+@pytest.mark.parametrize("engines", [CUSTOM, ORT | CUSTOM, frozenset()])
+def test_a_worker_that_may_load_openmp_is_told_how_many_threads(engines: frozenset[str]) -> None:
+    assert chosen(Role.WORKER, threads=4, engines=engines, passive=False) == {
+        **COMMON,
+        "OPENBLAS_NUM_THREADS": "4",
+        "MKL_NUM_THREADS": "4",
+        "OMP_NUM_THREADS": "4",
+    }
+
+
+def test_a_front_end_gets_one_thread_and_quiet_grpc_whatever_the_workers_get() -> None:
+    facilities = Facilities(
+        {"jemalloc": "/lib/libjemalloc.so.2"}, "/lib/libiomp5.so", None, "madvise", None, (2, 36)
+    )
+    options: dict[str, Any] = {
+        "facilities": facilities,
+        "allocator": "jemalloc",
+        "openmp": "libiomp5",
+        "engines": CUSTOM,
+    }
+    for more in ({}, options):
+        assert chosen(Role.FRONTEND, **more) == {
+            **COMMON,
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "GRPC_VERBOSITY": "ERROR",
+            "GRPC_ENABLE_FORK_SUPPORT": "0",
+        }
 
 
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("passive", [True, False])
-def test_nothing_binds_threads(role: Role, passive: bool) -> None:
-    assert not set(BINDING) & set(chosen(role, threads=8, passive=passive))
+@pytest.mark.parametrize("engines", [ORT, CUSTOM])
+def test_nothing_binds_threads(role: Role, passive: bool, engines: frozenset[str]) -> None:
+    assert not set(BINDING) & set(chosen(role, threads=8, passive=passive, engines=engines))
 
 
 @pytest.mark.parametrize("role", Role)
 def test_every_value_has_a_reason(role: Role) -> None:
-    assert all(v.reason for v in choose_variables(role, threads=3, passive=True, exported={}))
+    assert all(v.reason for v in variables(role, threads=3, engines=CUSTOM))
 
 
 def test_what_the_user_exported_wins_and_the_reason_says_so() -> None:
-    assert chosen(Role.WORKER, threads=4, OMP_NUM_THREADS="2")["OMP_NUM_THREADS"] == "2"
-    assert reason("OMP_NUM_THREADS", OMP_NUM_THREADS="2").startswith(
+    exported = {"MKL_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "4"}
+    assert chosen(Role.WORKER, exported, threads=4, engines=CUSTOM).items() >= exported.items()
+    found = variables(Role.WORKER, exported, threads=4, engines=CUSTOM)
+    assert reason("MKL_NUM_THREADS", found).startswith(
         "exported by the user and kept; the plan would say 4: "
     )
-    assert reason("OMP_NUM_THREADS", OMP_NUM_THREADS="4").startswith(
+    assert reason("OPENBLAS_NUM_THREADS", found).startswith(
         "exported by the user and kept; the plan agrees: "
     )
 
 
 def test_telemetry_stays_off_whatever_the_user_exported() -> None:
-    assert chosen(Role.WORKER, ORT_DISABLE_TELEMETRY="0")["ORT_DISABLE_TELEMETRY"] == "1"
-    assert reason("ORT_DISABLE_TELEMETRY", ORT_DISABLE_TELEMETRY="0") == (
-        "no process phones home (the exported '0' is overridden)"
+    for exported, text in {
+        "0": "no process phones home (the exported '0' is overridden)",
+        "1": "no process phones home",
+    }.items():
+        (first, *_) = variables(Role.WORKER, {"ORT_DISABLE_TELEMETRY": exported})
+        assert first == Variable("ORT_DISABLE_TELEMETRY", "1", text)
+
+
+def test_what_is_preloaded_stands_behind_what_the_user_preloads() -> None:
+    facilities = Facilities({"tcmalloc": "/lib/libtcmalloc_minimal.so.4"}, "/opt/libiomp5.so")
+    options: dict[str, Any] = {
+        "facilities": facilities,
+        "allocator": "tcmalloc",
+        "openmp": "libiomp5",
+        "engines": CUSTOM,
+    }
+    ours = "/opt/libiomp5.so:/lib/libtcmalloc_minimal.so.4"
+    assert chosen(Role.WORKER, **options)["LD_PRELOAD"] == ours
+    own = variables(Role.WORKER, {"LD_PRELOAD": "/lib/a.so /lib/b.so"}, **options)
+    assert next(v.value for v in own if v.name == "LD_PRELOAD") == f"/lib/a.so /lib/b.so:{ours}"
+    assert reason("LD_PRELOAD", own) == (
+        "libiomp5.so and libtcmalloc_minimal.so.4 as asked, behind what the user preloads"
     )
-    assert reason("ORT_DISABLE_TELEMETRY", ORT_DISABLE_TELEMETRY="1") == "no process phones home"
+
+
+def test_an_engine_without_openmp_gets_no_openmp_runtime() -> None:
+    options: dict[str, Any] = {
+        "facilities": Facilities(libiomp5="/opt/libiomp5.so"),
+        "openmp": "libiomp5",
+        "engines": ORT,
+    }
+    assert "LD_PRELOAD" not in chosen(Role.WORKER, **options)
+    warnings = environment_warnings(ORT, Facilities(libiomp5="/x"), {}, openmp=frozenset({"libiomp5"}))
+    assert warnings == ("openmp is set and has no effect: onnxruntime is without OpenMP",)
+
+
+def test_what_is_left_alone_has_its_reason_too() -> None:
+    assert environment_reasons(ORT | CUSTOM, None, Facilities(), {}) == (
+        (
+            "onnxruntime: gets its number of threads as an option at load and obeys no OMP_* or KMP_* variable; "
+            "the option wins over ORT_INTRA_OP_NUM_THREADS, which is left alone"
+        ),
+        "allocator: glibc's, no other is faster for every model",
+    )
+
+
+def test_every_pools_allocator_that_is_missing_is_warned_about() -> None:
+    asked = frozenset({"jemalloc", "tcmalloc", "glibc", None})
+    warnings = environment_warnings(
+        ORT, Facilities({"tcmalloc": "/lib/libtcmalloc.so.4"}), {}, allocators=asked
+    )
+    assert warnings == (
+        (
+            "allocator jemalloc is asked for, but there is no libjemalloc.so.2 (Debian: libjemalloc2): "
+            "glibc's is used"
+        ),
+    )
 
 
 def test_the_rest_of_the_environment_is_passed_on_and_the_base_is_not_changed() -> None:
@@ -80,23 +171,3 @@ def test_the_rest_of_the_environment_is_passed_on_and_the_base_is_not_changed() 
         "OMP_NUM_THREADS": "4",
     }
     assert base["OMP_NUM_THREADS"] == "64"
-
-
-@pytest.mark.parametrize("name", BINDING)
-def test_an_exported_variable_that_binds_threads_is_warned_about(name: str) -> None:
-    (warning,) = binding_warnings({name: "granularity=fine,compact,1,0", "PATH": "/bin"})
-    assert warning.startswith(f"{name}=granularity=fine,compact,1,0 is exported and kept")
-
-
-@pytest.mark.parametrize(
-    "exported",
-    [
-        {},
-        {"OMP_PROC_BIND": "FALSE"},
-        {"KMP_AFFINITY": "disabled"},
-        {"KMP_AFFINITY": "granularity=fine,compact,1,0,reset"},
-        {"GOMP_CPU_AFFINITY": ""},
-    ],
-)
-def test_the_harmless_forms_are_not(exported: dict[str, str]) -> None:
-    assert binding_warnings(exported) == ()

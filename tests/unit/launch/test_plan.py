@@ -1,9 +1,9 @@
 import pytest
 
 from predictd.server.launch.budget import make_budget
-from predictd.server.launch.quota import Quota
 from predictd.server.launch.facilities import Facilities
 from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, RunningPool, plan
+from predictd.server.launch.quota import Quota
 from predictd.server.launch.topology import Cpu, Topology
 
 
@@ -270,8 +270,7 @@ def test_what_all_pools_want_together_is_a_reason_by_default_and_a_warning_if_as
 def test_threads_on_siblings_are_warned_about() -> None:
     result = planned(machine(4, threads=2), PoolRequest("m", threads=6))
     assert result.warnings == (
-        "pool m: 1 worker of 6 threads on 4 cores: SMT siblings compute beside each other, which is slower than "
-        "a core each",
+        "pool m: 1 worker of 6 threads on 4 cores: SMT siblings compute beside each other, slower than a core each",
     )
 
 

@@ -25,10 +25,32 @@ def test_the_launcher_is_asked_for_what_models_and_settings_say() -> None:
     pools = (pool_models("a"), pool_models("shared", found("b", threads=2), found("c", threads=3)))
     request = plan_request(pools, Settings(frontends=2), {"OMP_NUM_THREADS": "1"})
     assert request.pools == (
-        PoolRequest("a", instances=None, threads=None, shared=False),
+        PoolRequest("a", instances=None, threads=None, shared=False, engines=frozenset({"onnxruntime"})),
         PoolRequest("shared", instances=None, threads=3, shared=True),
     )
     assert (request.frontends, request.environment) == (2, {"OMP_NUM_THREADS": "1"})
+    assert request.warnings == ()
+
+
+def test_a_pool_has_the_allocator_that_its_models_ask_for_and_else_the_settings() -> None:
+    settings = Settings(allocator="tcmalloc")
+    pools = (
+        pool_models("a", found("a", allocator="jemalloc", openmp="libiomp5", engine="x.y:load")),
+        pool_models("b", found("b"), found("c", allocator="glibc")),
+        pool_models("d"),
+    )
+    request = plan_request(pools, settings, {})
+    assert [pool.allocator for pool in request.pools] == ["jemalloc", "glibc", "tcmalloc"]
+    assert [pool.openmp for pool in request.pools] == ["libiomp5", None, None]
+    assert request.pools[0].engines == {"x.y:load"}
+    assert request.warnings == ()
+
+
+def test_models_that_cannot_agree_on_what_a_process_has_once_are_told_so() -> None:
+    pool = pool_models("p", found("a", allocator="jemalloc"), found("b", allocator="glibc"))
+    request = plan_request((pool,), Settings(allocator="tcmalloc"), {})
+    assert [pool.allocator for pool in request.pools] == ["tcmalloc"]
+    assert request.warnings == ("pool p: its models ask for allocator glibc and jemalloc: neither is taken",)
 
 
 def test_instances_are_those_of_the_most_demanding_model_and_else_the_settings() -> None:

@@ -25,7 +25,7 @@ from predictd.server.config.model_config import (
     check_label,
     contradictions,
 )
-from predictd.server.config.settings import COUNT, DELAY, QUEUE_SIZE, ROWS
+from predictd.server.config.settings import ALLOCATOR, COUNT, DELAY, QUEUE_SIZE, ROWS
 from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
 
 if TYPE_CHECKING:
@@ -220,6 +220,9 @@ _KINDS: dict[str, Kind[Any]] = {
     "instances": COUNT,
     "threads": COUNT,
     "spin": boolean(),
+    "cpu_weight": integer(1, 1000),
+    "allocator": ALLOCATOR,
+    "openmp": choice("libgomp", "libiomp5"),
     "device": _matching(_DEVICE, 'a device, such as "cpu"'),
     **_QUEUE,
     "priority_levels": integer(1, MOST_PRIORITY_LEVELS),

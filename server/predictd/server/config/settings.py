@@ -102,6 +102,7 @@ COUNT = integer(1, 1024)
 ROWS = integer(1, _INT32)
 DELAY = duration(0, 60 * _SECOND)
 QUEUE_SIZE = integer(1, 2**20)
+ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
 
 _ADDRESS: Kind[Address] = Kind("HOST:PORT", 'a string "HOST:PORT"', (str,), parse_address, str)
 
@@ -183,6 +184,12 @@ class Settings:
         metadata=_option(
             choice("auto", "per-model", "shared"),
             "Which models share worker processes; auto gives each its own while there are few.",
+        ),
+    )
+    allocator: str | None = field(
+        default=None,
+        metadata=_option(
+            auto(ALLOCATOR), "Memory allocator of the workers; auto is glibc's, with huge pages where it may."
         ),
     )
     model_control: str = field(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 from predictd.server.launch.facilities import Facilities
 from predictd.server.launch.placing import Placement
@@ -27,7 +27,7 @@ def pool_warnings(topology: Topology, pool: PoolRequest, share: Share, placement
     cores = len(topology.cores(cpu for mask in placement.masks for cpu in mask))
     if workers * threads > cores:
         on = f"{load} on {count(cores, 'core')}"
-        yield f"pool {pool.name}: {on}: SMT siblings compute beside each other, which is slower than a core each"
+        yield f"pool {pool.name}: {on}: SMT siblings compute beside each other, slower than a core each"
 
 
 def cut_cores(topology: Topology, placements: Mapping[str, Placement]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How much this process may use: its affinity mask and cpuset, the CPUs that are online, cgroup quotas and memory limits."""
+"""How much this process may use: affinity mask, cpuset, online CPUs, and the quotas and limits of control groups."""
 
 from __future__ import annotations
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from predictd.server.launch.budget import Budget
 from predictd.server.launch.cpulist import format_cpulist
-from predictd.server.launch.environment import Role, binding_warnings, choose_variables
+from predictd.server.launch.environment import (
+    Role,
+    choose_variables,
+    environment_reasons,
+    environment_warnings,
+)
 from predictd.server.launch.placing import Placement
 from predictd.server.launch.requests import ChildPlan, PlanRequest, PoolRequest, count
 from predictd.server.launch.topology import Topology
+from predictd.server.launch.variables import Variable
 
 
 def frontend(budget: Budget, request: PlanRequest) -> ChildPlan:
@@ -18,7 +24,17 @@ def frontend(budget: Budget, request: PlanRequest) -> ChildPlan:
     where = f"CPUs {format_cpulist(budget.cpus)}: a front end floats, the scheduler finds it a free CPU"
     why = "threads: 1, a front end waits for the network more than it computes"
     child = ChildPlan(budget.cpus, 1, owns_cores=False, spin=False, environment={}, reasons=(where, why))
-    return _with_environment(Role.FRONTEND, child, request)
+    variables = choose_variables(
+        Role.FRONTEND,
+        engines=frozenset(),
+        threads=child.threads,
+        cpus=child.cpus,
+        passive=True,
+        allocator=None,
+        facilities=request.facilities,
+        exported=request.environment,
+    )
+    return _with_environment(child, variables)
 
 
 def worker(
@@ -51,14 +67,33 @@ def worker(
         placement.threads.reason,
         *memory_reason,
         spin_reason,
+        *environment_reasons(pool.engines, pool.allocator, request.facilities, request.environment),
     ]
     child = ChildPlan(mask, placement.threads.value, own, spin, {}, tuple(reasons), nodes)
-    return _with_environment(Role.WORKER, child, request)
+    variables = choose_variables(
+        Role.WORKER,
+        engines=pool.engines,
+        threads=child.threads,
+        cpus=child.cpus,
+        passive=not child.spin,
+        allocator=pool.allocator,
+        facilities=request.facilities,
+        exported=request.environment,
+        openmp=pool.openmp,
+    )
+    return _with_environment(child, variables)
 
 
 def environment_advice(request: PlanRequest) -> tuple[str, ...]:
-    """What is wrong with the variables that the user exported."""
-    return binding_warnings(request.environment)
+    """What the user exported or asked for without the effect that it should have."""
+    open_to_any = any(not pool.engines for pool in request.pools)
+    return environment_warnings(
+        frozenset() if open_to_any else frozenset().union(*(pool.engines for pool in request.pools)),
+        request.facilities,
+        request.environment,
+        allocators=frozenset(pool.allocator for pool in request.pools),
+        openmp=frozenset(pool.openmp for pool in request.pools if pool.openmp),
+    )
 
 
 def _spin(pool: PoolRequest, budget: Budget, *, own: bool) -> tuple[bool, str]:
@@ -82,10 +117,7 @@ def _memory(topology: Topology, mask: Collection[int]) -> tuple[tuple[int, ...],
     return nodes, (f"memory: {which} preferred, that of its CPUs",)
 
 
-def _with_environment(role: Role, child: ChildPlan, request: PlanRequest) -> ChildPlan:
-    variables = choose_variables(
-        role, threads=child.threads, passive=not child.spin, exported=request.environment
-    )
+def _with_environment(child: ChildPlan, variables: Sequence[Variable]) -> ChildPlan:
     environment = {variable.name: variable.value for variable in variables}
     because = tuple(f"{variable.name}={variable.value}: {variable.reason}" for variable in variables)
     return replace(child, environment=environment, reasons=(*child.reasons, *because))

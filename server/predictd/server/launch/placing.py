@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from predictd.server.launch.cpulist import format_cpulist
-from predictd.server.launch.dealing import Deal, deal, workers_for
+from predictd.server.launch.dealing import Deal, Group, deal, workers_for
 from predictd.server.launch.requests import Choice, PoolRequest, count
 from predictd.server.launch.shares import Share
 from predictd.server.launch.topology import Core, Topology
@@ -70,7 +69,7 @@ def place(pool: PoolRequest, share: Share, around: Surroundings) -> Placement:
     # On part of a core, more than one thread would compute beside its sibling.
     size = dealt.size if dealt.unit == "whole core" else 1
     threads = asked or _default_threads(pool, min(size, share.threads), workers.value, usable)
-    return Placement(dealt.masks, workers, threads, _place_reason(share, cores, dealt))
+    return Placement(dealt.masks, workers, threads, _place_reason(share, dealt))
 
 
 def _workers(pool: PoolRequest, share: Share, around: Surroundings) -> tuple[Choice, tuple[Core, ...]]:
@@ -78,27 +77,32 @@ def _workers(pool: PoolRequest, share: Share, around: Surroundings) -> tuple[Cho
     if pool.instances is not None:
         reason = f"workers: {pool.instances}, {pool.asked('instances')}"
         return Choice(pool.instances, reason), share.cores
-    one = Choice(1, "workers: 1, whose threads use the cores together")
     nodes = around.topology.by_node(share.cores)
-    largest = max(map(len, nodes))
     if len(nodes) == 1:
-        return one, share.cores
-    if around.throttled and share.threads <= largest:
+        return Choice(1, "workers: 1, whose threads use the cores together"), share.cores
+    if around.throttled and share.threads <= max(map(len, nodes)):
         return Choice(1, "workers: 1, as one NUMA node has cores for the whole quota"), share.cores
-    if not share.apart and around.pools * len(nodes) > share.threads:
-        chosen = nodes[around.number % len(nodes)]
-        return Choice(1, "workers: 1, on one NUMA node, as there are many pools; they take turns"), chosen
-    if pool.threads is None:
-        number = workers_for(nodes)
-        how = "one for each NUMA node" if number == len(nodes) else "none of which leaves its NUMA node"
-        return Choice(number, f"workers: {number}, {how}, so that memory is near"), share.cores
-    wide = [node for node in nodes if len(node) >= pool.threads]
+    wide = [node for node in nodes if len(node) >= (pool.threads or 1)]
     if not wide:
-        why = f"{count(pool.threads, 'thread')} need more cores than a NUMA node has"
+        why = f"{count(pool.threads or 1, 'thread')} need more cores than a NUMA node has"
         return Choice(1, f"workers: 1, as {why}"), share.cores
-    which = "each NUMA node" if len(wide) == len(nodes) else "each NUMA node with cores enough"
-    why = f"workers: {len(wide)}, one for {which}, so that memory is near"
-    return Choice(len(wide), why), tuple(itertools.chain(*wide))
+    if not share.apart and around.pools * len(nodes) > share.threads:
+        why = "on one NUMA node, as there are many pools; they take turns"
+        return Choice(1, f"workers: 1, {why}"), wide[around.number % len(wide)]
+    return _near_memory(pool, nodes, wide)
+
+
+def _near_memory(
+    pool: PoolRequest, nodes: Sequence[Group], wide: Sequence[Group]
+) -> tuple[Choice, tuple[Core, ...]]:
+    """As a rule one for each node; `wide` are those with cores enough for the threads that were asked for."""
+    if pool.threads is not None:
+        number, used = len(wide), wide
+        how = "one for each NUMA node" + (" with cores enough" if len(wide) < len(nodes) else "")
+    else:
+        number, used = workers_for(nodes), nodes
+        how = "one for each NUMA node" if number == len(nodes) else "none of which leaves its NUMA node"
+    return Choice(number, f"workers: {number}, {how}, so that memory is near"), tuple(itertools.chain(*used))
 
 
 def _asked_threads(pool: PoolRequest, share: Share) -> Choice | None:
@@ -180,7 +184,7 @@ def _by_node(
     return masks, "all CPUs of a NUMA node"
 
 
-def _place_reason(share: Share, cores: tuple[Core, ...], dealt: Deal) -> str:
+def _place_reason(share: Share, dealt: Deal) -> str:
     if len(dealt.masks) > 1 or dealt.within:
         return "; ".join(filter(None, (dealt.reason, share.reason)))
     if share.reason:

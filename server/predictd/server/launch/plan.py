@@ -26,6 +26,7 @@ from predictd.server.launch.requests import (
     PlanRequest,
     PoolRequest,
     RunningPool,
+    as_asked,
     check,
     count,
 )
@@ -50,7 +51,7 @@ def plan(topology: Topology, budget: Budget, request: PlanRequest) -> LaunchPlan
         ValueError: A number below 1 is asked for, or two pools have one name.
     """
     check(request)
-    number_of_frontends = _frontend_count(budget, request.frontends)
+    number_of_frontends = _frontend_count(budget, request)
     shares, division = divide(topology, budget, request)
     everyone = [pool.name for pool in request.everyone]
     placements = {
@@ -82,6 +83,7 @@ def plan(topology: Topology, budget: Budget, request: PlanRequest) -> LaunchPlan
         *([load] if load and not asked else []),
     ]
     warnings = [
+        *request.warnings,
         *budget.warnings,
         *environment_advice(request),
         *machine_warnings(request.facilities),
@@ -114,11 +116,11 @@ def _machine_reasons(topology: Topology, budget: Budget) -> list[str]:
     return [head, f"these cores lie in {inside}"] if inside else [head]
 
 
-def _frontend_count(budget: Budget, asked: int | None) -> Choice:
-    usable = budget.effective_cpus
+def _frontend_count(budget: Budget, request: PlanRequest) -> Choice:
+    usable, asked = budget.effective_cpus, request.frontends
     if asked is not None:
         warning = f"{asked} front ends for {count(usable, 'usable CPU')}" if asked > usable else ""
-        return Choice(asked, f"front ends: {asked}, as asked", warning)
+        return Choice(asked, f"front ends: {asked}, {as_asked(request.origins, 'frontends')}", warning)
     number = max(1, min(FRONTENDS_MAX, usable // CPUS_PER_FRONTEND))
     why = f"one for every {CPUS_PER_FRONTEND} usable CPUs, at least 1, at most {FRONTENDS_MAX}"
     return Choice(number, f"front ends: {number}, {why}")

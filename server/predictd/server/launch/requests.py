@@ -21,6 +21,7 @@ class PoolRequest:
         shared: The pool hosts the lanes of many models, each with an engine and engine threads of its own.
         engines: Of its lanes; an empty set says that they may be any.
         allocator: That its workers shall have; None lets the plan decide.
+        openmp: OpenMP runtime that its workers shall have; None is whichever the engine brings.
         spin: Threads that wait for each other within a run may spin; None lets the plan decide.
         cpu_weight: Its share of the CPUs beside the weights of the other pools; None has no opinion.
         origins: Where the numbers above come from, by the name of the attribute.
@@ -32,13 +33,14 @@ class PoolRequest:
     shared: bool = False
     engines: frozenset[str] = frozenset()
     allocator: str | None = None
+    openmp: str | None = None
     spin: bool | None = None
     cpu_weight: int | None = None
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def asked(self, name: str) -> str:
         """The end of a reason: that a number was asked for, and where."""
-        return f"as {self.origins[name]} says" if name in self.origins else "as asked"
+        return as_asked(self.origins, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,18 @@ class PlanRequest:
         frontends: Front-end processes; None lets the plan decide.
         environment: The variables that the user exported.
         facilities: What the system has.
+        warnings: What was found wrong with the request before.
         beside: Pools that run already.
+        origins: Where the number of front ends comes from, by its name.
     """
 
     pools: tuple[PoolRequest, ...]
     frontends: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     facilities: Facilities = field(default_factory=Facilities)
+    warnings: tuple[str, ...] = ()
     beside: tuple[RunningPool, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def everyone(self) -> tuple[PoolRequest, ...]:
@@ -147,6 +153,11 @@ def check(request: PlanRequest) -> None:
     for what, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"{what} must be at least 1, not {number}")
+
+
+def as_asked(origins: Mapping[str, str], name: str) -> str:
+    """The end of a reason: that a number was asked for, and where."""
+    return f"as {origins[name]} says" if name in origins else "as asked"
 
 
 def count(number: int, noun: str) -> str:

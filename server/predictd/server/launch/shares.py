@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from predictd.server.launch.budget import Budget
@@ -106,10 +106,8 @@ def _weighted_threads(
     """Under a quota: time is divided, not places."""
     shares = _whole(topology, budget, cores, pools, apart=False)
     if budget.effective_cpus < len(pools):
-        return shares, [
-            f"{count(len(pools), 'pool')} under a quota for {count(budget.effective_cpus, 'thread')}: "
-            "too few to divide by cpu_weight"
-        ]
+        load = f"{count(len(pools), 'pool')} under a quota for {count(budget.effective_cpus, 'thread')}"
+        return shares, [f"{load}: too few to divide by cpu_weight"]
     sizes = apportion(budget.effective_cpus, weights)
     shares = {
         pool.name: Share(shares[pool.name].cores, size, apart=False)

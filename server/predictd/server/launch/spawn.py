@@ -1,4 +1,4 @@
-"""Starting a child with its mask and its environment in place before exec, and what a child does first."""
+"""Starting a child with mask, memory policy and environment in place before exec, and what a child does first."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from predictd.server.launch.memory_policy import preferring
+
 _PR_SET_PDEATHSIG = 1
 
 
 def spawn(
-    argv: Sequence[str], *, environment: Mapping[str, str], cpus: Sequence[int], pass_fds: Sequence[int] = ()
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cpus: Sequence[int],
+    pass_fds: Sequence[int] = (),
+    numa_nodes: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a child.
 
-    Its affinity mask is inherited: the calling thread takes the mask for the moment of the fork, which is
-    safe beside other threads, as running code between fork and exec is not. Call it from the main thread: the
+    Its affinity mask and its memory policy are inherited: the calling thread takes them for the moment of the fork,
+    which is safe beside other threads, as running code between fork and exec is not. Call it from the main thread: the
     kernel sends the parent-death signal when the *thread* that made the child ends.
 
     Args:
@@ -27,6 +34,7 @@ def spawn(
         environment: The child's whole environment.
         cpus: The child's affinity mask.
         pass_fds: Descriptors that it inherits under the same numbers; all others are closed.
+        numa_nodes: The memory nodes that it prefers; none leaves its memory where its CPUs are.
 
     Returns:
         The child, in a session of its own, so that a terminal's interrupt reaches only the supervisor.
@@ -37,14 +45,15 @@ def spawn(
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cpus)
     try:
-        return subprocess.Popen(
-            list(argv),
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            close_fds=True,
-            pass_fds=tuple(pass_fds),
-            start_new_session=True,
-        )
+        with preferring(numa_nodes):
+            return subprocess.Popen(
+                list(argv),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                close_fds=True,
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+            )
     finally:
         os.sched_setaffinity(0, before)
 

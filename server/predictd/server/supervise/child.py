@@ -51,6 +51,7 @@ class Child:
         *,
         environment: Mapping[str, str],
         cpus: Sequence[int],
+        numa_nodes: Sequence[int] = (),
         on_message: OnMessage,
         on_exit: OnExit,
     ) -> None:
@@ -62,9 +63,16 @@ class Child:
         self._over = False
         self._loop = asyncio.get_running_loop()
         self._channel, theirs = Channel.pair()
-        argv = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())]
+        # The child does not read its title here; it makes room for it, as a process title replaces the arguments.
+        argv = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), title]
         try:
-            self._process = spawn(argv, environment=environment, cpus=cpus, pass_fds=[theirs.fileno()])
+            self._process = spawn(
+                argv,
+                environment=environment,
+                cpus=cpus,
+                pass_fds=[theirs.fileno()],
+                numa_nodes=numa_nodes,
+            )
             self._pidfd = _watch(self._process)
         except BaseException:
             self._channel.close()

@@ -45,6 +45,7 @@ class Starter:
                 self.module,
                 environment=child_environment(self.environment, place.plan.environment),
                 cpus=place.plan.cpus,
+                numa_nodes=place.plan.numa_nodes,
                 on_message=self.on_message,
                 on_exit=self.on_exit,
             )
