@@ -34,6 +34,8 @@ from tests.fixtures.limits import NotPermittedError, cpu_quota, cpuset, taskset
 from tests.fixtures.processes import complaints, serving
 
 CPUS = sorted(os.sched_getaffinity(0))
+# A process title has room for it, although it does not overwrite the environment.
+MODEL = "a-model-whose-name-is-longer-than-what-a-worker-is-started-with"
 WIDTH = 256
 LOOKS = 20
 # So that /proc shows the supervisor's environment too, to which Python adds nothing in this locale.
@@ -64,7 +66,7 @@ def _model(engine: str, folder: Path, *settings: str) -> Path:
         pytest.skip(f"the engine {engine} is not installed")
     if engine not in _EXPORTERS:
         pytest.skip(f"there is no model for the engine {engine}")
-    model = folder / "m"
+    model = folder / MODEL
     (model / "1").mkdir(parents=True)
     _EXPORTERS[engine](model / "1")
     (model / "model.toml").write_text("\n".join([f'engine = "{engine}"', *settings]))
@@ -125,7 +127,7 @@ def _load(daemon: Daemon, callers: int) -> Iterator[Callable[[], object]]:
         try:
             with Client(daemon.grpc) as client:
                 while not over.is_set():
-                    client.predict("m", x)
+                    client.predict(MODEL, x)
         except BaseException as error:  # noqa: BLE001 - for the test to see
             failures.append(error)
 
@@ -134,7 +136,7 @@ def _load(daemon: Daemon, callers: int) -> Iterator[Callable[[], object]]:
         thread.start()
     try:
         with Client(daemon.grpc) as client:
-            yield lambda: client.predict("m", x)
+            yield lambda: client.predict(MODEL, x)
     finally:
         over.set()
         for thread in threads:
@@ -161,7 +163,7 @@ def test_every_thread_stays_where_the_plan_says_and_none_is_squeezed(
                 call()
                 for pid, child in children.items():
                     _check_threads(_threads(pid), child)
-        for worker in plan.pools["m"]:
+        for worker in plan.pools[MODEL]:
             assert len(set(worker.cpus)) >= worker.threads
         if engine == "onnxruntime":
             for pid, child in children.items():
@@ -219,7 +221,7 @@ def test_workers_have_the_allocator_that_is_asked_for(allocator: str, tmp_path: 
     model = _model("onnxruntime", tmp_path / "models", f'allocator = "{allocator}"')
     library = choose_allocator(allocator, read_facilities(), {}).library
     with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
-        client.predict("m", {"x": np.ones((1, WIDTH), np.float32)})
+        client.predict(MODEL, {"x": np.ones((1, WIDTH), np.float32)})
         (worker,) = daemon.pids("workers")
         mapped = Path(f"/proc/{worker}/maps").read_text()
         warned = [line for line in complaints(daemon) if f"allocator {allocator} is asked for" in line]

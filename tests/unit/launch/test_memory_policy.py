@@ -35,9 +35,11 @@ def _fresh_warnings() -> Iterator[None]:
 def _node() -> int:
     """A node with memory."""
     try:
-        assert current_policy() == DEFAULT
+        policy = current_policy()
     except OSError as error:
         pytest.skip(f"get_mempolicy: {error.strerror}")
+    if policy != DEFAULT:
+        pytest.skip(f"the tests run with a memory policy: {policy}")
     return parse_cpulist(Path("/sys/devices/system/node/has_memory").read_text())[0]
 
 
