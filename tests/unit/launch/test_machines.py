@@ -31,6 +31,14 @@ def test_every_expected_plan_belongs_to_a_machine() -> None:
     assert {path.name for path in PLANS.iterdir()} == {f"{name}.{which}.txt" for name, which in CASES}
 
 
+def test_the_example_in_the_documentation_is_the_first_part_of_a_plan() -> None:
+    page = Path(__file__).parents[3] / "docs" / "launcher.md"
+    command, *shown = page.read_text().partition("```console\n")[2].partition("\n```")[0].splitlines()
+    expected = (PLANS / f"{command.split()[-1]}.default.txt").read_text().splitlines()
+    assert len(shown) > 5
+    assert shown == expected[: len(shown)]
+
+
 def test_a_machine_can_be_written_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["epyc-nps4", str(tmp_path)])
     assert read_affinity(tmp_path) == tuple(range(128))

@@ -149,8 +149,8 @@ def test_a_pool_weighs_what_its_heaviest_model_does_and_spins_if_all_agree() -> 
     models = (found("a", cpu_weight=7, spin=True), found("b", cpu_weight=9), found("c"))
     (pool,) = plan_request((pool_models("p", *models),), Settings(), {}).pools
     assert (pool.cpu_weight, pool.spin) == (9, True)
-    models = (found("a", spin=True), found("b", spin=False))
-    assert plan_request((pool_models("p", *models),), Settings(), {}).pools[0].spin is None
+    at_odds = pool_models("p", found("a", spin=True), found("b", spin=False))
+    assert plan_request((at_odds,), Settings(), {}).pools[0].spin is None
 
 
 def test_a_model_that_comes_again_gets_the_cpus_that_its_weight_gave_it() -> None:
