@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from predictd.server.launch.budget import Budget, Quota, make_budget, read_budget, read_quotas
+from predictd.server.launch.budget import Budget, make_budget, read_affinity, read_budget
+from predictd.server.launch.quota import Quota, read_quotas
 from tests.fixtures.sysfs import FakeSystem
 
 EIGHT = range(8)
@@ -90,3 +92,63 @@ def test_a_quota_that_makes_no_sense_is_named_and_the_others_count(tmp_path: Pat
     budget = read_budget(EIGHT, EIGHT, tmp_path)
     assert budget.quota_cpus == 2
     assert "the CPU quota of /sys/fs/cgroup/a is unreadable and was ignored" in budget.reasons[2]
+
+
+def test_a_cpuset_narrows_the_mask_and_is_named(tmp_path: Path) -> None:
+    system = FakeSystem(tmp_path)
+    system.cgroup_v2("/pod", {"/pod": {"cpuset.cpus.effective": "2-3"}})
+    budget = read_budget(EIGHT, EIGHT, tmp_path)
+    assert budget.cpus == (2, 3)
+    assert "cpuset 2-3 in /sys/fs/cgroup/pod/cpuset.cpus.effective" in budget.reasons
+
+
+def test_a_cpuset_of_v1_counts_too(tmp_path: Path) -> None:
+    FakeSystem(tmp_path).cgroup_v1("cpuset", "/pod", {"/pod": {"cpuset.effective_cpus": "5"}})
+    assert read_budget(EIGHT, EIGHT, tmp_path).cpus == (5,)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"), [("9", "has no CPU of the affinity mask and was ignored"), ("x", "is unreadable")]
+)
+def test_a_cpuset_that_cannot_be_is_ignored_and_said(text: str, note: str, tmp_path: Path) -> None:
+    FakeSystem(tmp_path).cgroup_v2("/", {"/": {"cpuset.cpus.effective": text}})
+    budget = read_budget(EIGHT, EIGHT, tmp_path)
+    assert budget.cpus == tuple(EIGHT)
+    assert any(note in reason for reason in budget.reasons)
+
+
+def test_the_tightest_memory_limit_is_part_of_the_budget(tmp_path: Path) -> None:
+    system = FakeSystem(tmp_path)
+    system.meminfo(total_bytes=64 << 30, available_bytes=32 << 30)
+    assert read_budget(EIGHT, EIGHT, tmp_path).memory_bytes == 64 << 30
+    system.cgroup_v2("/a/b", {"/a": {"memory.max": str(3 << 29)}, "/a/b": {"memory.max": "max"}})
+    budget = read_budget(EIGHT, EIGHT, tmp_path)
+    assert budget.memory_bytes == 3 << 29
+    assert "memory: 1.5 GiB, /sys/fs/cgroup/a/memory.max" in budget.reasons
+
+
+def test_an_unreadable_memory_limit_is_said(tmp_path: Path) -> None:
+    FakeSystem(tmp_path).cgroup_v2("/", {"/": {"memory.max": "much"}})
+    budget = read_budget(EIGHT, EIGHT, tmp_path)
+    assert budget.memory_bytes is None
+    assert any(reason.startswith("the memory limit is unreadable") for reason in budget.reasons)
+
+
+@pytest.mark.parametrize(("throttled", "warned"), [(0, False), (9, False), (10, True)])
+def test_a_quota_that_has_hurt_is_warned_about(throttled: int, warned: bool, tmp_path: Path) -> None:
+    stat = f"usage_usec 5\nnr_periods 1000\nnr_throttled {throttled}"
+    FakeSystem(tmp_path).cgroup_v2("/", {"/": {"cpu.max": "200000 100000", "cpu.stat": stat}})
+    warnings = read_budget(EIGHT, EIGHT, tmp_path).warnings
+    assert any(f"in {throttled} of 1000 periods" in warning for warning in warnings) == warned
+    assert len(warnings) == warned
+
+
+def test_the_affinity_of_a_process_below_another_root(tmp_path: Path) -> None:
+    system = FakeSystem(tmp_path)
+    with pytest.raises(ValueError, match="no CPUs in proc/self/status"):
+        read_affinity(tmp_path)
+    system.cpus(cores=4)
+    assert read_affinity(tmp_path) == (0, 1, 2, 3)
+    system.allowed("1-2")
+    assert read_affinity(tmp_path) == (1, 2)
+    assert read_affinity() == tuple(sorted(os.sched_getaffinity(0)))

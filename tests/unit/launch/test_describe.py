@@ -1,5 +1,8 @@
+import json
+from dataclasses import replace
+
 from predictd.server.launch.budget import make_budget
-from predictd.server.launch.describe import describe
+from predictd.server.launch.describe import JSON_VERSION, as_json, describe
 from predictd.server.launch.plan import PlanRequest, PoolRequest, plan
 from predictd.server.launch.topology import Cpu, Topology
 
@@ -11,9 +14,9 @@ def test_warnings_come_first_and_reasons_last() -> None:
     result = plan(FOUR, BUDGET, PlanRequest((PoolRequest("resnet", instances=6),)))
     assert describe(result, BUDGET).splitlines() == [
         "warning: pool resnet: 6 workers of 1 thread on 4 usable CPUs: oversubscribed",
-        "process            CPUs  threads  cores",
-        "frontend 0         0-3   1        shared",
-        "worker resnet 0-5  0-3   1        shared",
+        "process            CPUs  threads  cores   waiting  memory",
+        "frontend 0         0-3   1        shared  sleeps   any",
+        "worker resnet 0-5  0-3   1        shared  sleeps   any",
         "because",
         "  CPUs 0-3: the affinity mask",
         "  no CPU quota in any visible cgroup",
@@ -35,3 +38,29 @@ def test_an_explanation_adds_every_reason_of_every_child_once() -> None:
     ):
         expected += [name, *(f"  {reason}" for reason in child.reasons)]
     assert lines[len(short) :] == expected
+
+
+def test_the_json_says_what_the_text_says() -> None:
+    result = plan(FOUR, BUDGET, PlanRequest((PoolRequest("m", instances=2), PoolRequest("n"))))
+    document = json.loads(as_json(result, replace(BUDGET, memory_bytes=1 << 30), {"m": ["a", "b"]}))
+    assert document["version"] == JSON_VERSION
+    assert document["budget"] == {
+        "cpus": "0-3",
+        "quota_cpus": None,
+        "usable_cpus": 4,
+        "memory_bytes": 1 << 30,
+    }
+    assert document["warnings"] == list(result.warnings)
+    assert document["reasons"] == [*BUDGET.reasons, *result.reasons]
+    assert len(document["frontends"]) == len(result.frontends)
+    assert {name: pool["models"] for name, pool in document["pools"].items()} == {"m": ["a", "b"], "n": []}
+    first, planned = document["pools"]["m"]["workers"][0], result.pools["m"][0]
+    assert first == {
+        "cpus": "0-3",
+        "threads": planned.threads,
+        "owns_cores": False,
+        "spin": False,
+        "numa_nodes": [],
+        "environment": planned.environment,
+        "reasons": list(planned.reasons),
+    }

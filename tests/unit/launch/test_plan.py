@@ -1,7 +1,9 @@
 import pytest
 
-from predictd.server.launch.budget import Quota, make_budget
-from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, plan
+from predictd.server.launch.budget import make_budget
+from predictd.server.launch.facilities import Facilities
+from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, RunningPool, plan
+from predictd.server.launch.quota import Quota
 from predictd.server.launch.topology import Cpu, Topology
 
 
@@ -158,6 +160,142 @@ def test_exported_variables_reach_the_plan() -> None:
 def test_without_pools_there_are_only_front_ends() -> None:
     result = planned(machine(2))
     assert (len(result.frontends), dict(result.pools)) == (1, {})
+
+
+def sockets(nodes: int, cores: int, threads: int = 1) -> Topology:
+    """Nodes of cores each; core c has the CPUs c, c + all cores, and so on."""
+    total = nodes * cores
+    return Topology(
+        tuple(Cpu(cpu, cpu % total, node=cpu % total // cores, l3=1) for cpu in range(total * threads))
+    )
+
+
+def test_each_node_has_a_worker_unless_told_otherwise() -> None:
+    workers = planned(sockets(2, 4, threads=2), POOL).pools["m"]
+    assert masks(workers) == [(0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)]
+    assert [(worker.threads, worker.numa_nodes) for worker in workers] == [(4, (0,)), (4, (1,))]
+
+
+def test_one_worker_as_asked_uses_all_nodes() -> None:
+    (worker,) = planned(sockets(2, 4), PoolRequest("m", instances=1)).pools["m"]
+    assert (worker.cpus, worker.threads, worker.numa_nodes) == (tuple(range(8)), 8, ())
+
+
+def test_few_threads_stay_on_one_node_and_many_take_both() -> None:
+    few = planned(sockets(2, 4), PoolRequest("m", instances=1, threads=3)).pools["m"]
+    assert masks(few) == [(0, 1, 2, 3)]
+    many = planned(sockets(2, 4), PoolRequest("m", threads=6)).pools["m"]
+    assert [(worker.cpus, worker.threads) for worker in many] == [(tuple(range(8)), 6)]
+
+
+def test_three_workers_on_two_nodes_leave_cores_rather_than_their_node() -> None:
+    workers = planned(sockets(2, 4), PoolRequest("m", instances=3)).pools["m"]
+    assert masks(workers) == [(0, 1), (2, 3), (4, 5)]
+
+
+def test_many_pools_take_the_nodes_in_turn() -> None:
+    pools = [PoolRequest(name) for name in "abcdefgh"]
+    result = planned(sockets(2, 4), *pools)
+    assert [workers[0].numa_nodes for workers in result.pools.values()] == [(0,), (1,)] * 4
+    assert {len(workers) for workers in result.pools.values()} == {1}
+
+
+def test_few_pools_have_a_worker_on_each_node_and_share_it() -> None:
+    result = planned(sockets(2, 4), PoolRequest("a"), PoolRequest("b"))
+    for workers in result.pools.values():
+        assert masks(workers) == [(0, 1, 2, 3), (4, 5, 6, 7)]
+        assert not any(worker.owns_cores for worker in workers)
+
+
+def test_weights_divide_whole_cores() -> None:
+    a, b = PoolRequest("a", cpu_weight=300), PoolRequest("b", cpu_weight=100)
+    result = planned(machine(4, threads=2), a, b)
+    assert masks(result.pools["a"]) == [(0, 1, 2, 4, 5, 6)]
+    assert masks(result.pools["b"]) == [(3, 7)]
+    assert all(worker.owns_cores and worker.spin for worker in result.workers)
+    assert "4 cores by cpu_weight: a 3 (weight 300), b 1 (weight 100)" in result.reasons
+
+
+def test_a_pool_without_a_weight_has_the_default_one_beside_others() -> None:
+    result = planned(
+        machine(4), PoolRequest("a"), PoolRequest("b", cpu_weight=300, origins={"cpu_weight": "b.toml:2"})
+    )
+    assert [len(workers[0].cpus) for workers in result.pools.values()] == [1, 3]
+    assert (
+        "4 cores by cpu_weight: a 1 (weight 100, the default), b 3 (weight 300, b.toml:2)" in result.reasons
+    )
+
+
+def test_more_pools_than_cores_cut_cores_in_two_and_are_warned_about() -> None:
+    pools = [PoolRequest(name, cpu_weight=1) for name in "abc"]
+    result = planned(machine(2, threads=2), *pools)
+    assert [workers[0].cpus for workers in result.pools.values()] == [(0, 1), (2,), (3,)]
+    assert any("divided among pools" in warning for warning in result.warnings)
+
+
+def test_more_pools_than_cpus_share_them_whatever_they_weigh() -> None:
+    pools = [PoolRequest(name, cpu_weight=7) for name in "abc"]
+    result = planned(machine(2), *pools)
+    assert [workers[0].cpus for workers in result.pools.values()] == [(0, 1)] * 3
+    assert "3 pools on 2 CPUs: too few to divide by cpu_weight, so all pools share them" in result.reasons
+
+
+def test_under_a_quota_weights_divide_the_threads() -> None:
+    a, b = PoolRequest("a", cpu_weight=300), PoolRequest("b", cpu_weight=100)
+    result = planned(machine(64), a, b, quota=8.5)
+    assert [workers[0].threads for workers in result.pools.values()] == [6, 2]
+    assert [workers[0].cpus for workers in result.pools.values()] == [tuple(range(64))] * 2
+    assert "8 threads of the quota by cpu_weight: a 6 (weight 300), b 2 (weight 100)" in result.reasons
+    few = planned(machine(64), a, b, quota=1.5)
+    assert "2 pools under a quota for 1 thread: too few to divide by cpu_weight" in few.reasons
+
+
+def test_a_pool_that_comes_later_knows_that_others_run_on_its_cpus() -> None:
+    topology = machine(4)
+    budget = make_budget(topology.ids, topology.ids, [])
+    running = RunningPool(PoolRequest("a"), frozenset(range(4)))
+    late = plan(topology, budget, PlanRequest((PoolRequest("b"),), beside=(running,)))
+    (worker,) = late.pools["b"]
+    assert (worker.cpus, worker.owns_cores, worker.spin) == ((0, 1, 2, 3), False, False)
+
+
+def test_what_all_pools_want_together_is_a_reason_by_default_and_a_warning_if_asked_for() -> None:
+    default = planned(machine(2), PoolRequest("a"), PoolRequest("b"))
+    assert "2 pools have 4 threads on 2 usable CPUs: enough while not all are busy" in default.reasons
+    assert default.warnings == ()
+    asked = planned(machine(2), PoolRequest("a", instances=2), PoolRequest("b", threads=1))
+    assert asked.warnings == ("2 pools with 3 threads as asked on 2 usable CPUs: oversubscribed",)
+
+
+def test_threads_on_siblings_are_warned_about() -> None:
+    result = planned(machine(4, threads=2), PoolRequest("m", threads=6))
+    assert result.warnings == (
+        "pool m: 1 worker of 6 threads on 4 cores: SMT siblings compute beside each other, slower than a core each",
+    )
+
+
+def test_a_spin_that_is_asked_for_reaches_the_environment() -> None:
+    asked = planned(machine(4), PoolRequest("m", spin=False, origins={"spin": "m/model.toml:3"}))
+    (worker,) = asked.pools["m"]
+    assert worker.environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "waiting: sleeps, as m/model.toml:3 says" in worker.reasons
+
+
+def test_the_origin_of_a_number_stands_in_its_reason() -> None:
+    origins = {"instances": "--instances", "threads": "m/model.toml:2"}
+    (worker, _) = planned(machine(4), PoolRequest("m", 2, 1, origins=origins)).pools["m"]
+    assert {"workers: 2, as --instances says", "threads: 1, as m/model.toml:2 says"} <= set(worker.reasons)
+
+
+def test_what_of_the_machine_costs_time_is_warned_about() -> None:
+    topology = machine(1)
+    slow = Facilities(transparent_hugepages="never", governor="performance,powersave")
+    request = PlanRequest((POOL,), facilities=slow)
+    warnings = plan(topology, make_budget(topology.ids, topology.ids, []), request).warnings
+    assert [warning.split(":")[0] for warning in warnings] == [
+        "no huge pages",
+        "the CPU frequency governor is powersave",
+    ]
 
 
 @pytest.mark.parametrize(

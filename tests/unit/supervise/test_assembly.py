@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from itertools import count
+from pathlib import Path
 
 from predictd.server.config.lane import QueueRules
-from predictd.server.config.model_config import QueuePolicy
+from predictd.server.config.model_config import Origin, QueuePolicy
 from predictd.server.config.settings import Settings
+from predictd.server.launch.budget import make_budget
 from predictd.server.launch.plan import PoolRequest
-from predictd.server.supervise.assembly import PoolModels, divide, lanes, plan_request
+from predictd.server.launch.topology import Cpu, Topology
+from predictd.server.supervise.assembly import (
+    Planner,
+    PoolModels,
+    divide,
+    lanes,
+    plan_request,
+    plan_start,
+    pool_request,
+)
+from predictd.server.supervise.pool import Pool
 from tests.fixtures.supervision import PLAN, found, pool_models
 
 
@@ -114,3 +126,43 @@ def test_a_preferred_size_raises_a_limit_that_the_model_does_not_set() -> None:
     (a, b) = lanes(pool_models("p", *models), (PLAN,), Settings(max_batch_size=5), count(1))
     assert (a.max_batch_size, a.preferred_batch_sizes) == (64, (4, 64))
     assert (b.max_batch_size, b.preferred_batch_sizes) == (5, (4,))
+
+
+def test_what_was_asked_for_says_where_it_stands() -> None:
+    file = Path("m/model.toml")
+    said = {"threads": Origin(file, 2), "cpu_weight": Origin(file, 3), "spin": Origin(file, 4)}
+    model = found("m", threads=2, cpu_weight=300, spin=False, origins=said)
+    settings = Settings(frontends=1, instances=2, origins={"frontends": "--frontends", "instances": "x.toml"})
+    request = plan_request((pool_models("m", model),), settings, {})
+    (pool,) = request.pools
+    assert (pool.cpu_weight, pool.spin) == (300, False)
+    assert pool.origins == {
+        "instances": "x.toml",
+        "threads": "m/model.toml:2",
+        "cpu_weight": "m/model.toml:3",
+        "spin": "m/model.toml:4",
+    }
+    assert request.origins == {"frontends": "--frontends"}
+
+
+def test_a_pool_weighs_what_its_heaviest_model_does_and_spins_if_all_agree() -> None:
+    models = (found("a", cpu_weight=7, spin=True), found("b", cpu_weight=9), found("c"))
+    (pool,) = plan_request((pool_models("p", *models),), Settings(), {}).pools
+    assert (pool.cpu_weight, pool.spin) == (9, True)
+    at_odds = pool_models("p", found("a", spin=True), found("b", spin=False))
+    assert plan_request((at_odds,), Settings(), {}).pools[0].spin is None
+
+
+def test_a_model_that_comes_again_gets_the_cpus_that_its_weight_gave_it() -> None:
+    topology = Topology(tuple(Cpu(cpu, cpu) for cpu in range(4)))
+    planner = Planner(topology, make_budget(topology.ids, topology.ids, []))
+    heavy, light = found("a", cpu_weight=300), found("b")
+    pools, first = plan_start([heavy, light], Settings(), planner, {})
+    assert [[worker.cpus for worker in workers] for workers in first.pools.values()] == [[(0, 1, 2)], [(3,)]]
+    runs = Pool(1, "b", first.pools["b"], 64, request=pool_request(pools[1], Settings()))
+    try:
+        again = plan_request((pool_models("a~2", heavy),), Settings(), {}, beside=[runs.as_running()])
+    finally:
+        runs.close()
+    (worker,) = planner.plan(again).pools["a~2"]
+    assert (worker.cpus, worker.owns_cores, worker.spin) == ((0, 1, 2), True, True)

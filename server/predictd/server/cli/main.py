@@ -10,6 +10,7 @@ import click
 # Command -> its line in the help. The command is the object of this name in the module of this name.
 COMMANDS = {
     "serve": "Serve models over gRPC until SIGTERM.",
+    "plan": "Show what would run on which CPUs, and why.",
     "demo": "Serve a small pretrained model and show how to ask it.",
     "predict": "Send one request to a running daemon.",
     "models": "List the models of a running daemon.",

@@ -28,6 +28,18 @@ def settings_options(command: F) -> F:
     return command
 
 
+def some_settings_options(*keys: str) -> Callable[[F], F]:
+    """Give a command some of the daemon's options, by their keys; the others come from environment and file."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options()):
+            if option.key in keys:
+                command = _click_option(option)(command)
+        return command
+
+    return decorate
+
+
 def _click_option(option: Option) -> Callable[[F], F]:
     if not option.flag.startswith("--"):
         return click.argument(option.key, nargs=-1, metavar=f"{option.flag}...")

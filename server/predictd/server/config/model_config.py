@@ -209,6 +209,7 @@ class ModelConfig:
         instances: Workers of the model's pool.
         threads: Threads of one run.
         spin: Threads that wait for each other within a run may spin.
+        cpu_weight: Its share of the CPUs beside other models.
         allocator: Memory allocator of the model's workers.
         openmp: OpenMP runtime of the model's workers.
         device: Where to run, such as "cpu".
@@ -238,6 +239,7 @@ class ModelConfig:
     instances: int | None = None
     threads: int | None = None
     spin: bool | None = None
+    cpu_weight: int | None = None
     allocator: str | None = None
     openmp: str | None = None
     device: str | None = None

@@ -220,6 +220,7 @@ _KINDS: dict[str, Kind[Any]] = {
     "instances": COUNT,
     "threads": COUNT,
     "spin": boolean(),
+    "cpu_weight": integer(1, 1000),
     "allocator": ALLOCATOR,
     "openmp": choice("libgomp", "libiomp5"),
     "device": _matching(_DEVICE, 'a device, such as "cpu"'),

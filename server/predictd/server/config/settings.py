@@ -138,7 +138,8 @@ class Settings:
     instances: int | None = field(
         default=None,
         metadata=_option(
-            auto(COUNT), "Worker processes of each pool; auto is one, whose threads use all CPUs."
+            auto(COUNT),
+            "Worker processes of each pool; auto is one on each NUMA node, whose threads use its cores.",
         ),
     )
     threads: int | None = field(

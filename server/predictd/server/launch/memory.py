@@ -68,6 +68,24 @@ class MemoryHeadroom:
         return Headroom(available * 1024, total * 1024, "/proc/meminfo")
 
 
+def memory_limit(root: Path = Path("/")) -> tuple[int, str] | None:
+    """The tightest limit, in bytes, and the file that says so; None where none is shown.
+
+    Raises:
+        ValueError: A file is not what the kernel documents.
+    """
+    found: list[tuple[int, str]] = []
+    for group in cgroups_of("memory", root):
+        files = _limit_files(group)
+        limit = None if files is None else _limit_bytes(files)
+        if files is not None and limit is not None:
+            found.append((limit, files.name))
+    meminfo = root / "proc/meminfo"
+    if meminfo.exists():
+        found.append((_field(meminfo.read_text(encoding="ascii"), "MemTotal:") * 1024, "/proc/meminfo"))
+    return min(found, default=None)
+
+
 def headroom_bytes(root: Path = Path("/")) -> Headroom:
     """Read the headroom once."""
     return MemoryHeadroom(root).read()
@@ -92,13 +110,17 @@ def _limit_files(group: Cgroup) -> _Limit | None:
 
 
 def _group_headroom(files: _Limit) -> Headroom | None:
-    text = files.limit.read_text(encoding="ascii").strip()
-    if text == "max" or int(text) >= UNLIMITED_BYTES:
+    limit = _limit_bytes(files)
+    if limit is None:
         return None
-    limit = int(text)
     usage = int(files.usage.read_text(encoding="ascii"))
     reclaimable = _field(files.statistics.read_text(encoding="ascii"), files.reclaimable)
     return Headroom(max(0, limit - usage + reclaimable), limit, files.name)
+
+
+def _limit_bytes(files: _Limit) -> int | None:
+    text = files.limit.read_text(encoding="ascii").strip()
+    return None if text == "max" or int(text) >= UNLIMITED_BYTES else int(text)
 
 
 def _field(text: str, name: str) -> int:

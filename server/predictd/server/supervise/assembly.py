@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS, LaneConfig, QueueRules
 from predictd.server.config.model_config import ModelConfig, QueuePolicy
 from predictd.server.config.settings import Settings
-from predictd.server.launch.budget import Budget
-from predictd.server.launch.facilities import Facilities
-from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, plan
-from predictd.server.launch.topology import Topology
+from predictd.server.launch.budget import Budget, read_affinity, read_budget
+from predictd.server.launch.facilities import Facilities, read_facilities
+from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, RunningPool, plan
+from predictd.server.launch.topology import Topology, read_topology
 from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
 from predictd.server.repository.placement import Placeable, place, pool_instances
 
@@ -63,8 +64,33 @@ class Planner:
         return plan(self.topology, self.budget, replace(request, facilities=self.facilities))
 
 
+def read_planner(root: Path = Path("/")) -> Planner:
+    """Look at the machine.
+
+    Args:
+        root: Where its `proc` and `sys` lie.
+
+    Raises:
+        ValueError: Nothing below the root says which CPUs there are.
+    """
+    affinity = read_affinity(root)
+    topology = read_topology(affinity, root)
+    return Planner(topology, read_budget(affinity, topology.ids, root), read_facilities(root))
+
+
+def plan_start(
+    models: Sequence[FoundModel], settings: Settings, planner: Planner, environment: Mapping[str, str]
+) -> tuple[tuple[PoolModels, ...], LaunchPlan]:
+    """What `serve` starts with: which models share workers, and the plan of all children."""
+    pools = divide(models, settings, planner.cores)
+    return pools, planner.plan(plan_request(pools, settings, environment))
+
+
 def plan_request(
-    pools: Sequence[PoolModels], settings: Settings, environment: Mapping[str, str], beside: int = 0
+    pools: Sequence[PoolModels],
+    settings: Settings,
+    environment: Mapping[str, str],
+    beside: Sequence[RunningPool] = (),
 ) -> PlanRequest:
     """What the launcher is asked to plan.
 
@@ -72,37 +98,69 @@ def plan_request(
         pools: Those to plan.
         settings: The daemon's.
         environment: The user's.
-        beside: Pools that run already and go on; they share the CPUs.
+        beside: Pools that run already and go on.
     """
-    others = tuple(PoolRequest(f"beside~{number}") for number in range(beside))
     return PlanRequest(
-        (*(_pool_request(pool, settings) for pool in pools), *others),
+        tuple(pool_request(pool, settings) for pool in pools),
         settings.frontends,
         environment,
         warnings=tuple(
             warning for pool in pools for key in _OF_A_PROCESS for warning in _disagreement(pool, key)
         ),
+        beside=tuple(beside),
+        origins=_origin(settings, "frontends"),
     )
 
 
-def _pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
-    threads = [model.file.threads for model in pool.models if model.file.threads is not None]
+def pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
+    """What the models of a pool, and the settings where these say nothing, ask for."""
     asked = settings.instances is not None or any(model.file.instances is not None for model in pool.models)
     placeable = [Placeable(model.name, model.file.pool, model.file.instances) for model in pool.models]
+    instances = pool_instances(placeable, settings.instances or 1) if asked else None
+    threads = _largest(pool, "threads") or settings.threads
+    weight, spin = _largest(pool, "cpu_weight"), _agreed(pool, "spin")
+    wishes = {"instances": instances, "threads": threads, "cpu_weight": weight, "spin": spin}
     shared = len(pool.models) > 1
     return PoolRequest(
         name=pool.name,
-        instances=pool_instances(placeable, settings.instances or 1) if asked else None,
-        threads=max(threads) if threads else settings.threads,
+        instances=instances,
+        threads=threads,
         shared=shared,
         # Lanes of other engines may come to a shared pool later, and its workers' environment stays as it is.
         engines=frozenset() if shared else frozenset(_engine(model) for model in pool.models),
         allocator=_agreed(pool, "allocator") or settings.allocator,
         openmp=_agreed(pool, "openmp"),
+        spin=spin,
+        cpu_weight=weight,
+        origins={
+            key: origin
+            for name, value in wishes.items()
+            for key, origin in _wished(pool, settings, name, value)
+        },
     )
 
 
-def _agreed(pool: PoolModels, key: str) -> str | None:
+def _largest(pool: PoolModels, key: str) -> int | None:
+    """The most that a model of a pool asks for."""
+    said = [value for model in pool.models if (value := getattr(model.file, key)) is not None]
+    return max(said, default=None)
+
+
+def _wished(pool: PoolModels, settings: Settings, key: str, value: object) -> Iterator[tuple[str, str]]:
+    """Where a wish that was granted stands: in a model's file, else in the settings."""
+    files = (model.file for model in pool.models if getattr(model.file, key) == value)
+    for file in files:
+        if value is not None and key in file.origins:
+            yield key, str(file.origins[key])
+            return
+    yield from _origin(settings, key).items()
+
+
+def _origin(settings: Settings, key: str) -> dict[str, str]:
+    return {key: settings.origins[key]} if key in settings.origins else {}
+
+
+def _agreed(pool: PoolModels, key: str) -> Any:
     """What all models of a pool that say something say; None when none does, or they disagree."""
     said = _said(pool, key)
     return said.pop() if len(said) == 1 else None
@@ -115,7 +173,7 @@ def _disagreement(pool: PoolModels, key: str) -> list[str]:
     return [f"pool {pool.name}: its models ask for {key} {' and '.join(sorted(said))}: neither is taken"]
 
 
-def _said(pool: PoolModels, key: str) -> set[str]:
+def _said(pool: PoolModels, key: str) -> set[Any]:
     return {said for model in pool.models if (said := getattr(model.file, key)) is not None}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,27 +13,22 @@ from pathlib import Path
 from setproctitle import setproctitle
 
 from predictd.server.config.settings import Settings
-from predictd.server.launch.budget import read_budget
 from predictd.server.launch.describe import describe
-from predictd.server.launch.facilities import read_facilities
 from predictd.server.launch.spawn import raise_nofile_limit
-from predictd.server.launch.topology import read_topology
 from predictd.server.observe.http import Handler, HttpServer, Request, Response
 from predictd.server.observe.logs import configure
 from predictd.server.observe.routes import build_routes
-from predictd.server.repository.models import Scan
-from predictd.server.repository.watch import look, only
-from predictd.server.supervise.assembly import Planner
+from predictd.server.repository.watch import look
+from predictd.server.supervise.assembly import read_planner
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
+from predictd.server.supervise.selection import at_start, unservable
 from predictd.server.supervise.state_file import StateError, StateFile
 from predictd.server.supervise.supervisor import Supervisor
 
 OnReady = Callable[[dict[str, str]], None]
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
-# In load_model.
-ALL_MODELS = "*"
 
 _log = logging.getLogger(__name__)
 
@@ -81,30 +75,15 @@ def _open_files(settings: Settings) -> StateFile | None:
     return None if settings.state_dir is None else StateFile(settings.state_dir)
 
 
-def _unservable(settings: Settings, found: Scan) -> str:
-    """Why the daemon cannot start with what was found; empty if it can."""
-    places = ", ".join(map(str, settings.paths))
-    if not found.models and settings.model_control != "explicit":
-        return f"there is no model to serve in {places}"
-    there = {ALL_MODELS, *(model.name for model in (*found.models, *found.rejected))}
-    for name in settings.load_model:
-        if name not in there:
-            return f"there is no model {name!r} to load in {places}"
-    if settings.strict and found.problems:
-        return f"{found.problems[0]} (--strict)"
-    return ""
-
-
 async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
     sight = look(settings.paths)
     found = sight.scan
     for problem in (*found.problems, *found.warnings):
         _log.warning("%s", problem)
-    unservable = _unservable(settings, found)
-    if unservable:
-        return _refuse(unservable)
-    if settings.model_control == "explicit" and ALL_MODELS not in settings.load_model:
-        sight = only(sight, settings.load_model)
+    why_not = unservable(settings, found)
+    if why_not:
+        return _refuse(why_not)
+    sight = at_start(settings, sight)
     try:
         http_address, http_sockets = listen(settings.http)
     except AddressError as error:
@@ -115,13 +94,11 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     except StateError as error:
         return _refuse(str(error))
 
-    affinity = os.sched_getaffinity(0)
-    topology = read_topology(affinity)
-    budget = read_budget(affinity, topology.ids)
-    supervisor = Supervisor(settings, Planner(topology, budget, read_facilities()), sight, port, state)
+    planner = read_planner()
+    supervisor = Supervisor(settings, planner, sight, port, state)
     for warning in supervisor.plan.warnings:
         _log.warning("%s", warning)
-    for line in describe(replace(supervisor.plan, warnings=()), budget).splitlines():
+    for line in describe(replace(supervisor.plan, warnings=()), planner.budget).splitlines():
         _log.info("%s", line)
     asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
     addresses = {"grpc": str(port.address), "http": str(http_address)}

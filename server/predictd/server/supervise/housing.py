@@ -13,7 +13,15 @@ from predictd.server.config.settings import Settings
 from predictd.server.launch.plan import LaunchPlan
 from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.repository.watch import Sight
-from predictd.server.supervise.assembly import Planner, PoolModels, divide, lanes, plan_request
+from predictd.server.supervise.assembly import (
+    Planner,
+    PoolModels,
+    divide,
+    lanes,
+    plan_request,
+    plan_start,
+    pool_request,
+)
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.pool import Pool
 
@@ -46,8 +54,7 @@ class Housing:
 
     def start(self, sight: Sight) -> Start:
         """The pools and lanes of everything that was found."""
-        divided = divide(sight.scan.models, self._settings, self._planner.cores)
-        plan = self._planner.plan(plan_request(divided, self._settings, os.environ))
+        divided, plan = plan_start(sight.scan.models, self._settings, self._planner, os.environ)
         pools = tuple(self._pool(members, members.name, plan) for members in divided)
         records = tuple(
             self.record(pool, model, version, sight.versions[model.name, version.version].fingerprint)
@@ -76,7 +83,7 @@ class Housing:
         taken = {pool.name for pool in pools.values()}
         names = itertools.chain([members.name], (f"{members.name}~{number}" for number in itertools.count(2)))
         renamed = PoolModels(next(name for name in names if name not in taken), members.models)
-        beside = sum(_outlives(pool, members, catalog) for pool in pools.values())
+        beside = [pool.as_running() for pool in pools.values() if _outlives(pool, members, catalog)]
         plan = self._planner.plan(plan_request((renamed,), self._settings, os.environ, beside=beside))
         return Home(self._pool(renamed, renamed.name, plan), runs=False)
 
@@ -95,7 +102,8 @@ class Housing:
     def _pool(self, members: PoolModels, name: str, plan: LaunchPlan) -> Pool:
         plans = plan.pools[name]
         configs = lanes(members, plans, self._settings, itertools.count(1))
-        return Pool(next(self._pool_ids), name, plans, *pool_queues(configs))
+        request = pool_request(PoolModels(name, members.models), self._settings)
+        return Pool(next(self._pool_ids), name, plans, *pool_queues(configs), request=request)
 
     def record(self, pool: Pool, model: FoundModel, version: FoundVersion, fingerprint: str) -> LaneRecord:
         """A new lane in a pool."""

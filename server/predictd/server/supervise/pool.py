@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS
 from predictd.server.control.messages import Stop
-from predictd.server.launch.plan import ChildPlan
+from predictd.server.launch.plan import ChildPlan, PoolRequest, RunningPool
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.states import Event, State, transition
 from predictd.server.transport.pipes import Pipe, make_pipe
@@ -110,6 +110,7 @@ class Pool:
 
     Attributes:
         queue_limit: Tickets that may wait in each queue.
+        request: What the launcher was asked for.
         blame: How often each lane was at work when a worker died.
     """
 
@@ -120,10 +121,13 @@ class Pool:
         plans: tuple[ChildPlan, ...],
         queue_records: int,
         queues: int = DEFAULT_PRIORITY_LEVELS,
+        *,
+        request: PoolRequest | None = None,
     ) -> None:
         self.id = pool_id
         self.name = name
         self.places = [Place(index, plan) for index, plan in enumerate(plans)]
+        self.request = request or PoolRequest(name, len(plans))
         self.blame: Counter[int] = Counter()
         self.queue_limit = queue_records
         self.queues = [make_pipe(queue_records) for _ in range(queues)]
@@ -153,6 +157,10 @@ class Pool:
     def leaving(self) -> bool:
         """No worker will serve any more, though some may be on their way out."""
         return all(place.state in (State.FAILED, State.STOPPED, State.STOPPING) for place in self.places)
+
+    def as_running(self) -> RunningPool:
+        """What the launcher must know of it to plan another."""
+        return RunningPool(self.request, frozenset(cpu for place in self.places for cpu in place.plan.cpus))
 
     def wake_followers(self) -> None:
         """The leader may be dead: let the others try for the token."""
