@@ -67,7 +67,7 @@ def test_every_problem_of_a_repository_is_found_at_once(repository: Path) -> Non
         "empty/1: error: no model: put model.onnx here",
         (
             "toml/model.toml:1: error: there is no engine 'onnxrutime'; did you mean 'onnxruntime'?: "
-            "known are onnxruntime, or write package.module:function"
+            "known are onnxruntime, openvino, or write package.module:function"
         ),
         "toml/model.toml:2: error: threads: 0 is too small: the least is 1",
     ]
@@ -191,7 +191,7 @@ def test_a_folder_is_no_onnx_model(repository: Path) -> None:
         'default_model_filename: "weights"\nbackend: "onnxruntime"'
     )
     (repository / "m" / "1" / "weights").mkdir()
-    assert said(repository) == ["m/1/weights: error: a folder, not an ONNX model: put the file here"]
+    assert said(repository) == ["m/1/weights: error: a folder, not a model file: put the file here"]
 
 
 def test_our_file_goes_over_triton_s_and_must_not_contradict_it(repository: Path) -> None:

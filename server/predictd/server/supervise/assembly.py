@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from predictd.engines.traits import engine_for_suffix
 from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS, LaneConfig, QueueRules
 from predictd.server.config.model_config import ModelConfig, QueuePolicy
 from predictd.server.config.settings import Settings
@@ -105,7 +106,7 @@ def _lane(
         model=model.name,
         version=version.version,
         path=str(version.path),
-        engine=file.engine or DEFAULT_ENGINE,
+        engine=file.engine or _usual_engine(version, settings),
         max_batch_size=_max_batch_size(file, settings),
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
         max_queue_size=max(rules.max_queue_size for rules in queues),
@@ -123,6 +124,10 @@ def _lane(
         default_priority=file.default_priority or (len(queues) + 1) // 2,
         queues=queues,
     )
+
+
+def _usual_engine(version: FoundVersion, settings: Settings) -> str:
+    return engine_for_suffix(version.path.suffix, settings.engine) or DEFAULT_ENGINE
 
 
 def _max_batch_size(file: ModelConfig, settings: Settings) -> int:
