@@ -49,7 +49,8 @@ def test_every_flag_reaches_the_daemon(
     (tmp_path / "other.toml").write_text("")
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
-        "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 --max-message-size 9KiB "
+        "--engine openvino --max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
+        "--max-message-size 9KiB "
         "--arena-limit 10MiB --tfs-tensor-content --pools shared --model-control explicit --load-model a "
         "--load-model * --allow-control --load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
         "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --log-level debug ."
@@ -64,6 +65,7 @@ def test_every_flag_reaches_the_daemon(
         frontends=2,
         instances=3,
         threads=4,
+        engine="openvino",
         max_batch_size=5,
         max_delay_ns=6 * 10**6,
         max_queue_size=7,

@@ -120,7 +120,9 @@ class OpenVinoEngine:
                 request.set_output_tensor(
                     index, _own_tensor(port) if target is None else _share(port, target)
                 )
-            request.infer(share_outputs=True)
+            # Not `infer`, which on a single thread keeps every error to itself and leaves old answers in place.
+            request.start_async()
+            request.wait()
             return [
                 _echo(given[self._echoes[index]], target)
                 if index in self._echoes
