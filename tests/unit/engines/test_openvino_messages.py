@@ -20,8 +20,9 @@ messages = pytest.importorskip("predictd.engines.openvino.messages", reason="ope
         ),
         (
             (
-                "Exception from src/inference/src/cpp/infer_request.cpp:224:\n"
-                "Exception from src/plugins/intel_cpu/src/node.cpp:794:\n[CPU] Add node with name 'OUTPUT0' "
+                "Exception from src/inference/src/cpp/infer_request.cpp:245:\n"
+                "Caught exception: Exception from src/plugins/intel_cpu/src/node.cpp:794:\n"
+                "[CPU] Add node with name 'OUTPUT0' "
                 "Check 'input_shape[j] == 1' failed at src/plugins/intel_cpu/src/custom/eltwise.cpp:52:\n"
                 "Eltwise shape infer input shapes dim index: 0 mismatch\n\n\n"
             ),

@@ -7,7 +7,7 @@ import re
 from predictd.engines.api import EngineError, InvalidInputError
 
 _NOISE = re.compile(
-    r"Exception from \S+:\d+:"
+    r"(?:Caught exception: )?Exception from \S+:\d+:"
     r"|Check '.*' failed at \S+:\d+:"
     r"|FrontEnd API failed with \w+:"
     r"|(?:Details|Summary|Not Implemented):"
