@@ -108,7 +108,7 @@ def test_the_daemon_s_exit_code_is_the_command_s(daemon: Daemon, monkeypatch: py
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no PATH: give an .onnx file, a model's folder or a repository"),
+        ((), "no PATH: give a model file, a model's folder or a repository"),
         (("m.onnx", "nix"), "nix: no such file or directory"),
         (("m.onnx/x",), "m.onnx/x: not a directory"),
         (("m.onnx", "--max-delay", "10"), "--max-delay: '10' has no unit; write for example 10ms"),

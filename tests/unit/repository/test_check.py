@@ -109,6 +109,33 @@ def test_a_file_that_is_no_model(content: bytes, message: str, remedy: str, repo
     assert remedy in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("content", "message", "remedy"),
+    [
+        (b"", "an empty file", CUT),
+        (b"<annotation><size/></annotation>", "not an OpenVINO model", "convert the model with ovc"),
+        (b"<net/>", "not an OpenVINO model", "convert the model with ovc"),
+        (b'<?xml version="1.0"?>\n<net name="m" version="11"><layers>', "cut short after 57 bytes", CUT),
+        (b'<net version="11"><data offset="0" size="1"/></net>', "no model.bin beside it", "copy both"),
+    ],
+)
+def test_a_file_that_is_no_model_of_openvino(
+    content: bytes, message: str, remedy: str, repository: Path
+) -> None:
+    (repository / "m" / "1" / "model.onnx").unlink()
+    path = repository / "m" / "1" / "model.xml"
+    path.write_bytes(content)
+    (finding,) = check([repository])
+    assert (finding.path, finding.severity, finding.message) == (path, "error", message)
+    assert remedy in finding.remedy
+
+
+def test_a_model_of_openvino_needs_no_weights_that_it_does_not_name(repository: Path) -> None:
+    (repository / "m" / "1" / "model.onnx").unlink()
+    (repository / "m" / "1" / "model.xml").write_text('<net version="11"><layers/></net>\n')
+    assert check([repository]) == ()
+
+
 def test_a_model_cut_short_anywhere_is_noticed(tmp_path: Path) -> None:
     whole = models.mlp(tmp_path / "whole.onnx").read_bytes()
     path = tmp_path / "cut.onnx"
