@@ -1,7 +1,7 @@
 """What an engine is: the small contract between the worker that batches and the runtime that computes.
 
 A new engine is one file: a class that satisfies `Engine` and a `load(path, options)` function, named in
-`engine = "package.module:load"` of a model.toml, or added to the table in `predictd.engines.registry`.
+`engine = "package.module:load"` of a model.toml, or added to the table in `predictd.engines.traits`.
 
 Arrays carry every dtype as NumPy has it, with two exceptions: BF16 travels as its bits in `uint16`, and BYTES
 (strings) as an `object` array of `bytes`.

@@ -58,6 +58,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "frontends": ("3", 3, "3"),
     "instances": ("3", 3, "3"),
     "threads": ("3", 3, "3"),
+    "engine": ("openvino", "openvino", '"openvino"'),
     "max_batch_size": ("64", 64, "64"),
     "max_delay": ("500us", 500_000, '"500us"'),
     "max_queue_size": ("9", 9, "9"),

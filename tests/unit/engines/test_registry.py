@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from predictd.engines import registry
+from predictd.engines import registry, traits
 from predictd.engines.api import EngineOptions, ModelLoadError
 from tests.fixtures import models
 
@@ -23,7 +23,7 @@ def test_plug_in_is_found_by_module_and_function() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tensorflow", "unknown engine 'tensorflow'; known: onnxruntime, or write package.module:function"),
+        ("tensorflow", "unknown engine 'tensorflow'; known: onnxruntime, openvino, or write"),
         ("", "unknown engine ''"),
         (":load", "unknown engine ':load'"),
         ("json:", "unknown engine 'json:'"),
@@ -40,7 +40,13 @@ def test_bad_names_are_refused(name: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("file", "engine"),
-    [("model.onnx", "onnxruntime"), ("a/M.ONNX", "onnxruntime"), ("model.plan", None), ("onnx", None)],
+    [
+        ("model.onnx", "onnxruntime"),
+        ("a/M.ONNX", "onnxruntime"),
+        ("model.xml", "openvino"),
+        ("model.plan", None),
+        ("onnx", None),
+    ],
 )
 def test_engine_by_suffix(file: str, engine: str | None) -> None:
     assert registry.engine_for_file(Path(file)) == engine
@@ -53,3 +59,27 @@ def test_no_runtime_is_imported_before_it_is_resolved() -> None:
         "assert 'onnxruntime' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "preferred", "engine"),
+    [
+        (".onnx", "openvino", "openvino"),
+        (".xml", "onnxruntime", "openvino"),
+        (".onnx", "auto", "onnxruntime"),
+        (".txt", "openvino", None),
+    ],
+)
+def test_an_engine_is_preferred_for_what_it_serves(suffix: str, preferred: str, engine: str | None) -> None:
+    assert traits.engine_for_suffix(suffix, preferred) == engine
+
+
+def test_each_built_in_engine_that_may_be_missing_names_its_extra() -> None:
+    code = (
+        "import sys; sys.modules['openvino'] = None; from predictd.engines import registry\n"
+        "try: registry.resolve('openvino')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("ModelLoadError engine 'openvino' cannot be imported: ")
+    assert done.stdout.endswith("(pip install 'predictd[openvino]')\n")

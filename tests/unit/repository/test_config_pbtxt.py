@@ -103,6 +103,15 @@ def test_two_instances_with_dynamic_batching(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ('platform: "onnxruntime_onnx"', ModelConfig(engine="onnxruntime")),
+        ('backend: "openvino"', ModelConfig(engine="openvino")),
+        ('default_model_filename: "a.xml"', ModelConfig(engine="openvino", model_file="a.xml")),
+        (
+            (
+                'backend: "openvino" optimization { graph { level: 1 } } '
+                'parameters { key: "INFERENCE_NUM_THREADS" value { string_value: "3" } }'
+            ),
+            ModelConfig(engine="openvino", threads=3),
+        ),
         ('backend: "tensorrt"', ModelConfig(engine="tensorrt", model_file="model.plan")),
         (
             (

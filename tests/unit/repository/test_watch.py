@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from predictd.server.repository.reconcile import Content, Wanted
-from predictd.server.repository.watch import QUIET_SECONDS, Sight, decide, look
+from predictd.server.repository.watch import QUIET_SECONDS, Sight, Sighting, decide, look
 from tests.fixtures import models
 
 NOW = 1_000_000_000.0
@@ -52,6 +52,34 @@ def serving(sight: Sight) -> dict[tuple[str, int], str]:
 
 def test_what_does_not_change_has_the_same_fingerprint(root: Path) -> None:
     assert print_of(see(root)) == print_of(see(root, NOW + 100))
+
+
+@pytest.mark.parametrize("place", ["m.xml", "m/model.xml", "m/1/model.xml"])
+def test_the_weights_beside_a_model_belong_to_it(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "models" / place
+    path.parent.mkdir(parents=True)
+    path.write_text('<net name="m" version="11"><data offset="8" size="4"/></net>')
+    written(path, LONG_AGO)
+    weights = path.with_suffix(".bin")
+
+    def sighting() -> Sighting:
+        return see(tmp_path / "models").versions["m", 1]
+
+    absent = sighting()
+    assert absent.broken == f"{path}: no {weights.name} beside it: an OpenVINO model is two files; copy both"
+    weights.write_bytes(bytes(11))
+    written(weights, LONG_AGO)
+    short = sighting()
+    assert (
+        short.broken == f"{path}: {weights.name} is cut short: 11 of 12 bytes are there: copy the model again"
+    )
+    weights.write_bytes(bytes(12))
+    written(weights, NOW)
+    fresh = sighting()
+    assert (fresh.broken, fresh.quiet) == ("", False)
+    written(weights, LONG_AGO)
+    assert sighting().settled
+    assert len({absent.fingerprint, short.fingerprint, fresh.fingerprint, sighting().fingerprint}) == 4
 
 
 def test_other_content_times_or_files_beside_it_change_the_fingerprint(root: Path) -> None:

@@ -260,7 +260,7 @@ class ModelConfig:
 
     @property
     def custom_engine(self) -> bool:
-        """The engine is somebody's own function, so the model need not be an .onnx file."""
+        """The engine is somebody's own function, so the model may be any file."""
         return self.engine is not None and ":" in self.engine
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from predictd.engines.traits import BUILT_IN
 from predictd.server.config.units import (
     Address,
     Kind,
@@ -145,6 +146,14 @@ class Settings:
     threads: int | None = field(
         default=None,
         metadata=_option(auto(COUNT), "Threads of one run; auto follows the CPUs at hand."),
+    )
+    engine: str = field(
+        default="auto",
+        metadata=_option(
+            choice("auto", *BUILT_IN),
+            "Loads the models that say nothing of an engine, as far as it serves files of their kind; auto is the "
+            "usual engine of each kind.",
+        ),
     )
     max_batch_size: int = field(
         default=32,

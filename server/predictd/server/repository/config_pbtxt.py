@@ -26,19 +26,28 @@ from predictd.server.repository.triton_batching import read_batching
 from predictd.server.repository.triton_schema import MODEL_CONFIG
 from predictd.server.repository.triton_tensors import TensorReader, WarmupReader, file_name
 
-ONNX, TENSORRT = "onnxruntime", "tensorrt"
+ONNX, OPENVINO, TENSORRT = "onnxruntime", "openvino", "tensorrt"
 # Names that may stand in platform or backend.
-_ENGINES = {"onnxruntime": ONNX, "onnxruntime_onnx": ONNX, "tensorrt": TENSORRT, "tensorrt_plan": TENSORRT}
+_ENGINES = {
+    "onnxruntime": ONNX,
+    "onnxruntime_onnx": ONNX,
+    "openvino": OPENVINO,
+    "tensorrt": TENSORRT,
+    "tensorrt_plan": TENSORRT,
+}
 _SUPPORTED = (
-    'backend "onnxruntime" (platform "onnxruntime_onnx") and backend "tensorrt" (platform "tensorrt_plan")'
+    'backend "onnxruntime" (platform "onnxruntime_onnx"), backend "openvino" and backend "tensorrt" '
+    '(platform "tensorrt_plan")'
 )
-_SUFFIXES = {".onnx": ONNX, ".plan": TENSORRT}
+_SUFFIXES = {".onnx": ONNX, ".xml": OPENVINO, ".plan": TENSORRT}
 
 # The same bound as in model.toml.
 _MOST_COUNTED = 1024
 _MOST_TENSORS = 500
 
 _GRAPH_LEVELS = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
+# The parameter of each engine that says how many threads a run has.
+_THREADS = {ONNX: "intra_op_thread_count", OPENVINO: "INFERENCE_NUM_THREADS"}
 _SWITCH = {"0": "false", "1": "true"}
 
 
@@ -105,6 +114,10 @@ class _Reader:
     @property
     def _tensorrt(self) -> bool:
         return self.values.get("engine") == TENSORRT
+
+    @property
+    def _openvino(self) -> bool:
+        return self.values.get("engine") == OPENVINO
 
     def _set(self, name: str, value: object, line: int) -> None:
         self.values[name] = value
@@ -255,7 +268,7 @@ class _Reader:
             if level not in _GRAPH_LEVELS:
                 message = f"graph level {level} is unknown"
                 self.notes.error(line, "optimization.graph.level", message, "write -1, 0, 1 or 2")
-            elif not self._tensorrt:
+            elif not self._tensorrt and not self._openvino:
                 self._parameter("graph_optimization_level", _GRAPH_LEVELS[level], line)
         for name, message in _UNUSED_OF_OPTIMIZATION:
             if name in record:
@@ -268,10 +281,10 @@ class _Reader:
             if (value := entry.record("value")) is not None
         }
         for name, (text, line) in said.items():
-            if self._tensorrt:
+            if name == _THREADS.get(self.values.get("engine", ONNX)):
+                self._threads(name, text, line)
+            elif self._tensorrt or self._openvino:
                 self._unused_parameter(name, line)
-            elif name == "intra_op_thread_count":
-                self._threads(text, line)
             elif name == "execution_mode" and text == "1":
                 message = "execution_mode 1: operators run one after another; threads work inside each"
                 self.notes.warn(line, f"parameters.{name}", message)
@@ -286,10 +299,10 @@ class _Reader:
     def _unused_parameter(self, name: str, line: int) -> None:
         self.notes.warn(line, f"parameters.{name}", f"parameter {name!r} is not used here")
 
-    def _threads(self, text: str, line: int) -> None:
+    def _threads(self, name: str, text: str, line: int) -> None:
         if not text.isdecimal() or int(text[:9]) > _MOST_COUNTED:
-            message = f"intra_op_thread_count {text!r} is not a number from 0 to {_MOST_COUNTED}"
-            self.notes.error(line, "parameters.intra_op_thread_count", message)
+            message = f"{name} {text!r} is not a number from 0 to {_MOST_COUNTED}"
+            self.notes.error(line, f"parameters.{name}", message)
         elif int(text):
             self._set("threads", int(text), line)
 

@@ -1,8 +1,8 @@
 """What is on disk now, and whether it may be loaded already: content that still changes waits.
 
 A version's fingerprint is made of the names, sizes and times of its files and of the model's configuration. New
-content is taken once it was seen twice without a change and nothing was written into it for a moment; an ONNX file
-must besides be whole (see `onnx_file`). So a model that is copied slowly is never loaded half, while one that is
+content is taken once it was seen twice without a change and nothing was written into it for a moment; the model file
+must besides be whole (see `file_check`). So a model that is copied slowly is never loaded half, while one that is
 moved into place, with the times that it had, is taken at the second look.
 """
 
@@ -15,9 +15,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from predictd.engines.traits import COMPANIONS
 from predictd.server.config.model_config import ModelConfig, overlay
+from predictd.server.repository.file_check import check_file
+from predictd.server.repository.file_error import ModelFileError
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
-from predictd.server.repository.onnx_file import OnnxFileError, check_onnx_file
 from predictd.server.repository.reconcile import Content, Wanted
 from predictd.server.repository.scan import scan
 
@@ -129,24 +131,26 @@ def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
 
 
 def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The model file and what stands beside it in its version folder, such as external data."""
+    """The model file, its companion, and what stands beside it in its version folder, such as external data."""
     try:
         folder = path if path.is_dir() else path.parent
         beside = path.is_dir() or folder.name.isdigit()
-        for file in sorted(folder.iterdir()) if beside else [path]:
+        for file in sorted(folder.iterdir()) if beside else _both(path):
             yield file.name, file.stat()
     except OSError:
         # It is being replaced at this moment: another fingerprint than before and after.
         yield f"gone at {time.monotonic_ns()}", os.stat_result((0,) * 10)
 
 
+def _both(path: Path) -> list[Path]:
+    companion = path.with_suffix(COMPANIONS.get(path.suffix, path.suffix))
+    return [path, companion] if companion != path and companion.exists() else [path]
+
+
 def _broken(path: Path) -> str:
-    if path.suffix != ".onnx":
-        return ""
     try:
-        with path.open("rb") as file:
-            check_onnx_file(file)
-    except OnnxFileError as error:
+        check_file(path)
+    except ModelFileError as error:
         return f"{path}: {error}"
     except OSError as error:
         return f"{path}: {error.strerror}"
