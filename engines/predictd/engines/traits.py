@@ -46,6 +46,9 @@ BUILT_IN: Mapping[str, EngineTraits] = {
     traits.name: traits
     for traits in (
         EngineTraits("onnxruntime", "predictd.engines.onnxruntime:load", (".onnx",), Threading.OPTIONS),
+        EngineTraits(
+            "torch", "predictd.engines.torch.engine:load", (".pt", ".pt2"), Threading.OPENMP, "torch"
+        ),
     )
 }
 

@@ -26,13 +26,23 @@ from predictd.server.repository.triton_batching import read_batching
 from predictd.server.repository.triton_schema import MODEL_CONFIG
 from predictd.server.repository.triton_tensors import TensorReader, WarmupReader, file_name
 
-ONNX, TENSORRT = "onnxruntime", "tensorrt"
+ONNX, TENSORRT, TORCH = "onnxruntime", "tensorrt", "torch"
 # Names that may stand in platform or backend.
-_ENGINES = {"onnxruntime": ONNX, "onnxruntime_onnx": ONNX, "tensorrt": TENSORRT, "tensorrt_plan": TENSORRT}
+_ENGINES = {
+    "onnxruntime": ONNX,
+    "onnxruntime_onnx": ONNX,
+    "tensorrt": TENSORRT,
+    "tensorrt_plan": TENSORRT,
+    "pytorch": TORCH,
+    "pytorch_libtorch": TORCH,
+}
 _SUPPORTED = (
-    'backend "onnxruntime" (platform "onnxruntime_onnx") and backend "tensorrt" (platform "tensorrt_plan")'
+    'backend "onnxruntime" (platform "onnxruntime_onnx"), backend "tensorrt" (platform "tensorrt_plan") and '
+    'backend "pytorch" (platform "pytorch_libtorch")'
 )
-_SUFFIXES = {".onnx": ONNX, ".plan": TENSORRT}
+_SUFFIXES = {".onnx": ONNX, ".plan": TENSORRT, ".pt": TORCH, ".pt2": TORCH}
+# What is loaded where no file is named; of ONNX models the repository finds it out.
+_DEFAULT_FILES = {TENSORRT: "model.plan", TORCH: "model.pt"}
 
 # The same bound as in model.toml.
 _MOST_COUNTED = 1024
@@ -40,6 +50,7 @@ _MOST_TENSORS = 500
 
 _GRAPH_LEVELS = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
 _SWITCH = {"0": "false", "1": "true"}
+_THREAD_COUNTS = {ONNX: "intra_op_thread_count", TORCH: "INTRA_OP_THREAD_COUNT"}
 
 
 def read_config_pbtxt(path: Path, name: str | None = None) -> Reading:
@@ -106,6 +117,10 @@ class _Reader:
     def _tensorrt(self) -> bool:
         return self.values.get("engine") == TENSORRT
 
+    @property
+    def _onnx(self) -> bool:
+        return bool(self.values.get("engine", ONNX) == ONNX)
+
     def _set(self, name: str, value: object, line: int) -> None:
         self.values[name] = value
         self.origins[name] = Origin(self.path, line)
@@ -145,8 +160,9 @@ class _Reader:
         elif unknown and name:
             message = f"neither platform nor backend says what {name!r} is"
             self.notes.error(line, "default_model_filename", message, f"add one; supported are {_SUPPORTED}")
-        if self._tensorrt and not name:
-            self._set("model_file", "model.plan", self.record.line_of("backend"))
+        default = _DEFAULT_FILES.get(self.values.get("engine", ONNX))
+        if default is not None and not name:
+            self._set("model_file", default, self.record.line_of("backend"))
         self._files_by_capability()
 
     def _files_by_capability(self) -> None:
@@ -255,7 +271,7 @@ class _Reader:
             if level not in _GRAPH_LEVELS:
                 message = f"graph level {level} is unknown"
                 self.notes.error(line, "optimization.graph.level", message, "write -1, 0, 1 or 2")
-            elif not self._tensorrt:
+            elif self._onnx:
                 self._parameter("graph_optimization_level", _GRAPH_LEVELS[level], line)
         for name, message in _UNUSED_OF_OPTIMIZATION:
             if name in record:
@@ -268,10 +284,10 @@ class _Reader:
             if (value := entry.record("value")) is not None
         }
         for name, (text, line) in said.items():
-            if self._tensorrt:
+            if name == _THREAD_COUNTS.get(self.values.get("engine", ONNX)):
+                self._threads(name, text, line)
+            elif not self._onnx:
                 self._unused_parameter(name, line)
-            elif name == "intra_op_thread_count":
-                self._threads(text, line)
             elif name == "execution_mode" and text == "1":
                 message = "execution_mode 1: operators run one after another; threads work inside each"
                 self.notes.warn(line, f"parameters.{name}", message)
@@ -286,10 +302,10 @@ class _Reader:
     def _unused_parameter(self, name: str, line: int) -> None:
         self.notes.warn(line, f"parameters.{name}", f"parameter {name!r} is not used here")
 
-    def _threads(self, text: str, line: int) -> None:
+    def _threads(self, name: str, text: str, line: int) -> None:
         if not text.isdecimal() or int(text[:9]) > _MOST_COUNTED:
-            message = f"intra_op_thread_count {text!r} is not a number from 0 to {_MOST_COUNTED}"
-            self.notes.error(line, "parameters.intra_op_thread_count", message)
+            message = f"{name} {text!r} is not a number from 0 to {_MOST_COUNTED}"
+            self.notes.error(line, f"parameters.{name}", message)
         elif int(text):
             self._set("threads", int(text), line)
 
