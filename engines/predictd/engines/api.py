@@ -118,6 +118,9 @@ class EngineOptions:
         device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
         cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
+        inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
+            files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
+        outputs: The same of outputs.
     """
 
     threads: int = 1
@@ -126,6 +129,8 @@ class EngineOptions:
     device: str = "cpu"
     cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
 
 
 class EngineError(Exception):

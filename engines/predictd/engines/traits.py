@@ -61,6 +61,13 @@ BUILT_IN: Mapping[str, EngineTraits] = {
             asked_suffixes=(".onnx",),
             extra="openvino",
         ),
+        EngineTraits(
+            "torch",
+            "predictd.engines.torch.engine:load",
+            (".pt", ".pt2"),
+            Threading.OPENMP,
+            extra="torch",
+        ),
     )
 }
 

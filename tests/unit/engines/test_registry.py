@@ -6,6 +6,7 @@ import pytest
 
 from predictd.engines import registry, traits
 from predictd.engines.api import EngineOptions, ModelLoadError
+from predictd.engines.traits import BUILT_IN, Threading, engine_traits
 from tests.fixtures import models
 
 
@@ -23,7 +24,10 @@ def test_plug_in_is_found_by_module_and_function() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tensorflow", "unknown engine 'tensorflow'; known: onnxruntime, openvino, or write"),
+        (
+            "tensorflow",
+            f"unknown engine 'tensorflow'; known: {', '.join(BUILT_IN)}, or write package.module:function",
+        ),
         ("", "unknown engine ''"),
         (":load", "unknown engine ':load'"),
         ("json:", "unknown engine 'json:'"),
@@ -44,8 +48,10 @@ def test_bad_names_are_refused(name: str, message: str) -> None:
         ("model.onnx", "onnxruntime"),
         ("a/M.ONNX", "onnxruntime"),
         ("model.xml", "openvino"),
-        ("model.plan", None),
         ("onnx", None),
+        ("model.plan", None),
+        ("m.pt", "torch"),
+        ("m.pt2", "torch"),
     ],
 )
 def test_engine_by_suffix(file: str, engine: str | None) -> None:
@@ -83,3 +89,16 @@ def test_each_built_in_engine_that_may_be_missing_names_its_extra() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("ModelLoadError engine 'openvino' cannot be imported: ")
     assert done.stdout.endswith("(pip install 'predictd[openvino]')\n")
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "predictd.engines.torch.engine", raising=False)
+    with pytest.raises(
+        ModelLoadError, match=r"^engine 'torch' cannot be imported: .*pip install 'predictd\[torch\]'"
+    ):
+        registry.resolve("torch")
+
+
+def test_the_environment_matters_to_an_engine_of_openmp() -> None:
+    assert engine_traits("torch").threading is Threading.OPENMP

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from predictd.engines.traits import BUILT_IN
 from predictd.server.cli.check import check as command
 from predictd.server.repository.check import Finding, check
 from tests.fixtures import models, triton_repositories
@@ -67,7 +68,7 @@ def test_every_problem_of_a_repository_is_found_at_once(repository: Path) -> Non
         "empty/1: error: no model: put model.onnx here",
         (
             "toml/model.toml:1: error: there is no engine 'onnxrutime'; did you mean 'onnxruntime'?: "
-            "known are onnxruntime, openvino, or write package.module:function"
+            f"known are {', '.join(BUILT_IN)}, or write package.module:function"
         ),
         "toml/model.toml:2: error: threads: 0 is too small: the least is 1",
     ]

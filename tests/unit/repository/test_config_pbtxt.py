@@ -113,6 +113,15 @@ def test_two_instances_with_dynamic_batching(tmp_path: Path) -> None:
             ModelConfig(engine="openvino", threads=3),
         ),
         ('backend: "tensorrt"', ModelConfig(engine="tensorrt", model_file="model.plan")),
+        ('platform: "pytorch_libtorch"', ModelConfig(engine="torch", model_file="model.pt")),
+        ('default_model_filename: "net.pt2"', ModelConfig(engine="torch", model_file="net.pt2")),
+        (
+            (
+                'backend: "pytorch" optimization { graph { level: 1 } } '
+                'parameters { key: "INTRA_OP_THREAD_COUNT" value { string_value: "3" } }'
+            ),
+            ModelConfig(engine="torch", model_file="model.pt", threads=3),
+        ),
         (
             (
                 'platform: "tensorrt_plan" backend: "tensorrt" default_model_filename: "a.plan" '

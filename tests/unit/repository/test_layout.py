@@ -64,6 +64,8 @@ def test_hidden_entries_and_debris_are_not_seen(name: str, *, seen: bool) -> Non
         (("a.onnx", "model.bin", "model.xml"), None, "model.xml"),
         (("a.bin", "a.onnx", "a.xml"), None, "a.onnx"),
         (("a.bin", "a.onnx", "a.xml"), "openvino", "a.xml"),
+        (("model.pt",), None, "model.pt"),
+        (("a.pt2",), None, "a.pt2"),
         (("model.onnx",), "openvino", "model.onnx"),
         (("weights.npz",), "own:load", None),
         ((), "own:load", None),
@@ -79,7 +81,7 @@ def test_what_is_loaded_from_a_version_s_folder(
     ("files", "message"),
     [
         ((), "no model: put model.onnx here"),
-        (("model.pt",), "no model: put model.onnx here"),
+        (("weights.h5",), "no model: put model.onnx here"),
         (("a.xml", "b.xml"), "several .xml files: name the one to serve model.xml"),
         (("a.onnx", "b.onnx"), "several .onnx files: name the one to serve model.onnx"),
         (("saved_model.pb",), "a TensorFlow SavedModel: convert it to model.onnx"),

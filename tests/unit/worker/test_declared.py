@@ -11,7 +11,7 @@ import pytest
 from predictd.engines.api import Array, DType, Engine, EngineError, ModelLoadError, Signature, TensorSpec
 from predictd.server.config.labels import read_labels
 from predictd.server.config.model_config import TensorConfig
-from predictd.server.worker.declared import as_declared, label_digests
+from predictd.server.worker.declared import as_declared, declared_specs, label_digests
 from tests.fixtures.frontend import config
 from tests.unit.worker.harness import FakeEngine, double
 
@@ -126,6 +126,22 @@ def test_an_output_that_cannot_be_reshaped_is_an_error_of_the_engine() -> None:
         EngineError, match=r"^output 'y' has shape \[2, 4\]; its configuration says \[-1, 5\]$"
     ):
         served.run([np.zeros((2, 4), np.float32)])
+
+
+def test_engines_get_what_is_said_as_the_model_sees_it() -> None:
+    assert declared_specs(
+        (
+            TensorConfig(name="a", dtype="INT8", shape=(-1, 4), optional=True),
+            TensorConfig(name="b", dtype="FP32", shape=(-1, 1), model_shape=(-1,)),
+            TensorConfig(name="c", dtype="FP32", shape=(1,), model_shape=()),
+            TensorConfig(name="d", dtype="FP32"),
+            TensorConfig(name="e", shape=(1,)),
+        )
+    ) == (
+        TensorSpec("a", DType.INT8, (-1, 4), optional=True),
+        TensorSpec("b", DType.FP32, (-1,)),
+        TensorSpec("c", DType.FP32, ()),
+    )
 
 
 def test_labels_are_read_and_known_by_their_digest(tmp_path: Path) -> None:

@@ -17,6 +17,12 @@ from predictd.server.config.settings import ConfigError
 # Each level is a queue of its own in every lane, and queues are pipes, of which a user may have few.
 MOST_PRIORITY_LEVELS = 16
 
+# Names of `predictd.engines.api.DType`, which this process does without.
+DTYPES = (
+    *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+    *("FP16", "BF16", "FP32", "FP64", "BYTES"),
+)
+
 Severity = Literal["error", "warning"]
 TimeoutAction = Literal["reject", "delay"]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from predictd.server.config.model_config import (
+    DTYPES,
     MOST_PRIORITY_LEVELS,
     All,
     Latest,
@@ -186,9 +188,19 @@ def _read_queues(table: Mapping[str, object]) -> dict[int, QueuePolicy]:
     }
 
 
-def _read_outputs(table: Mapping[str, object]) -> tuple[TensorConfig, ...]:
-    outputs = _read_keys(table, dict.fromkeys(table, _table(lambda output: _read_keys(output, _OUTPUT))))
-    return tuple(TensorConfig(name=name, **values) for name, values in outputs.items())
+def _read_tensors(kinds: Mapping[str, Kind[Any]], table: Mapping[str, object]) -> tuple[TensorConfig, ...]:
+    tensors = _read_keys(table, dict.fromkeys(table, _table(lambda tensor: _read_keys(tensor, kinds))))
+    return tuple(TensorConfig(name=name, **values) for name, values in tensors.items())
+
+
+def _dimension(size: int) -> int:
+    if size != -1 and not 1 <= size < 2**31:
+        raise ValueError(f"{size} is no dimension: write a number from 1, or -1 if it varies")
+    return size
+
+
+def _read_shape(values: Iterable[object]) -> tuple[int, ...]:
+    return tuple(_DIMENSION.read_toml(value) for value in values)
 
 
 def _path(value: str) -> Path:
@@ -204,7 +216,12 @@ _POLICIES: dict[str, Kind[Any]] = {
     "specific": Kind("VERSIONS", "an array of versions", (list,), _read_versions, str),
 }
 _WARMUP: dict[str, Kind[Any]] = {"mode": choice("zeros", "random", "none"), "file": _FILE}
-_OUTPUT: dict[str, Kind[Any]] = {"labels_file": _FILE}
+_DIMENSION: Kind[int] = Kind("N", "a whole number", (int,), _dimension, str)
+_TENSOR: dict[str, Kind[Any]] = {
+    "dtype": choice(*DTYPES),
+    "shape": Kind("SHAPE", "an array of dimensions, -1 where one may vary", (list,), _read_shape, str),
+}
+_OUTPUT: dict[str, Kind[Any]] = {**_TENSOR, "labels_file": _FILE}
 _QUEUE: dict[str, Kind[Any]] = {
     "max_queue_size": QUEUE_SIZE,
     "default_timeout": duration(1, 24 * _HOUR_NS),
@@ -231,6 +248,7 @@ _KINDS: dict[str, Kind[Any]] = {
     "version_policy": _table(_read_policy, str, expected='"all" or a table'),
     "labels": _table(_read_labels),
     "warmup": _table(_read_warmup),
-    "outputs": _table(_read_outputs),
+    "inputs": _table(partial(_read_tensors, _TENSOR)),
+    "outputs": _table(partial(_read_tensors, _OUTPUT)),
     "parameters": _table(_read_parameters),
 }

@@ -26,7 +26,7 @@ from predictd.server.repository.triton_batching import read_batching
 from predictd.server.repository.triton_schema import MODEL_CONFIG
 from predictd.server.repository.triton_tensors import TensorReader, WarmupReader, file_name
 
-ONNX, OPENVINO, TENSORRT = "onnxruntime", "openvino", "tensorrt"
+ONNX, OPENVINO, TENSORRT, TORCH = "onnxruntime", "openvino", "tensorrt", "torch"
 # Names that may stand in platform or backend.
 _ENGINES = {
     "onnxruntime": ONNX,
@@ -34,12 +34,16 @@ _ENGINES = {
     "openvino": OPENVINO,
     "tensorrt": TENSORRT,
     "tensorrt_plan": TENSORRT,
+    "pytorch": TORCH,
+    "pytorch_libtorch": TORCH,
 }
 _SUPPORTED = (
-    'backend "onnxruntime" (platform "onnxruntime_onnx"), backend "openvino" and backend "tensorrt" '
-    '(platform "tensorrt_plan")'
+    'backend "onnxruntime" (platform "onnxruntime_onnx"), backend "openvino", backend "tensorrt" '
+    '(platform "tensorrt_plan") and backend "pytorch" (platform "pytorch_libtorch")'
 )
-_SUFFIXES = {".onnx": ONNX, ".xml": OPENVINO, ".plan": TENSORRT}
+_SUFFIXES = {".onnx": ONNX, ".xml": OPENVINO, ".plan": TENSORRT, ".pt": TORCH, ".pt2": TORCH}
+# What is loaded where no file is named; of other models the repository finds it out.
+_DEFAULT_FILES = {TENSORRT: "model.plan", TORCH: "model.pt"}
 
 # The same bound as in model.toml.
 _MOST_COUNTED = 1024
@@ -47,7 +51,11 @@ _MOST_TENSORS = 500
 
 _GRAPH_LEVELS = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
 # The parameter of each engine that says how many threads a run has.
-_THREADS = {ONNX: "intra_op_thread_count", OPENVINO: "INFERENCE_NUM_THREADS"}
+_THREADS = {
+    ONNX: "intra_op_thread_count",
+    OPENVINO: "INFERENCE_NUM_THREADS",
+    TORCH: "INTRA_OP_THREAD_COUNT",
+}
 _SWITCH = {"0": "false", "1": "true"}
 
 
@@ -116,8 +124,8 @@ class _Reader:
         return self.values.get("engine") == TENSORRT
 
     @property
-    def _openvino(self) -> bool:
-        return self.values.get("engine") == OPENVINO
+    def _onnx(self) -> bool:
+        return bool(self.values.get("engine", ONNX) == ONNX)
 
     def _set(self, name: str, value: object, line: int) -> None:
         self.values[name] = value
@@ -158,8 +166,9 @@ class _Reader:
         elif unknown and name:
             message = f"neither platform nor backend says what {name!r} is"
             self.notes.error(line, "default_model_filename", message, f"add one; supported are {_SUPPORTED}")
-        if self._tensorrt and not name:
-            self._set("model_file", "model.plan", self.record.line_of("backend"))
+        default = _DEFAULT_FILES.get(self.values.get("engine", ONNX))
+        if default is not None and not name:
+            self._set("model_file", default, self.record.line_of("backend"))
         self._files_by_capability()
 
     def _files_by_capability(self) -> None:
@@ -268,7 +277,7 @@ class _Reader:
             if level not in _GRAPH_LEVELS:
                 message = f"graph level {level} is unknown"
                 self.notes.error(line, "optimization.graph.level", message, "write -1, 0, 1 or 2")
-            elif not self._tensorrt and not self._openvino:
+            elif self._onnx:
                 self._parameter("graph_optimization_level", _GRAPH_LEVELS[level], line)
         for name, message in _UNUSED_OF_OPTIMIZATION:
             if name in record:
@@ -283,7 +292,7 @@ class _Reader:
         for name, (text, line) in said.items():
             if name == _THREADS.get(self.values.get("engine", ONNX)):
                 self._threads(name, text, line)
-            elif self._tensorrt or self._openvino:
+            elif not self._onnx:
                 self._unused_parameter(name, line)
             elif name == "execution_mode" and text == "1":
                 message = "execution_mode 1: operators run one after another; threads work inside each"
