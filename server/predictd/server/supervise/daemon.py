@@ -13,7 +13,10 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
+from predictd.engines.hardware import cpu_fingerprint
+from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
+from predictd.server.config.tuned import Here
 from predictd.server.launch.budget import read_budget
 from predictd.server.launch.describe import describe
 from predictd.server.launch.spawn import raise_nofile_limit
@@ -22,6 +25,7 @@ from predictd.server.observe.http import Handler, HttpServer, Request, Response
 from predictd.server.observe.logs import configure
 from predictd.server.observe.routes import build_routes
 from predictd.server.repository.models import Scan
+from predictd.server.repository.tuning import TunedError, TunedResults, explicit_settings
 from predictd.server.repository.watch import look, only
 from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
@@ -94,11 +98,31 @@ def _unservable(settings: Settings, found: Scan) -> str:
     return ""
 
 
-async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
-    sight = look(settings.paths)
-    found = sight.scan
+def _tuned_results(settings: Settings, here: Here) -> TunedResults:
+    return TunedResults(
+        settings.tuned, cache_folder(settings, os.environ), here, explicit_settings(settings)
+    )
+
+
+def _report(found: Scan) -> None:
     for problem in (*found.problems, *found.warnings):
         _log.warning("%s", problem)
+    for model in found.models:
+        if model.file.tuned is not None:
+            _log.info("model %s: %s", model.name, model.file.tuned)
+
+
+async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
+    affinity = os.sched_getaffinity(0)
+    topology = read_topology(affinity)
+    budget = read_budget(affinity, topology.ids)
+    try:
+        tuned = _tuned_results(settings, Here(cpu_fingerprint(), budget.effective_cpus))
+    except TunedError as error:
+        return _refuse(f"tuned ({settings.origin('tuned')}): {error}")
+    sight = look(settings.paths, tune=tuned.apply)
+    found = sight.scan
+    _report(found)
     unservable = _unservable(settings, found)
     if unservable:
         return _refuse(unservable)
@@ -114,10 +138,7 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     except StateError as error:
         return _refuse(str(error))
 
-    affinity = os.sched_getaffinity(0)
-    topology = read_topology(affinity)
-    budget = read_budget(affinity, topology.ids)
-    supervisor = Supervisor(settings, Planner(topology, budget), sight, port, state)
+    supervisor = Supervisor(settings, Planner(topology, budget), sight, port, state, tuned.apply)
     for warning in supervisor.plan.warnings:
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), budget).splitlines():
