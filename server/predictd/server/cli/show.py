@@ -24,7 +24,7 @@ _WIDTH = 100
 
 
 def models_text(models: Sequence[Model]) -> str:
-    """A table with a line for each version of each model, and below it a line for each label, split and what was tuned."""
+    """A table with a line for each version, and below it what was tuned, and a line for each label and split."""
     if not models:
         return "The daemon serves no models."
     rows = [_HEAD, *(_row(model, version) for model in models for version in model.versions)]

@@ -99,9 +99,7 @@ def _unservable(settings: Settings, found: Scan) -> str:
 
 
 def _tuned_results(settings: Settings, here: Here) -> TunedResults:
-    return TunedResults(
-        settings.tuned, cache_folder(settings, os.environ), here, explicit_settings(settings)
-    )
+    return TunedResults(settings.tuned, cache_folder(settings, os.environ), here, explicit_settings(settings))
 
 
 def _report(found: Scan) -> None:
