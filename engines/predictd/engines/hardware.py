@@ -1,35 +1,55 @@
-"""What identifies this machine's CPU, so that what was made for one is not used on another."""
+"""What this CPU is, in one short text: results made for one CPU are keyed by it, and ignored on another."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from pathlib import Path
 
-# By the name in /proc/cpuinfo: x86 first, then Arm.
+_CPUINFO = Path("/proc/cpuinfo")
+# x86, then Arm, then RISC-V, POWER and Z: whatever of them a processor's paragraph has.
 _IDENTITY = (
-    ("vendor_id", "cpu family", "model", "stepping"),
-    ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"),
+    *("vendor_id", "cpu family", "model", "stepping"),
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"),
+    *("isa", "uarch", "cpu", "revision", "machine"),
 )
-_FLAGS = ("flags", "Features")
+_FEATURES = ("flags", "Features", "features")
+# Of x86 only what code is chosen by: a new kernel names more mitigations and features, and the CPU stays what it is.
+_COMPUTING = re.compile(
+    r"s?sse|pni$|avx|amx|fma|f16c$|bmi|aes$|vaes|gfni|v?pclmul|sha|popcnt|abm$|movbe|adx|lm$"
+)
 
 
 def cpu_fingerprint() -> str:
-    """A short text that two machines share when their CPUs are alike. May stand in a file's name."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    return fingerprint_of(text, platform.machine())
+    """The CPU's fingerprint: letters, digits and dashes, such as `x86_64-AuthenticAMD-26-2-1-0f3a9c41d2e8`.
+
+    Raises:
+        OSError: `/proc/cpuinfo` cannot be read.
+    """
+    return fingerprint(_CPUINFO.read_text(errors="replace"), platform.machine())
 
 
-def fingerprint_of(cpuinfo: str, machine: str) -> str:
-    """The same for a /proc/cpuinfo, of which the first processor counts."""
-    first = cpuinfo.strip().partition("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    fields = {name.strip(): value.strip() for name, _, value in pairs}
-    identity = next((names for names in _IDENTITY if names[0] in fields), ())
-    flags = next((fields[name] for name in _FLAGS if name in fields), "")
-    digest = hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:8]
-    parts = [machine, *(fields.get(name, "0") for name in identity), digest]
-    return "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in part) for part in parts)
+def fingerprint(cpuinfo: str, machine: str) -> str:
+    """The fingerprint of what `/proc/cpuinfo` says.
+
+    CPUs of several kinds in one machine, such as big and little cores, are all in it; their number is not.
+    """
+    processors = {_identity(paragraph) for paragraph in cpuinfo.split("\n\n")} - {((), ())}
+    kinds = sorted({identity for identity, _ in processors})
+    readable = [value for identity in kinds for value in identity]
+    digest = hashlib.sha256(repr(sorted(processors)).encode()).hexdigest()[:12]
+    return re.sub(r"[^A-Za-z0-9_]+", "-", "-".join([machine, *readable, digest]))
+
+
+def _identity(paragraph: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What one processor is, and what it can compute with."""
+    fields = {}
+    for line in paragraph.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            fields[name.strip()] = value.strip()
+    features = " ".join(fields.get(name, "") for name in _FEATURES).split()
+    if "flags" in fields:
+        features = [feature for feature in features if _COMPUTING.match(feature)]
+    return tuple(fields[name] for name in _IDENTITY if fields.get(name)), tuple(sorted(set(features)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from predictd.engines.hardware import cpu_fingerprint
 from predictd.server.config.model_config import ModelConfig, Origin, overlay
 from predictd.server.config.model_file import read_tuned
 from predictd.server.config.settings import DEFAULT, Settings, options
@@ -28,9 +29,22 @@ class TunedError(Exception):
     """A file holds no result of tuning. One line that names the file."""
 
 
-def explicit_settings(settings: Settings) -> frozenset[str]:
-    """Attributes of the daemon's settings that somebody set."""
-    return frozenset(option.field for option in options() if settings.origin(option.key) != DEFAULT)
+def this_machine(cpus: int) -> Here:
+    """What results for this machine are keyed by, of which so many CPUs can be used at once."""
+    try:
+        return Here(cpu_fingerprint(), cpus)
+    except OSError:
+        # Without /proc, nobody can tell; such machines are told apart from all others at least.
+        return Here("unknown", cpus)
+
+
+def explicit_settings(settings: Settings) -> dict[str, object]:
+    """What somebody told the daemon, by attribute of its settings."""
+    return {
+        option.field: getattr(settings, option.field)
+        for option in options()
+        if settings.origin(option.key) != DEFAULT
+    }
 
 
 def held(config: ModelConfig, explicit: Collection[str]) -> frozenset[str]:
@@ -50,7 +64,9 @@ def held(config: ModelConfig, explicit: Collection[str]) -> frozenset[str]:
     return frozenset(said)
 
 
-def with_tuned(config: ModelConfig, tuned: Tuned, origin: Origin, explicit: Collection[str]) -> ModelConfig:
+def with_tuned(
+    config: ModelConfig, tuned: Tuned, origin: Origin, explicit: Mapping[str, object]
+) -> ModelConfig:
     """A model's configuration with what was tuned, as far as the user left it open.
 
     Args:
@@ -60,8 +76,9 @@ def with_tuned(config: ModelConfig, tuned: Tuned, origin: Origin, explicit: Coll
         explicit: What the daemon was told.
     """
     kept = held(config, explicit)
-    other_engine = "engine" in kept and config.engine != tuned.values.get("engine", config.engine)
+    engine = config.engine or explicit.get("engine")
     # What was found with one engine says nothing about another.
+    other_engine = engine is not None and engine != tuned.values.get("engine", engine)
     values = {} if other_engine else {k: v for k, v in tuned.values.items() if k not in kept}
     if not values:
         return replace(config, tuned=None)
@@ -137,13 +154,13 @@ class TunedResults:
     """
 
     def __init__(
-        self, choice: Path | str, folder: Path | None, here: Here, explicit: Collection[str]
+        self, choice: Path | str, folder: Path | None, here: Here, explicit: Mapping[str, object]
     ) -> None:
         self._off = choice == OFF
         self._file = choice if isinstance(choice, Path) else None
         self._folder = folder
         self._here = here
-        self._explicit = frozenset(explicit)
+        self._explicit = dict(explicit)
         self._given = read_result(self._file) if self._file is not None else None
         # A model's content is read only where a result may be for it, and only once.
         self._keys: dict[tuple[object, ...], str] = {}

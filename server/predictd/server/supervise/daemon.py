@@ -13,7 +13,6 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from predictd.engines.hardware import cpu_fingerprint
 from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
 from predictd.server.config.tuned import Here
@@ -25,7 +24,7 @@ from predictd.server.observe.http import Handler, HttpServer, Request, Response
 from predictd.server.observe.logs import configure
 from predictd.server.observe.routes import build_routes
 from predictd.server.repository.models import Scan
-from predictd.server.repository.tuning import TunedError, TunedResults, explicit_settings
+from predictd.server.repository.tuning import TunedError, TunedResults, explicit_settings, this_machine
 from predictd.server.repository.watch import look, only
 from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
@@ -115,7 +114,7 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     topology = read_topology(affinity)
     budget = read_budget(affinity, topology.ids)
     try:
-        tuned = _tuned_results(settings, Here(cpu_fingerprint(), budget.effective_cpus))
+        tuned = _tuned_results(settings, this_machine(budget.effective_cpus))
     except TunedError as error:
         return _refuse(f"tuned ({settings.origin('tuned')}): {error}")
     sight = look(settings.paths, tune=tuned.apply)

@@ -20,32 +20,37 @@ from predictd.server.tune.callers import TrialError
 _COMMAND = "predictd.server.cli.main"
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.005
-# Of the daemon's own settings these make a difference to a measurement, or to whether there is one.
-_PASSED = (
-    "frontends",
-    "instances",
-    "threads",
-    "max_batch_size",
-    "max_delay",
-    "max_queue_size",
-    "max_request_rows",
-    "max_message_size",
-    "arena_limit",
-    "pools",
-    "cache_dir",
-    "cache_limit",
-    "load_timeout",
+# What is said of a trial's daemon here, and what says nothing about how it serves. All else is as the user has it.
+_OWN = frozenset(
+    {
+        *(
+            "paths",
+            "config",
+            "grpc",
+            "http",
+            "ready_file",
+            "tuned",
+            "model_control",
+            "load_model",
+            "state_dir",
+        ),
+        *("allow_control", "strict", "lame_duck", "drain_timeout", "log_level"),
+    }
 )
 
 
 def arguments(settings: Settings) -> list[str]:
     """What the user set for all daemons, as flags."""
-    return [
-        text
-        for option in options()
-        if option.key in _PASSED and settings.origin(option.key) != DEFAULT
-        for text in (option.flag, option.kind.write(getattr(settings, option.field)))
-    ]
+    flags: list[str] = []
+    for option in options():
+        if option.key in _OWN or settings.origin(option.key) == DEFAULT:
+            continue
+        value = getattr(settings, option.field)
+        if isinstance(value, bool):
+            flags.append(option.flag if value else f"--no-{option.flag[2:]}")
+        else:
+            flags += (option.flag, option.kind.write(value))
+    return flags
 
 
 @contextmanager

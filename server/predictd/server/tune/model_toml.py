@@ -15,6 +15,7 @@ from predictd.server.config.tuned import Tuned, table_of
 
 _HEADER = re.compile(r"\[\s*tuned\s*\][^\S\n]*(?:#[^\n]*)?$")
 _ANY_HEADER = re.compile(r"\s*\[")
+_EMPTY = re.compile(r"(?:#.*)?")
 _REMARK = "# Found by predictd tune. What stands above it, and what the daemon is told, wins."
 
 
@@ -39,7 +40,7 @@ def with_table(text: str, tuned: Tuned) -> str:
         before += newline
     remark = [] if before.rstrip().endswith(_REMARK) else [*([""] if before.strip() else []), _REMARK]
     table = newline.join([*remark, *tuned_lines(tuned), ""])
-    written = f"{before}{table}{newline if after else ''}{after}"
+    written = f"{before}{table}{after}"
     expected = {**_parsed(text), "tuned": table_of(tuned)}
     try:
         same = _parsed(written) == expected
@@ -62,6 +63,9 @@ def _around(text: str) -> tuple[str, str]:
         return text, ""
     rest = range(first + 1, len(lines))
     last = next((at for at in rest if _ANY_HEADER.match(lines[at])), len(lines))
+    # What is said just above the next table is said of that.
+    while last > first + 1 and _EMPTY.fullmatch(lines[last - 1].strip()):
+        last -= 1
     return "".join(lines[:first]), "".join(lines[last:])
 
 

@@ -89,12 +89,11 @@ def conclusion(result: Result, objective: Objective) -> Iterator[str]:
         yield f"as good: {tie}; another run may choose it"
 
 
-def data(result: Result, objective: Objective, here: Here, model: str, key: str) -> dict[str, Any]:
+def data(result: Result, objective: Objective, tuned: Tuned, model: str, key: str) -> dict[str, Any]:
     """Everything as JSON has it. Whoever serves reads `model.key` and `tuned`; the rest is evidence."""
-    values = {} if result.winner is None else result.winner.values
     return {
         "model": {"name": model, "key": key},
-        "tuned": table_of(Tuned(here, values)),
+        "tuned": table_of(tuned),
         "confirmed": result.confirmed,
         "objective": {"callers": objective.callers, "latency_slo_seconds": objective.slo_seconds},
         "measured": [_row_data(row) for row in result.rows],

@@ -26,6 +26,8 @@ FINAL = "final comparison"
 _SEARCH_SHARE = 0.55
 _STAGE_ROUNDS = 3
 _FINAL_ROUNDS = 9
+# Of the last stage, in which everything is measured for the record, not the score alone.
+_WHOLE_ROUNDS = 2
 # Beside the default: what the search ended with, and what it came by.
 _FINALISTS = 2
 # Before anything is known.
@@ -41,14 +43,14 @@ class Trial:
         stage: Name of the stage.
         number: Of the stage, from 1.
         round: Within the stage, from 0.
-        final: It is for the record: measure it with all numbers of callers.
+        whole: It is for the record: measure it with all numbers of callers.
     """
 
     candidate: Candidate
     stage: str
     number: int
     round: int
-    final: bool
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Search:
         self._planned = 0
         # What each stage ended with, the default first.
         self._path = [DEFAULT]
-        self._durations: list[float] = []
+        self._durations: dict[bool, list[float]] = {False: [], True: []}
         self.samples: list[Sample] = []
         self.failures: list[Failure] = []
 
@@ -145,7 +147,7 @@ class Search:
     def measured(self, trial: Trial, points: Sequence[Point], seconds: float) -> None:
         """A trial has been measured, and took so long."""
         self.samples.append(Sample(trial, tuple(points)))
-        self._durations.append(seconds)
+        self._durations[trial.whole].append(seconds)
 
     def failed(self, trial: Trial, reason: str) -> None:
         """A candidate does not work: it is tried no more."""
@@ -172,15 +174,17 @@ class Search:
         if not self.samples and not self.failures:
             return True
         limit = self._budget_seconds * (1.0 if self._name == FINAL else _SEARCH_SHARE)
-        return elapsed_seconds + self._trial_seconds(final=self._name == FINAL) <= limit
+        return elapsed_seconds + self._trial_seconds(whole=self._queue[0].whole) <= limit
 
-    def _trial_seconds(self, *, final: bool) -> float:
-        expected = median(self._durations[-9:]) if self._durations else _TRIAL_SECONDS
-        if not final or any(sample.trial.final for sample in self.samples[-3:]):
-            return expected
-        # A trial of the last stage measures with all numbers of callers; starting takes as long.
+    def _trial_seconds(self, *, whole: bool) -> float:
+        """How long a trial takes, from those before."""
+        if known := self._durations[whole]:
+            return median(known[-9:])
+        if not whole:
+            return _TRIAL_SECONDS
+        # Starting takes as long, whatever is measured then.
         more = len(self._objective.ladder(whole=True)) / len(self._objective.ladder(whole=False))
-        return expected * (1 + (more - 1) / 2)
+        return self._trial_seconds(whole=False) * (1 + (more - 1) / 2)
 
     def _begin_stage(self, elapsed_seconds: float) -> None:
         self._number += 1
@@ -190,27 +194,31 @@ class Search:
             field = self._working([DEFAULT, self._path[-1], *map(self._path[-1].after, stage.moves)])
             left = len(self._stages) - self._number + 1
             share = (self._budget_seconds * _SEARCH_SHARE - elapsed_seconds) / left
-            rounds = _rounds(share, self._trial_seconds(final=False), len(field), _STAGE_ROUNDS)
+            rounds = _rounds(share, self._trial_seconds(whole=False), len(field), _STAGE_ROUNDS)
         else:
             self._name = FINAL
-            left_seconds = self._budget_seconds - elapsed_seconds
-            cost = self._trial_seconds(final=True)
             field = self._finalists()
-            if _rounds(left_seconds, cost, len(field), _FINAL_ROUNDS) < ROUNDS_MIN:
+            if self._final_rounds(elapsed_seconds, len(field)) < ROUNDS_MIN:
                 field = field[:2]
-            rounds = _rounds(left_seconds, cost, len(field), _FINAL_ROUNDS)
+            rounds = self._final_rounds(elapsed_seconds, len(field))
         if len(field) == 1:
             # The default alone: there is nothing to compare it with.
             rounds = 1 if self._name == FINAL else 0
         self._queue = deque(self._interleaved(field, rounds))
         self._planned = len(self._queue)
 
+    def _final_rounds(self, elapsed_seconds: float, candidates: int) -> int:
+        plain = self._trial_seconds(whole=False)
+        more = _WHOLE_ROUNDS * candidates * (self._trial_seconds(whole=True) - plain)
+        return _rounds(self._budget_seconds - elapsed_seconds - more, plain, candidates, _FINAL_ROUNDS)
+
     def _interleaved(self, field: Sequence[Candidate], rounds: int) -> Iterable[Trial]:
         """Everybody once a round, and nobody always after the same one."""
         for number in range(rounds):
             shift = number % len(field)
             for candidate in (*field[shift:], *field[:shift]):
-                yield Trial(candidate, self._name, self._number, number, self._name == FINAL)
+                whole = self._name == FINAL and number < _WHOLE_ROUNDS
+                yield Trial(candidate, self._name, self._number, number, whole)
 
     def _end_stage(self) -> None:
         if self._name:

@@ -14,15 +14,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from predictd.engines.hardware import cpu_fingerprint
+from predictd.engines.traits import engine_for_suffix
 from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
-from predictd.server.config.tuned import Here, Tuned
+from predictd.server.config.tuned import Here, Tuned, TunedValue
 from predictd.server.launch.budget import read_budget
 from predictd.server.launch.topology import read_topology
 from predictd.server.repository.models import FoundModel
 from predictd.server.repository.scan import scan
-from predictd.server.repository.tuning import OFF, explicit_settings, held, model_key
+from predictd.server.repository.tuning import OFF, explicit_settings, held, model_key, this_machine
 from predictd.server.tune.callers import Callers, SubjectError, TrialError
 from predictd.server.tune.candidate import DEFAULT, Candidate
 from predictd.server.tune.choice import Result, conclude
@@ -133,7 +133,7 @@ def _task(wish: Wish, settings: Settings) -> _Task:
         model,
         # As those who serve it will look it up.
         model_key(model.versions[0].path),
-        Here(cpu_fingerprint(), budget.effective_cpus),
+        this_machine(budget.effective_cpus),
         cores,
         cache_folder(settings, os.environ),
         Objective(wish.callers, None if wish.slo_ns is None else wish.slo_ns / 1e9),
@@ -199,7 +199,10 @@ def _before(task: _Task) -> Candidate | None:
     if found is None:
         return None
     kept = held(task.model.file, explicit_settings(task.settings))
-    settings = {name: value for name, value in found.values.items() if name not in kept}
+    usual = _engine(task)
+    settings = {
+        name: value for name, value in found.values.items() if name not in kept and usual.get(name) != value
+    }
     return Candidate.of(settings) if settings and not task.wish.only else None
 
 
@@ -224,7 +227,7 @@ class _Bench:
         objective, points = self._task.objective, list[Point]()
         with self._serving(trial.candidate) as target:
             self._callers.ask(self._ask(target))
-            for number in objective.ladder(whole=trial.final):
+            for number in objective.ladder(whole=trial.whole):
                 if objective.goes_on(points):
                     points.append(self._callers.drive(number, self._task.window_seconds))
         return points
@@ -253,8 +256,8 @@ def _keep(task: _Task, result: Result, say: Callable[[str], None]) -> None:
     if result.winner is None:
         _forget(task, result, say)
         return
-    tuned = Tuned(task.here, result.winner.values)
-    content = data(result, task.objective, task.here, task.model.name, task.key)
+    tuned = Tuned(task.here, {**_engine(task), **result.winner.values})
+    content = data(result, task.objective, tuned, task.model.name, task.key)
     if task.folder is None:
         say("not kept: there is no cache folder (--cache-dir)")
     else:
@@ -277,6 +280,12 @@ def _keep(task: _Task, result: Result, say: Callable[[str], None]) -> None:
         say("to have it in the model's own file, run again with --write, or add:")
         for text in tuned_lines(tuned):
             say(f"    {text}")
+
+
+def _engine(task: _Task) -> dict[str, TunedValue]:
+    """The engine that was measured: the result is for no other."""
+    engine = task.model.file.engine or engine_for_suffix(task.model.versions[0].path.suffix)
+    return {} if engine is None else {"engine": engine}
 
 
 def _forget(task: _Task, result: Result, say: Callable[[str], None]) -> None:
