@@ -76,7 +76,7 @@ def instances_matter(candidate: Candidate) -> float:
 
 
 def tune(machine: Machine, seconds: float = 400, before: Candidate | None = None) -> Result:
-    return conclude(machine.run(Search(STAGES, OBJECTIVE, seconds, before)), OBJECTIVE)
+    return conclude(machine.run(Search(STAGES, OBJECTIVE, seconds, machine.trial_seconds, before)), OBJECTIVE)
 
 
 BEST = Candidate.of({"instances": 8, "spin": False})
@@ -109,7 +109,7 @@ def test_a_tie_is_said() -> None:
         return 1500.0 if {"instances", "threads"} & candidate.values.keys() else 1000.0
 
     few = (Stage("instances and threads", ({"instances": 2}, {"threads": 1})),)
-    result = conclude(Machine(twins).run(Search(few, OBJECTIVE, 120)), OBJECTIVE)
+    result = conclude(Machine(twins).run(Search(few, OBJECTIVE, 120, 2.0)), OBJECTIVE)
     assert result.winner is not None
     assert {result.winner, *result.ties} == {Candidate.of(move) for move in few[0].moves}
 
@@ -121,13 +121,15 @@ def test_of_equals_the_simpler_is_chosen() -> None:
     simple, more = Candidate.of({"instances": 2}), Candidate.of({"instances": 2, "spin": False})
     few = (Stage("both", (more.values, simple.values)),)
     for seed in range(5):
-        result = conclude(Machine(spin_is_nothing, seed=seed).run(Search(few, OBJECTIVE, 120)), OBJECTIVE)
+        result = conclude(
+            Machine(spin_is_nothing, seed=seed).run(Search(few, OBJECTIVE, 120, 2.0)), OBJECTIVE
+        )
         assert (result.winner, result.ties) == (simple, (more,))
 
 
 def test_the_default_is_in_every_round_and_nobody_is_always_first() -> None:
     machine = Machine(instances_matter)
-    machine.run(Search(STAGES, OBJECTIVE, 400))
+    machine.run(Search(STAGES, OBJECTIVE, 400, 2.0))
     rounds: dict[tuple[str, int], list[Candidate]] = {}
     for trial in machine.trials:
         rounds.setdefault((trial.stage, trial.round), []).append(trial.candidate)
@@ -151,7 +153,7 @@ def test_what_does_not_work_is_named_and_tried_once() -> None:
 
 def test_a_round_in_which_the_default_failed_is_lost_and_no_more() -> None:
     machine = Machine(instances_matter)
-    search = Search(STAGES, OBJECTIVE, 400)
+    search = Search(STAGES, OBJECTIVE, 400, 2.0)
     machine.run(search, until=8)
     trial = search.next(machine.now)
     while trial is not None and trial.candidate != DEFAULT:
@@ -171,14 +173,14 @@ def test_too_little_time_is_said_and_nothing_chosen() -> None:
 
 def test_an_interrupt_keeps_the_best_so_far_unconfirmed() -> None:
     machine = Machine(instances_matter, noise=0.001)
-    search = machine.run(Search(STAGES, OBJECTIVE, 400), until=26)
+    search = machine.run(Search(STAGES, OBJECTIVE, 400, 2.0), until=26)
     result = conclude(search, OBJECTIVE, interrupted=True)
     assert result.winner is not None
     assert not result.confirmed
     assert instances_matter(result.winner) > 1.15 * instances_matter(DEFAULT)
-    one_round = Machine(instances_matter).run(Search(STAGES, OBJECTIVE, 400), until=8)
+    one_round = Machine(instances_matter).run(Search(STAGES, OBJECTIVE, 400, 2.0), until=8)
     assert conclude(one_round, OBJECTIVE, interrupted=True).winner is None
-    nothing = conclude(Search(STAGES, OBJECTIVE, 400), OBJECTIVE, interrupted=True)
+    nothing = conclude(Search(STAGES, OBJECTIVE, 400, 2.0), OBJECTIVE, interrupted=True)
     assert (nothing.winner, nothing.rows) == (None, ())
 
 
@@ -192,7 +194,7 @@ def test_what_was_found_before_takes_part_at_the_end() -> None:
 def test_a_latency_that_only_one_keeps() -> None:
     slo = Objective(64, slo_seconds=0.01)
     few = (Stage("delay", ({"max_delay_ns": 1},)),)
-    search = Search(few, slo, 120)
+    search = Search(few, slo, 120, 2.0)
     now = 0.0
     while (trial := search.next(now)) is not None:
         p99 = 0.02 if trial.candidate == DEFAULT else 0.005
@@ -220,12 +222,26 @@ def test_the_time_is_kept_and_every_search_ends(
         for at, size in enumerate(sizes)
     )
     machine = Machine(flat, seed=seed, trial_seconds=trial_seconds)
-    search = machine.run(Search(made, OBJECTIVE, budget))
+    search = machine.run(Search(made, OBJECTIVE, budget, trial_seconds))
     assert machine.trials
     # The first trial is made in any case; what follows may take a little longer than was expected.
     assert machine.now <= max(budget, 1.5 * trial_seconds) + 1.5 * trial_seconds
     result = conclude(search, OBJECTIVE)
     assert result.rows[0].candidate == DEFAULT
+
+
+def test_what_is_clear_takes_no_longer_than_it_must() -> None:
+    def twice(candidate: Candidate) -> float:
+        return 1000.0 if candidate == DEFAULT else 2000.0
+
+    few = (Stage("spinning", ({"spin": False},)),)
+    machine = Machine(twice)
+    result = conclude(machine.run(Search(few, OBJECTIVE, 1000, 2.0)), OBJECTIVE)
+    assert result.winner == Candidate.of({"spin": False})
+    assert len(machine.trials) == 2 * ROUNDS_MIN
+    machine = Machine(flat)
+    machine.run(Search(few, OBJECTIVE, 1000, 2.0))
+    assert len(machine.trials) > 2 * ROUNDS_MIN
 
 
 def test_the_ladder_and_the_score() -> None:

@@ -19,7 +19,7 @@ from statistics import median
 from predictd.server.tune.candidate import DEFAULT, Candidate
 from predictd.server.tune.objective import Objective, Point
 from predictd.server.tune.space import Stage
-from predictd.server.tune.statistics import MARGIN, ROUNDS_MIN, ratio
+from predictd.server.tune.statistics import MARGIN, ROUNDS_MIN, compare, ratio
 
 FINAL = "final comparison"
 # Of the time, what the stages before the last may take.
@@ -30,8 +30,8 @@ _FINAL_ROUNDS = 9
 _WHOLE_ROUNDS = 2
 # Beside the default: what the search ended with, and what it came by.
 _FINALISTS = 2
-# Before anything is known.
-_TRIAL_SECONDS = 3.0
+# A difference so large in every round needs no more rounds than it takes to tell.
+_CLEAR = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,7 @@ class Search:
         stages: From `predictd.server.tune.space.stages`.
         objective: What is wanted.
         budget_seconds: How long it may take.
+        trial_seconds: How long a trial is expected to take, before there is one.
         before: What an earlier search found; it takes part in the last stage.
     """
 
@@ -106,6 +107,7 @@ class Search:
         stages: Sequence[Stage],
         objective: Objective,
         budget_seconds: float,
+        trial_seconds: float,
         before: Candidate | None = None,
     ) -> None:
         moves = [move for stage in stages for move in stage.moves]
@@ -114,11 +116,13 @@ class Search:
         self._few = [Candidate.of(move) for move in moves] if len(moves) <= _FINALISTS else []
         self._objective = objective
         self._budget_seconds = budget_seconds
+        self._expected_seconds = trial_seconds
         self._before = before
         self._number = 0
         self._name = ""
         self._queue: deque[Trial] = deque()
         self._planned = 0
+        self._field = 1
         # What each stage ended with, the default first.
         self._path = [DEFAULT]
         self._durations: dict[bool, list[float]] = {False: [], True: []}
@@ -137,7 +141,7 @@ class Search:
         Args:
             elapsed_seconds: Since its beginning.
         """
-        while not self._queue or not self._fits(elapsed_seconds):
+        while not self._queue or not self._fits(elapsed_seconds) or self._is_clear():
             if self._name == FINAL:
                 return None
             self._end_stage()
@@ -176,12 +180,22 @@ class Search:
         limit = self._budget_seconds * (1.0 if self._name == FINAL else _SEARCH_SHARE)
         return elapsed_seconds + self._trial_seconds(whole=self._queue[0].whole) <= limit
 
+    def _is_clear(self) -> bool:
+        """A round has ended, and nobody in the last stage needs another."""
+        if self._name != FINAL or (self._planned - len(self._queue)) % self._field:
+            return False
+        rivals = {s.trial.candidate for s in self.samples if s.trial.stage == FINAL} - {DEFAULT}
+        compared = [compare(self.ratios(rival)) for rival in self._working(rivals) if self.ratios(rival)]
+        return bool(compared) and all(
+            one.rounds >= ROUNDS_MIN and (one.low >= 1 + _CLEAR or one.high <= 1 - _CLEAR) for one in compared
+        )
+
     def _trial_seconds(self, *, whole: bool) -> float:
         """How long a trial takes, from those before."""
         if known := self._durations[whole]:
             return median(known[-9:])
         if not whole:
-            return _TRIAL_SECONDS
+            return self._expected_seconds
         # Starting takes as long, whatever is measured then.
         more = len(self._objective.ladder(whole=True)) / len(self._objective.ladder(whole=False))
         return self._trial_seconds(whole=False) * (1 + (more - 1) / 2)
@@ -204,6 +218,7 @@ class Search:
         if len(field) == 1:
             # The default alone: there is nothing to compare it with.
             rounds = 1 if self._name == FINAL else 0
+        self._field = len(field)
         self._queue = deque(self._interleaved(field, rounds))
         self._planned = len(self._queue)
 

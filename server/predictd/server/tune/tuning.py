@@ -37,8 +37,8 @@ from predictd.server.tune.space import Subject, Values, stages
 from predictd.server.tune.store import candidate_file, earlier, forget, keep
 
 EXIT_OK, EXIT_INTERRUPTED = 0, 130
-# A hundredth of the time, but long enough to be warm and short enough to have many.
-_WINDOW_SHARE, _WINDOW_MIN_SECONDS, _WINDOW_MAX_SECONDS = 0.006, 0.25, 5.0
+# A small share of the time, but long enough to be warm and short enough to have many.
+_WINDOW_SHARE, _WINDOW_MIN_SECONDS, _WINDOW_MAX_SECONDS = 0.005, 0.25, 5.0
 _CPUS_PER_PROCESS, _PROCESSES_MAX = 4, 8
 
 
@@ -150,10 +150,13 @@ def _search(task: _Task, scratch: Path, line: ProgressLine) -> tuple[Search | No
             bench = _Bench(task, scratch, callers)
             line.show(f"looking at {task.model.name}")
             batches = bench.look()
+            # From here on what a look takes, and a measurement.
+            trial_seconds = time.monotonic() - began + task.window_seconds
             search = Search(
                 stages(_subject(task, batches=batches)),
                 task.objective,
                 task.wish.seconds,
+                trial_seconds,
                 _before(task),
             )
             while (trial := search.next(time.monotonic() - began)) is not None:
