@@ -105,5 +105,13 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_where_it_stands(tmp_path: Path) -> None:
-    assert model_toml(tmp_path) == tmp_path / "model.toml"
-    assert model_toml(tmp_path / "a.onnx") == tmp_path / "a.toml"
+    for file in ("a.onnx", "1/a.onnx", "a/model.onnx", "a/1/model.onnx", "2/1/model.onnx"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert model_toml("a", 1, tmp_path / "a.onnx") == tmp_path / "a.toml"
+    assert model_toml("a", 1, tmp_path / "1" / "a.onnx") == tmp_path / "1" / "a.toml"
+    assert model_toml("a", 1, tmp_path / "a" / "model.onnx") == tmp_path / "a" / "model.toml"
+    assert model_toml("a", 1, tmp_path / "a" / "1" / "model.onnx") == tmp_path / "a" / "model.toml"
+    assert model_toml("2", 1, tmp_path / "2" / "1" / "model.onnx") == tmp_path / "2" / "model.toml"
+    # An engine of somebody's own loads the folder.
+    assert model_toml("a", 1, tmp_path / "a") == tmp_path / "a" / "model.toml"

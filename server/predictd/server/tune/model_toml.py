@@ -69,9 +69,19 @@ def _around(text: str) -> tuple[str, str]:
     return "".join(lines[:first]), "".join(lines[last:])
 
 
-def model_toml(path: Path) -> Path:
-    """Where a model's own settings stand, for a model file or a model's folder."""
-    return path / "model.toml" if path.is_dir() else path.with_suffix(".toml")
+def model_toml(name: str, version: int, path: Path) -> Path:
+    """Where a model's own settings stand.
+
+    Args:
+        name: Of the model.
+        version: Of its versions, any.
+        path: What the engine loads for it, absolute.
+    """
+    folder = path if path.is_dir() else path.parent
+    if folder.name == str(version) and folder.parent.name == name:
+        return folder.parent / "model.toml"
+    # A file that is a model by itself has its settings beside it.
+    return path.with_suffix(".toml") if path.is_file() and path.stem == name else folder / "model.toml"
 
 
 def write_table(path: Path, tuned: Tuned) -> None:

@@ -22,6 +22,7 @@ from predictd.server.launch.budget import read_budget
 from predictd.server.launch.topology import read_topology
 from predictd.server.repository.models import FoundModel
 from predictd.server.repository.scan import scan
+from predictd.server.repository.tfs_config import SUFFIX as TFS_SUFFIX
 from predictd.server.repository.tuning import OFF, explicit_settings, held, model_key, this_machine
 from predictd.server.tune.callers import Callers, SubjectError, TrialError
 from predictd.server.tune.candidate import DEFAULT, Candidate
@@ -117,11 +118,10 @@ def tune(wish: Wish, settings: Settings, say: Callable[[str], None]) -> int:
 
 
 def _task(wish: Wish, settings: Settings) -> _Task:
-    found = scan([wish.path])
-    if len(found.models) != 1:
-        problems = "; ".join(map(str, found.problems))
-        what = f"{len(found.models)} models" if found.models else problems or "no model"
-        raise SubjectError(f"{wish.path}: give one model's file or folder, not {what}")
+    found = scan([Path(os.path.abspath(wish.path))])  # noqa: PTH100 - a link keeps its name
+    if len(found.models) != 1 or wish.path.suffix == TFS_SUFFIX:
+        problems = "; ".join(map(str, found.problems)) or "it holds no model, several, or a list of them"
+        raise SubjectError(f"{wish.path}: give one model's file or folder: {problems}")
     (model,) = found.models
     affinity = os.sched_getaffinity(0)
     topology = read_topology(affinity)
@@ -276,9 +276,15 @@ def _keep(task: _Task, result: Result, say: Callable[[str], None]) -> None:
         except OSError as error:
             say(f"not kept: {error.filename or task.folder}: {str(error.strerror).lower()}")
     if task.wish.write:
-        path = model_toml(task.wish.path)
+        first = task.model.versions[0]
+        path = model_toml(task.model.name, first.version, first.path)
         write_table(path, tuned)
         say(f"written into {path}")
+        return
+    own = task.model.file.tuned
+    if own is not None and own.here == task.here:
+        place = task.model.file.origins["tuned"]
+        say(f"{place}: what an earlier run wrote there comes before it; run again with --write, or remove it")
     else:
         say("to have it in the model's own file, run again with --write, or add:")
         for text in tuned_lines(tuned):
