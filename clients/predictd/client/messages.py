@@ -98,6 +98,7 @@ class ModelVersion:
         outputs: Empty until loaded.
         max_batch_size: Rows that are merged into one run at most; 0 for a model that does not batch.
         labels: Names of this version.
+        tuned: Which of its settings were found by tuning, and on which CPU, in words; empty if none was.
     """
 
     version: int
@@ -108,6 +109,7 @@ class ModelVersion:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     labels: tuple[str, ...]
+    tuned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ def _version(message: v1.ModelVersion) -> ModelVersion:
         outputs=tuple(_spec(each) for each in message.outputs),
         max_batch_size=message.max_batch_size,
         labels=tuple(message.labels),
+        tuned=message.tuned,
     )
 
 

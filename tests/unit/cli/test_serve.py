@@ -54,7 +54,7 @@ def test_every_flag_reaches_the_daemon(
         "--arena-limit 10MiB --tfs-tensor-content --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
         "--load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
-        "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --log-level debug ."
+        "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --tuned off --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
     (settings,) = daemon.runs
@@ -87,6 +87,7 @@ def test_every_flag_reaches_the_daemon(
         state_dir=Path("s"),
         cache_dir=Path("c"),
         cache_limit_bytes=14 * 2**30,
+        tuned="off",
         log_level="debug",
     )
     assert set(settings.origins) == {option.key for option in options()}

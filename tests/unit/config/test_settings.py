@@ -79,6 +79,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "cache_dir": ("/var/c", Path("/var/c"), '"/var/c"'),
     "allocator": ("jemalloc", "jemalloc", '"jemalloc"'),
     "cache_limit": ("1GiB", 2**30, '"1GiB"'),
+    "tuned": ("/var/t.json", Path("/var/t.json"), '"/var/t.json"'),
     "log_level": ("debug", "debug", '"debug"'),
 }
 # What else must be said for an option to mean something.

@@ -24,7 +24,7 @@ _WIDTH = 100
 
 
 def models_text(models: Sequence[Model]) -> str:
-    """A table with a line for each version of each model, and below it a line for each label and split."""
+    """A table with a line for each version, and below it what was tuned, and a line for each label and split."""
     if not models:
         return "The daemon serves no models."
     rows = [_HEAD, *(_row(model, version) for model in models for version in model.versions)]
@@ -62,6 +62,7 @@ def models_data(models: Sequence[Model]) -> list[dict[str, Any]]:
                     "engine": version.engine,
                     "max_batch_size": version.max_batch_size,
                     "labels": list(version.labels),
+                    "tuned": version.tuned,
                     "inputs": [_spec_data(spec) for spec in version.inputs],
                     "outputs": [_spec_data(spec) for spec in version.outputs],
                 }
@@ -134,6 +135,9 @@ def duration(seconds: float) -> str:
 
 
 def _settings(model: Model) -> Iterator[str]:
+    for version in model.versions:
+        if version.tuned:
+            yield f"{model.name}: version {version.version} has {version.tuned}"
     there = {version.version for version in model.versions}
     for label in model.labels:
         waits = f", and is {label.next_version} once that is ready" if label.next_version else ""

@@ -54,6 +54,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         priority_levels: Requests have priorities from 1, which goes first, to this; 0 for a model that does not say
             so, whose requests have `DEFAULT_PRIORITY_LEVELS` and none beyond is wrong.
         default_priority: Of a request that does not say so itself.
+        tuned: What of all this was found by tuning, and where; empty if nothing was.
         queues: The rules of each priority; empty when `max_queue_size` is all that there is to say.
     """
 
@@ -78,6 +79,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     priority_levels: int = 0
     default_priority: int = 2
     queues: tuple[QueueRules, ...] = ()
+    tuned: str = ""
 
     @property
     def queue_rules(self) -> tuple[QueueRules, ...]:

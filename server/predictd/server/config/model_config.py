@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from predictd.server.config.settings import ConfigError
+from predictd.server.config.tuned import Tuned
 
 # Each level is a queue of its own in every lane, and queues are pipes, of which a user may have few.
 MOST_PRIORITY_LEVELS = 16
@@ -232,6 +233,7 @@ class ModelConfig:
         version_policy: Which versions are served.
         labels: Names of versions.
         parameters: Settings of the engine.
+        tuned: What was found best for it by measuring; None without.
         origins: Where each of these stands, by its name here.
     """
 
@@ -262,6 +264,7 @@ class ModelConfig:
     version_policy: VersionPolicy | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    tuned: Tuned | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False)
 
     @property

@@ -28,6 +28,7 @@ from predictd.server.config.model_config import (
     contradictions,
 )
 from predictd.server.config.settings import ALLOCATOR, COUNT, DELAY, QUEUE_SIZE, ROWS
+from predictd.server.config.tuned import TUNABLE, Here, Tuned, TunedValue, key_of
 from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
 
 if TYPE_CHECKING:
@@ -203,6 +204,30 @@ def _read_shape(values: Iterable[object]) -> tuple[int, ...]:
     return tuple(_DIMENSION.read_toml(value) for value in values)
 
 
+def read_tuned(table: Mapping[str, object]) -> Tuned:
+    """Read a result of tuning, as `predictd.server.config.tuned.table_of` writes it.
+
+    Raises:
+        ValueError: A key is missing, unknown, or has a wrong value; one line.
+    """
+    values = _read_keys(table, _TUNED)
+    for key in ("cpu", "cpus"):
+        if key not in values:
+            raise ValueError(f"{key} is missing")
+    here = Here(values.pop("cpu"), values.pop("cpus"))
+    return Tuned(here, {_FIELDS.get(key, key): value for key, value in values.items()})
+
+
+def read_setting(attribute: str, text: str) -> TunedValue:
+    """Read a tunable setting, by its attribute of ModelConfig, as it is written on a command line.
+
+    Raises:
+        ValueError: It has no such value.
+    """
+    value: TunedValue = _KINDS[key_of(attribute)].read(text)
+    return value
+
+
 def _path(value: str) -> Path:
     if not value or "\0" in value:
         raise ValueError("expected a path")
@@ -251,4 +276,10 @@ _KINDS: dict[str, Kind[Any]] = {
     "inputs": _table(partial(_read_tensors, _TENSOR)),
     "outputs": _table(partial(_read_tensors, _OUTPUT)),
     "parameters": _table(_read_parameters),
+    "tuned": _table(read_tuned),
+}
+_TUNED: dict[str, Kind[Any]] = {
+    "cpu": Kind("CPU", "a CPU's fingerprint", (str,), str, str),
+    "cpus": integer(1, 2**16),
+    **{key_of(name): _KINDS[key_of(name)] for name in TUNABLE},
 }

@@ -28,6 +28,7 @@ from predictd.server.config.units import (
     names,
     optional_path,
     parse_address,
+    path_or,
     size,
     suggestion,
 )
@@ -279,6 +280,14 @@ class Settings:
             size(0, 2**50),
             "What lies in cache_dir at most; what was not used for longest goes first. 0 keeps nothing.",
             key="cache_limit",
+        ),
+    )
+    tuned: Path | str = field(
+        default="auto",
+        metadata=_option(
+            path_or("auto", "off"),
+            "Use what predictd tune found best on this CPU: auto takes it from model.toml or cache_dir, off leaves it "
+            "out, and a file is one that tune wrote.",
         ),
     )
     log_level: str = field(

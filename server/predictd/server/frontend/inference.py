@@ -116,6 +116,7 @@ class VersionInfo:
         max_delay_ns: Linger of the leader.
         instances: Workers that serve it.
         labels: Names of this version.
+        tuned: Which of its settings were found by tuning, and where; empty if none was.
     """
 
     version: int
@@ -129,6 +130,7 @@ class VersionInfo:
     max_delay_ns: int = 0
     instances: int = 1
     labels: tuple[str, ...] = ()
+    tuned: str = ""
 
 
 @dataclass(frozen=True, slots=True)

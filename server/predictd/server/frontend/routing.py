@@ -211,4 +211,5 @@ def _version_info(view: LaneView, names: Mapping[str, Names], labels: Mapping[st
         max_delay_ns=config.max_delay_ns if config else 0,
         instances=view.instances,
         labels=tuple(sorted(label for label, version in labels.items() if version == view.version)),
+        tuned=config.tuned if config else "",
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,11 @@ from predictd.server.repository.scan import scan
 
 QUIET_SECONDS = 1.0
 _NO_OVERRIDES: Mapping[str, ModelConfig] = {}
+
+
+def untuned(found: Scan) -> Scan:
+    """Models as their own files configure them."""
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ def look(
     paths: Sequence[Path],
     now_seconds: float | None = None,
     overrides: Mapping[str, ModelConfig] = _NO_OVERRIDES,
+    tune: Callable[[Scan], Scan] = untuned,
 ) -> Sight:
     """Scan the paths and take the fingerprint of every version that shall be served.
 
@@ -75,9 +81,10 @@ def look(
         paths: Where the models are.
         now_seconds: The time.
         overrides: What lies over the configurations of models, by name.
+        tune: Puts what was tuned below the models' configurations.
     """
     now = time.time() if now_seconds is None else now_seconds
-    found = _overridden(scan(paths), overrides)
+    found = tune(_overridden(scan(paths), overrides))
     sightings = {}
     for model in found.models:
         for version in served_versions(model):

@@ -224,6 +224,7 @@ def _lane(
         priority_levels=file.priority_levels or 0,
         default_priority=file.default_priority or (len(queues) + 1) // 2,
         queues=queues,
+        tuned="" if file.tuned is None else str(file.tuned),
     )
 
 

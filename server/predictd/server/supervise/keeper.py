@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 from predictd.server.config.model_config import ModelConfig, contradictions
 from predictd.server.errors import FailedPreconditionError, InvalidRequestError, UnknownModelError
-from predictd.server.repository.models import FoundModel, FoundVersion
+from predictd.server.repository.models import FoundModel, FoundVersion, Scan
 from predictd.server.repository.policies import missing
 from predictd.server.repository.reconcile import (
     Cancel,
@@ -24,7 +24,7 @@ from predictd.server.repository.reconcile import (
     Wanted,
     reconcile,
 )
-from predictd.server.repository.watch import Decision, Sight, Sighting, decide, look, only, updated
+from predictd.server.repository.watch import Decision, Sight, Sighting, decide, look, only, untuned, updated
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 
 POLL_SECONDS = 1.0
@@ -60,6 +60,7 @@ class Keeper:
         actions: Carries decisions out.
         polls: Look every second; else only when asked to.
         chosen: Names of the models that are wanted; None for all that are there.
+        tune: Puts what was tuned below the models' configurations.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Keeper:
         *,
         polls: bool,
         chosen: Collection[str] | None = None,
+        tune: Callable[[Scan], Scan] = untuned,
     ) -> None:
         self._paths = paths
         self._sight = first
@@ -78,6 +80,7 @@ class Keeper:
         self._actions = actions
         self._polls = polls
         self._chosen = None if chosen is None else set(chosen)
+        self._tune = tune
         self._overrides: dict[str, ModelConfig] = {}
         # One look at a time: an older one must not undo what a newer one found.
         self._looking = asyncio.Lock()
@@ -112,7 +115,7 @@ class Keeper:
             at_once: Take everything as it is, settled or not.
         """
         async with self._looking:
-            sight = await asyncio.to_thread(look, self._paths, None, self._overrides)
+            sight = await asyncio.to_thread(look, self._paths, None, self._overrides, self._tune)
             self._complain(sight, self._serving())
             if self._chosen is not None:
                 sight = only(sight, self._chosen)
@@ -159,7 +162,7 @@ class Keeper:
         """
         async with self._looking:
             together = {**self._overrides, **overrides}
-            sight = await asyncio.to_thread(look, self._paths, None, together)
+            sight = await asyncio.to_thread(look, self._paths, None, together, self._tune)
             for name in overrides:
                 _check(sight, name, together[name], (base_paths or {}).get(name, ""))
             self._overrides = {name: above for name, above in together.items() if above != ModelConfig()}

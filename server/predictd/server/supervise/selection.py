@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
 from predictd.server.repository.models import Scan
+from predictd.server.repository.tuning import TunedResults, explicit_settings, this_machine
 from predictd.server.repository.watch import Sight, only
 
 # In load_model.
@@ -29,3 +33,13 @@ def unservable(settings: Settings, found: Scan) -> str:
     if settings.strict and found.problems:
         return f"{found.problems[0]} (--strict)"
     return ""
+
+
+def tuned_results(settings: Settings, environ: Mapping[str, str], cpus: int) -> TunedResults:
+    """The results of tuning that count on this machine, of which so many CPUs can be used at once.
+
+    Raises:
+        TunedError: The file that the settings name holds none.
+    """
+    folder = cache_folder(settings, environ)
+    return TunedResults(settings.tuned, folder, this_machine(cpus), explicit_settings(settings))

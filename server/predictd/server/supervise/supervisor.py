@@ -37,8 +37,8 @@ from predictd.server.observe.gauges import (
     Gauges,
     Readiness,
 )
-from predictd.server.repository.models import FoundModel, FoundVersion
-from predictd.server.repository.watch import Sight
+from predictd.server.repository.models import FoundModel, FoundVersion, Scan
+from predictd.server.repository.watch import Sight, untuned
 from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child
@@ -82,6 +82,7 @@ class Supervisor:
         sight: Sight,
         port: ReservedPort,
         state: StateFile | None = None,
+        tune: Callable[[Scan], Scan] = untuned,
     ) -> None:
         self._housing = Housing(settings, planner)
         made = self._housing.start(sight)
@@ -112,6 +113,7 @@ class Supervisor:
             self,
             polls=settings.model_control == "poll",
             chosen=_names(sight) if settings.model_control == "explicit" else None,
+            tune=tune,
         )
         self._commands = Commands(self.keeper, self, self.counts.collect)
         self.take_labels(sight)

@@ -186,6 +186,7 @@ def _version(info: VersionInfo) -> pb.ModelVersion:
         outputs=map(_spec, info.outputs),
         max_batch_size=info.max_batch_size if info.batches else 0,
         labels=info.labels,
+        tuned=info.tuned,
     )
 
 
