@@ -92,7 +92,7 @@ class ModelVersion:
     Attributes:
         version: Its number.
         state: `LOADING`, `READY`, `FAILED` or `UNLOADING`.
-        reason: Why it failed, else empty.
+        reason: Why it failed, or why its new content did while the old content serves on; else empty.
         engine: The runtime's name; empty until loaded.
         inputs: Empty until loaded.
         outputs: Empty until loaded.

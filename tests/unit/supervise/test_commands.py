@@ -52,7 +52,8 @@ class FakeKeeper:
         self.on_disk: set[str] = set()
         self.taken: list[tuple[dict[str, ModelConfig], dict[str, str]]] = []
         self.left: list[list[str]] = []
-        self.looks: list[bool] = []
+        self.looks = 0
+        self.broken: list[str] = []
         self.refusal: Exception | None = None
 
     @property
@@ -71,9 +72,9 @@ class FakeKeeper:
         gone = [self.lanes.pop(name) for name in names if name in self.lanes]
         return {lane.config.lane for lane in gone if lane is not None}
 
-    async def look_at_all(self, *, at_once: bool) -> bool:
-        self.looks.append(at_once)
-        return False
+    async def look_until_settled(self) -> list[str]:
+        self.looks += 1
+        return self.broken
 
     async def is_there(self, name: str) -> bool:
         return name in self.on_disk
@@ -300,16 +301,16 @@ def test_a_reload_names_what_failed_in_it_and_not_what_had_failed_before() -> No
     async def scenario() -> None:
         desk = Desk(old=record(1, "old", "FAILED", "long ago"), m=record(2, "m", "READY"))
         assert await desk.answer(Reload(seq=1)) == CommandDone(seq=1)
-        assert desk.keeper.looks == [True]
+        assert desk.keeper.looks == 1
         lane = record(3, "m")
-        look = desk.keeper.look_at_all
+        look = desk.keeper.look_until_settled
 
-        async def finds_new(*, at_once: bool) -> bool:
+        async def finds_new() -> list[str]:
             desk.keeper.lanes["m"] = lane
-            return await look(at_once=at_once)
+            return await look()
 
         desk.answers.clear()
-        desk.keeper.look_at_all = finds_new  # type: ignore[method-assign]
+        desk.keeper.look_until_settled = finds_new  # type: ignore[method-assign]
         task = desk.ask(Reload(seq=3))
         await desk.change()
         assert desk.answers == []
@@ -321,6 +322,16 @@ def test_a_reload_names_what_failed_in_it_and_not_what_had_failed_before() -> No
                 seq=3, status="FAILED_PRECONDITION", message="version 1 of model 'm' failed: just now"
             )
         ]
+
+    play(scenario)
+
+
+def test_a_reload_names_what_is_no_whole_model() -> None:
+    async def scenario() -> None:
+        desk = Desk(m=record(2, "m", "READY"))
+        desk.keeper.broken = ["version 2 of m is not loaded: cut short"]
+        answer = await desk.answer(Reload(seq=1))
+        assert (answer.status, answer.message) == ("FAILED_PRECONDITION", desk.keeper.broken[0])
 
     play(scenario)
 

@@ -134,6 +134,9 @@ def duration(seconds: float) -> str:
 
 
 def _settings(model: Model) -> Iterator[str]:
+    for version in model.versions:
+        if version.reason and version.state == "READY":
+            yield f"{model.name}: version {version.version}: {version.reason}"
     there = {version.version for version in model.versions}
     for label in model.labels:
         waits = f", and is {label.next_version} once that is ready" if label.next_version else ""
@@ -156,7 +159,7 @@ def _row(model: Model, version: ModelVersion) -> tuple[str, ...]:
         version.state,
         version.engine or "-",
         str(version.max_batch_size or "-"),
-        version.reason or (signature if version.outputs else "-"),
+        signature if version.outputs and version.state == "READY" else version.reason or "-",
     )
 
 

@@ -209,6 +209,10 @@ def _version_info(view: LaneView, names: Mapping[str, Names], labels: Mapping[st
         batches=signature.batches if signature else False,
         max_batch_size=config.max_batch_size if config and signature and signature.batches else 0,
         max_delay_ns=config.max_delay_ns if config else 0,
+        preferred_batch_sizes=config.preferred_batch_sizes if config else (),
+        priority_levels=config.priority_levels if config else 0,
+        default_priority=config.default_priority if config else 0,
+        queues=config.queue_rules if config else (),
         instances=view.instances,
         labels=tuple(sorted(label for label, version in labels.items() if version == view.version)),
     )

@@ -103,7 +103,8 @@ class Catalog:
 
     def publication(self, model: str) -> PublishModel:
         """What front ends are told of a model."""
-        records = _one_a_version(r for r in self._records.values() if r.config.model == model)
+        all_records = [record for record in self._records.values() if record.config.model == model]
+        records = _one_a_version(all_records)
         ready = [record.config.version for record in records if record.state == "READY"]
         traffic = self.traffic.get(model, Traffic())
         labels, meant = labels_now(self.known(model), traffic, self._meant.pop(model, {}))
@@ -113,7 +114,7 @@ class Catalog:
             seq=0,
             name=model,
             default_version=default_version(traffic.split, ready),
-            versions=[_view(record) for record in records],
+            versions=[_view(record, _reason(record, all_records)) for record in records],
             labels=tuple(
                 LabelView(
                     name=one.name, version=one.version, set_by=one.set_by.value, next_version=one.next_version
@@ -170,15 +171,32 @@ def _standing(record: LaneRecord) -> tuple[bool, int]:
     return record.state == "READY", record.config.lane
 
 
-def _view(record: LaneRecord) -> LaneView:
+def _reason(shown: LaneRecord, records: Iterable[LaneRecord]) -> str:
+    """Why a version failed; of one that serves, why its newer content does not."""
+    failed = [
+        record
+        for record in records
+        if record.state == "FAILED"
+        and record.config.version == shown.config.version
+        and record.config.lane > shown.config.lane
+    ]
+    if shown.state != "READY" or not failed:
+        return shown.reason
+    newest = max(failed, key=lambda record: record.config.lane)
+    return f"the old content serves on, as the new one failed: {newest.reason}"
+
+
+def _view(record: LaneRecord, reason: str) -> LaneView:
     return LaneView(
         version=record.config.version,
         state=record.state,
         lane=record.config.lane,
         pool=record.pool,
-        reason=record.reason,
+        reason=reason,
         instances=record.instances,
         # What only workers need stays out: a model may have many versions, and a message a size.
-        config=msgspec.structs.replace(record.config, inputs=(), outputs=(), warmup=None, origins={}),
+        config=msgspec.structs.replace(
+            record.config, inputs=(), outputs=(), served_outputs=(), warmup=None, origins={}
+        ),
         signature=record.signature,
     )

@@ -46,7 +46,7 @@ class Wants(Protocol):
 
     async def leave(self, names: Collection[str]) -> set[int]: ...
 
-    async def look_at_all(self, *, at_once: bool) -> bool: ...
+    async def look_until_settled(self) -> list[str]: ...
 
     async def is_there(self, name: str) -> bool: ...
 
@@ -151,9 +151,11 @@ class Commands:
 
     async def _reload(self) -> None:
         before = {lane.config.lane for lane in self._lanes() if lane}
-        await self._keeper.look_at_all(at_once=True)
+        broken = await self._keeper.look_until_settled()
         await self._until(lambda: all(lane and lane.state != "LOADING" for lane in self._lanes()))
         self._raise_failure([lane for lane in self._lanes() if lane and lane.config.lane not in before])
+        if broken:
+            raise FailedPreconditionError("; ".join(broken))
 
     def _lanes(self) -> list[LaneRecord | None]:
         return [lane for name in self._keeper.names for lane in self._keeper.wanted_lanes(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +25,7 @@ from predictd.server.repository.reconcile import (
     Wanted,
     reconcile,
 )
-from predictd.server.repository.watch import Decision, Sight, Sighting, decide, look, only, updated
+from predictd.server.repository.watch import Decision, Sight, decide, look, only, updated
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 
 POLL_SECONDS = 1.0
@@ -100,36 +101,45 @@ class Keeper:
         """Look from time to time, until cancelled."""
         wait_seconds = POLL_SECONDS if self._polls else None
         while True:
-            asked = await _is_set(self._asked, wait_seconds)
+            await _is_set(self._asked, wait_seconds)
             self._asked.clear()
-            held = await self.look_at_all(at_once=asked)
+            held = await self.look_at_all()
             wait_seconds = LOOK_AGAIN_SECONDS if held else POLL_SECONDS if self._polls else None
 
-    async def look_at_all(self, *, at_once: bool) -> bool:
-        """Look, and do what is due. True when something new is there that has to settle.
+    async def look_until_settled(self) -> list[str]:
+        """Look at once, and again soon as long as something new is there that has to settle.
 
-        Args:
-            at_once: Take everything as it is, settled or not.
+        Returns:
+            What is new, at rest and no whole model: a line each.
         """
+        while True:
+            held = await self.look_at_all()
+            if not held:
+                return sorted(_broken(self._sight, self._serving()))
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def look_at_all(self) -> bool:
+        """Look, and do what is due. True when something new is there that has to settle."""
         async with self._looking:
             sight = await asyncio.to_thread(look, self._paths, None, self._overrides)
             self._complain(sight, self._serving())
             if self._chosen is not None:
                 sight = only(sight, self._chosen)
-            decision = self._decide(None if at_once else self._sight, sight)
+            decision = self._decide(self._sight, sight)
             self._sight = sight
             self._wanted = dict(decision.wanted)
             self._actions.take_labels(sight)
         self.reconcile()
         return decision.held
 
-    def _decide(self, before: Sight | None, sight: Sight) -> Decision:
+    def _decide(self, before: Sight | None, sight: Sight, again: Collection[str] = ()) -> Decision:
+        """What shall be served. Of the models in `again` what has failed counts for nothing."""
         started = {
             (record.config.model, record.config.version, record.fingerprint)
             for record in self._catalog.records()
             if record.state != "UNLOADING"
         }
-        return decide(before, sight, self._serving(), started)
+        return decide(before, sight, self._serving(again), started)
 
     # Commands -----------------------------------------------------------------------------------------------
 
@@ -166,7 +176,7 @@ class Keeper:
             if self._chosen is not None:
                 self._chosen.update(overrides)
             self._sight = updated(self._sight, sight, overrides)
-            self._wanted.update(self._decide(None, only(sight, overrides)).wanted)
+            self._wanted.update(self._decide(None, only(sight, overrides), again=overrides.keys()).wanted)
             for record in self._catalog.records():
                 if record.config.model in overrides and record.state == "FAILED":
                     self._actions.drop_lane(record.config.lane)
@@ -233,23 +243,19 @@ class Keeper:
             for record in self._catalog.records()
         ]
 
-    def _serving(self) -> dict[tuple[str, int], str]:
+    def _serving(self, again: Collection[str] = ()) -> dict[tuple[str, int], str]:
         """The content of each version that has a lane; of the one that is ready if there are two."""
         records = sorted(self._catalog.records(), key=lambda r: (r.state == "READY", r.config.lane))
         return {
             (record.config.model, record.config.version): record.fingerprint
             for record in records
-            if record.state != "UNLOADING"
+            if record.state != "UNLOADING" and not (record.state == "FAILED" and record.config.model in again)
         }
 
     def _complain(self, sight: Sight, serving: Mapping[tuple[str, int], str]) -> None:
         """Say each problem once, when it comes up. What was tried and has failed has been complained of already."""
         problems = {str(problem) for problem in sight.scan.problems}
-        problems |= {
-            _held(sighting)
-            for key, sighting in sight.versions.items()
-            if sighting.quiet and sighting.broken and serving.get(key) != sighting.fingerprint
-        }
+        problems |= _broken(sight, serving)
         for problem in sorted(problems - self._complained):
             _log.warning("%s", problem)
         self._complained = problems
@@ -289,14 +295,17 @@ def _folder(model: FoundModel) -> Path:
     return folder.parent if folder.name == str(version.version) else folder
 
 
-def _held(sighting: Sighting) -> str:
-    return f"version {sighting.version.version} of {sighting.model.name} is not loaded: {sighting.broken}"
+def _broken(sight: Sight, serving: Mapping[tuple[str, int], str]) -> set[str]:
+    """A line for each version that is new, at rest and no whole model."""
+    return {
+        f"version {sighting.version.version} of {sighting.model.name} is not loaded: {sighting.broken}"
+        for key, sighting in sight.versions.items()
+        if sighting.quiet and sighting.broken and serving.get(key) != sighting.fingerprint
+    }
 
 
-async def _is_set(event: asyncio.Event, timeout_seconds: float | None) -> bool:
-    try:
+async def _is_set(event: asyncio.Event, timeout_seconds: float | None) -> None:
+    """Wait until an event is set, or so long."""
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_seconds):
             await event.wait()
-    except TimeoutError:
-        return False
-    return True
