@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -20,10 +20,11 @@ from predictd.server.control.messages import (
     ServeList,
     UnloadModel,
 )
-from predictd.server.errors import FailedPreconditionError, UnknownModelError
+from predictd.server.errors import FailedPreconditionError, RequestError, UnknownModelError
 from predictd.server.observe.gauges import LaneState
 from predictd.server.supervise.catalog import LaneRecord
 from predictd.server.supervise.commands import Commands
+from predictd.server.supervise.loads import LoadJournal
 
 
 def record(lane: int, model: str, state: LaneState = "LOADING", reason: str = "") -> LaneRecord:
@@ -83,6 +84,22 @@ class FakeKeeper:
         return [self.lanes[name]] if name in self.lanes else []
 
 
+class Journal(LoadJournal):
+    """Notes what it is to keep."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.kept: list[tuple[str, object]] = []
+
+    # typing.override needs Python 3.12.
+    async def loaded(self, configs: Mapping[str, str]) -> None:  # type: ignore[explicit-override]
+        self.kept.append(("loaded", dict(configs)))
+
+    # typing.override needs Python 3.12.
+    async def unloaded(self, names: Iterable[str]) -> None:  # type: ignore[explicit-override]
+        self.kept.append(("unloaded", sorted(names)))
+
+
 class Desk:
     """Commands, what surrounds them, and their answers."""
 
@@ -94,10 +111,18 @@ class Desk:
         self.answers: list[Message] = []
         self.told = 0
         self._changed = asyncio.Event()
-        self.commands = Commands(self.keeper, self, self._tell)
+        self.labelled: list[Mapping[str, Mapping[str, int]]] = []
+        self.refusal: RequestError | None = None
+        self.journal = Journal()
+        self.commands = Commands(self.keeper, self, self._tell, self._label, self.journal)
 
     async def _tell(self) -> None:
         self.told += 1
+
+    async def _label(self, labels: Mapping[str, Mapping[str, int]]) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.labelled.append(labels)
 
     def has_lane(self, lane: int) -> bool:
         return lane in self.there
@@ -358,6 +383,57 @@ def test_what_is_not_in_the_list_goes_once_all_that_is_in_it_is_ready() -> None:
         await desk.change()
         await task
         assert (desk.keeper.left, desk.answers) == ([["c"]], [CommandDone(seq=1)])
+        assert desk.journal.kept == [("loaded", {"a": "", "b": ""}), ("unloaded", ["c"])]
+
+    play(scenario)
+
+
+def test_the_labels_of_a_list_are_given_once_its_models_are_ready() -> None:
+    async def scenario() -> None:
+        desk = Desk(a=record(1, "a"), c=record(3, "c", "READY"))
+        command = ServeList(seq=1, models=[ListedModel(name="a", base_path="", labels={"stable": 1})])
+        task = desk.ask(command)
+        await desk.change()
+        assert desk.labelled == []
+        lane = desk.keeper.lanes["a"]
+        assert lane is not None
+        lane.state = "READY"
+        await desk.change()
+        await task
+        assert desk.labelled == [{"a": {"stable": 1}}]
+
+    play(scenario)
+
+
+def test_a_list_whose_labels_are_refused_unloads_nothing_and_is_not_kept() -> None:
+    async def scenario() -> None:
+        desk = Desk(a=record(1, "a", "READY"), c=record(3, "c", "READY"))
+        desk.refusal = FailedPreconditionError("not currently available for inference")
+        answer = await desk.answer(listed("a"))
+        assert (answer.status, desk.keeper.left, desk.journal.kept) == ("FAILED_PRECONDITION", [], [])
+
+    play(scenario)
+
+
+def test_what_is_loaded_and_unloaded_is_kept_where_commands_decide() -> None:
+    async def scenario(*, explicit: bool) -> list[tuple[str, object]]:
+        desk = Desk(explicit=explicit, m=record(1, "m", "READY"))
+        config = '{"max_batch_size": 3}'
+        assert await desk.answer(LoadModel(seq=1, model="m", config=config)) == CommandDone(seq=1)
+        desk.answers.clear()
+        await desk.answer(UnloadModel(seq=1, model="m"))
+        return desk.journal.kept
+
+    kept = [("loaded", {"m": '{"max_batch_size": 3}'}), ("unloaded", ["m"])]
+    assert asyncio.run(scenario(explicit=True)) == kept
+    assert asyncio.run(scenario(explicit=False)) == []
+
+
+def test_a_load_that_fails_is_not_kept() -> None:
+    async def scenario() -> None:
+        desk = Desk(m=record(1, "m", "FAILED", "why"))
+        await desk.answer(LoadModel(seq=1, model="m"))
+        assert desk.journal.kept == []
 
     play(scenario)
 

@@ -158,6 +158,15 @@ class LabelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """A setting of a model, its value as text, and where that comes from: a file and its line, a flag, a variable."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model as metadata shows it.
 
@@ -169,6 +178,7 @@ class ModelInfo:
         labels: By name.
         split: Versions and their percentages of the requests that name neither version nor label; empty sends them to
             the default version.
+        settings: Of the default version, by name.
     """
 
     name: str
@@ -176,6 +186,7 @@ class ModelInfo:
     default_version: int
     labels: tuple[LabelInfo, ...] = ()
     split: tuple[tuple[int, int], ...] = ()
+    settings: tuple[SettingInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

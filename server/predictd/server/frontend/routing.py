@@ -12,7 +12,7 @@ from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.control.messages import LaneView, PublishModel
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
-from predictd.server.frontend.inference import LabelInfo, ModelInfo, TensorInfo, VersionInfo
+from predictd.server.frontend.inference import LabelInfo, ModelInfo, SettingInfo, TensorInfo, VersionInfo
 from predictd.server.frontend.labels import Names, names_by_digest
 from predictd.server.frontend.waiting import LaneQueues
 
@@ -158,6 +158,7 @@ class Routes:
                 for label in model.labels
             ),
             split=model.split,
+            settings=tuple(SettingInfo(one.name, one.value, one.origin) for one in model.settings),
         )
         return _Model(info, lanes, labels, names, _shares(model.split, lanes))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from predictd.server.config.lane import LaneConfig, LaneSignature
-from predictd.server.control.messages import LabelView, LaneView, PublishModel
+from predictd.server.control.messages import LabelView, LaneView, PublishModel, SettingView
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
 from predictd.server.repository.traffic import Known, Traffic, default_version, labels_now
 
@@ -24,6 +24,7 @@ class LaneRecord:
         fingerprint: Of the files that it was made from.
         started: When its load began, in seconds of the event loop's clock.
         loaded_by: Ids of the workers that have it.
+        settings: What holds for it, and where that comes from.
     """
 
     config: LaneConfig
@@ -36,6 +37,7 @@ class LaneRecord:
     fingerprint: str = ""
     started: float = 0.0
     loaded_by: set[int] = field(default_factory=set)
+    settings: tuple[SettingView, ...] = ()
 
     @property
     def name(self) -> str:
@@ -110,10 +112,11 @@ class Catalog:
         labels, meant = labels_now(self.known(model), traffic, self._meant.pop(model, {}))
         if records:
             self._meant[model] = meant
+        default = default_version(traffic.split, ready)
         return PublishModel(
             seq=0,
             name=model,
-            default_version=default_version(traffic.split, ready),
+            default_version=default,
             versions=[_view(record, _reason(record, all_records)) for record in records],
             labels=tuple(
                 LabelView(
@@ -122,6 +125,10 @@ class Catalog:
                 for one in labels
             ),
             split=tuple(traffic.split.items()),
+            settings=next(
+                (one.settings for one in records if default in (0, one.config.version)),
+                (),
+            ),
         )
 
     def known(self, model: str) -> Known:

@@ -22,18 +22,17 @@ from predictd.server.observe.http import Handler, HttpServer, Request, Response
 from predictd.server.observe.logs import configure
 from predictd.server.observe.routes import build_routes
 from predictd.server.repository.models import Scan
-from predictd.server.repository.watch import look, only
+from predictd.server.repository.watch import Sight, look
 from predictd.server.supervise.assembly import Planner
+from predictd.server.supervise.loads import ALL_MODELS, Restored, restore
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
-from predictd.server.supervise.state_file import StateError, StateFile
+from predictd.server.supervise.state_file import Loads, StateError, StateFile
 from predictd.server.supervise.supervisor import Supervisor
 
 OnReady = Callable[[dict[str, str]], None]
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
-# In load_model.
-ALL_MODELS = "*"
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +93,16 @@ def _unservable(settings: Settings, found: Scan) -> str:
     return ""
 
 
+def _wanted(settings: Settings, sight: Sight, state: StateFile | None) -> Restored:
+    """What to start with, of all that was found."""
+    if settings.model_control != "explicit":
+        return Restored(sight)
+    restored = restore(settings, sight, Loads() if state is None else state.loads)
+    for complaint in restored.complaints:
+        _log.warning("%s", complaint)
+    return restored
+
+
 async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
     sight = look(settings.paths)
     found = sight.scan
@@ -102,8 +111,6 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     unservable = _unservable(settings, found)
     if unservable:
         return _refuse(unservable)
-    if settings.model_control == "explicit" and ALL_MODELS not in settings.load_model:
-        sight = only(sight, settings.load_model)
     try:
         http_address, http_sockets = listen(settings.http)
     except AddressError as error:
@@ -114,10 +121,11 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     except StateError as error:
         return _refuse(str(error))
 
+    wanted = _wanted(settings, sight, state)
     affinity = os.sched_getaffinity(0)
     topology = read_topology(affinity)
     budget = read_budget(affinity, topology.ids)
-    supervisor = Supervisor(settings, Planner(topology, budget), sight, port, state)
+    supervisor = Supervisor(settings, Planner(topology, budget), wanted, port, state)
     for warning in supervisor.plan.warnings:
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), budget).splitlines():
@@ -167,7 +175,9 @@ async def _started(
     """Wait until everything is loaded or failed, and tell whoever waits for it."""
     await supervisor.wait(lambda: supervisor.settled)
     failed = supervisor.catalog.failed
-    if failed and (settings.strict or not supervisor.catalog.serving):
+    # Whoever loads by command can do so again when nothing of what was restored can be served.
+    able = supervisor.catalog.serving or supervisor.keeper.explicit
+    if failed and (settings.strict or not able):
         first = failed[0]
         which = "--strict" if settings.strict else "no model can be served"
         supervisor.give_up(

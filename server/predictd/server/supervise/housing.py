@@ -16,7 +16,7 @@ from predictd.server.repository.watch import Sight
 from predictd.server.supervise.assembly import Planner, PoolModels, divide, lanes, plan_request
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.pool import Pool
-
+from predictd.server.supervise.shown import shown_settings
 
 # Of lanes whose pool cannot be made; the ids of pools begin at 1.
 NO_POOL = 0
@@ -131,7 +131,14 @@ class Housing:
         (config,) = lanes(only, home.plans, self._settings, self._lane_ids)
         now = asyncio.get_running_loop().time()
         pool = NO_POOL if home.pool is None else home.pool.id
-        return LaneRecord(config, pool, len(home.plans), fingerprint=fingerprint, started=now)
+        return LaneRecord(
+            config,
+            pool,
+            len(home.plans),
+            fingerprint=fingerprint,
+            started=now,
+            settings=shown_settings(model.file, self._settings, config, len(home.plans)),
+        )
 
 
 def cannot_be_made(pool: str, error: OSError) -> str:

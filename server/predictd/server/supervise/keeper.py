@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
-from predictd.server.config.model_config import ModelConfig, contradictions
-from predictd.server.errors import FailedPreconditionError, InvalidRequestError, UnknownModelError
+from predictd.server.config.model_config import ModelConfig
 from predictd.server.repository.models import FoundModel, FoundVersion
-from predictd.server.repository.policies import missing
 from predictd.server.repository.reconcile import (
     Cancel,
     Content,
@@ -27,10 +24,12 @@ from predictd.server.repository.reconcile import (
 )
 from predictd.server.repository.watch import Decision, Sight, decide, look, only, updated
 from predictd.server.supervise.catalog import Catalog, LaneRecord
+from predictd.server.supervise.takeable import check_takeable
 
 POLL_SECONDS = 1.0
 # New content is looked at again soon: a model that was moved into place is loaded without waiting for the next poll.
 LOOK_AGAIN_SECONDS = 0.3
+_NO_OVERRIDES: Mapping[str, ModelConfig] = {}
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +60,7 @@ class Keeper:
         actions: Carries decisions out.
         polls: Look every second; else only when asked to.
         chosen: Names of the models that are wanted; None for all that are there.
+        overrides: What lies over the configurations of models, by name; `first` was seen with it.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Keeper:
         *,
         polls: bool,
         chosen: Collection[str] | None = None,
+        overrides: Mapping[str, ModelConfig] = _NO_OVERRIDES,
     ) -> None:
         self._paths = paths
         self._sight = first
@@ -79,7 +80,7 @@ class Keeper:
         self._actions = actions
         self._polls = polls
         self._chosen = None if chosen is None else set(chosen)
-        self._overrides: dict[str, ModelConfig] = {}
+        self._overrides = dict(overrides)
         # One look at a time: an older one must not undo what a newer one found.
         self._looking = asyncio.Lock()
         self._wanted: dict[str, Wanted] = dict(decide(None, first, {}).wanted)
@@ -171,7 +172,7 @@ class Keeper:
             together = {**self._overrides, **overrides}
             sight = await asyncio.to_thread(look, self._paths, None, together)
             for name in overrides:
-                _check(sight, name, together[name], (base_paths or {}).get(name, ""))
+                check_takeable(sight, name, together[name], (base_paths or {}).get(name, ""))
             self._overrides = {name: above for name, above in together.items() if above != ModelConfig()}
             if self._chosen is not None:
                 self._chosen.update(overrides)
@@ -259,40 +260,6 @@ class Keeper:
         for problem in sorted(problems - self._complained):
             _log.warning("%s", problem)
         self._complained = problems
-
-
-def _check(sight: Sight, name: str, override: ModelConfig, base_path: str) -> None:
-    """Raise unless a model can be loaded in this way."""
-    model = next((model for model in sight.scan.models if model.name == name), None)
-    if model is None:
-        _refuse(sight, name)
-    for version in missing([found.version for found in model.versions], override.version_policy):
-        raise InvalidRequestError(f"config: version_policy: model {name!r} has no version {version}")
-    if override != ModelConfig():
-        for notice in contradictions(model.file):
-            raise InvalidRequestError(f"config: {notice.field}: {notice.message}")
-    # Of what a client says, realpath refuses nothing but this.
-    if base_path and ("\0" in base_path or os.path.realpath(base_path) != os.path.realpath(_folder(model))):
-        raise InvalidRequestError(f"base_path {base_path!r} is not where the daemon has model {name!r} from")
-
-
-def _refuse(sight: Sight, name: str) -> NoReturn:
-    if any(model.name == name for model in sight.scan.rejected):
-        about = [
-            str(problem)
-            for problem in sight.scan.problems
-            if name in problem.path.parts or problem.path.stem == name
-        ]
-        reason = f": {'; '.join(about)}" if about else ""
-        raise FailedPreconditionError(f"model {name!r} cannot be served as it is{reason}")
-    raise UnknownModelError(f"there is no model {name!r} in the paths that the daemon serves")
-
-
-def _folder(model: FoundModel) -> Path:
-    """A model's own folder, which holds the folders of its versions if it has such."""
-    version = model.versions[0]
-    folder = version.path if version.path.is_dir() else version.path.parent
-    return folder.parent if folder.name == str(version.version) else folder
 
 
 def _broken(sight: Sight, serving: Mapping[tuple[str, int], str]) -> set[str]:

@@ -49,6 +49,7 @@ from predictd.server.supervise.frontends import Frontends, FrontendSettings
 from predictd.server.supervise.growth import GrowthPolicy
 from predictd.server.supervise.housing import Housing, cannot_be_made
 from predictd.server.supervise.keeper import Keeper
+from predictd.server.supervise.loads import LoadJournal, Restored
 from predictd.server.supervise.ports import ReservedPort, is_private
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
@@ -79,10 +80,11 @@ class Supervisor:
         self,
         settings: Settings,
         planner: Planner,
-        sight: Sight,
+        wanted: Restored,
         port: ReservedPort,
         state: StateFile | None = None,
     ) -> None:
+        sight = wanted.sight
         self._housing = Housing(settings, planner)
         made = self._housing.start(sight)
         self.plan = made.plan
@@ -104,7 +106,9 @@ class Supervisor:
         self.counts = Counts(Aggregate(), self._children)
         for record in self.catalog.records():
             self._name(record)
-        self._director = Director(self.catalog, state, self._wiring.publish)
+        self._director = Director(
+            self.catalog, state, self._wiring.publish, tfs_unready_labels=settings.tfs_unready_labels
+        )
         self.keeper = Keeper(
             settings.paths,
             sight,
@@ -112,8 +116,11 @@ class Supervisor:
             self,
             polls=settings.model_control == "poll",
             chosen=_names(sight) if settings.model_control == "explicit" else None,
+            overrides=wanted.overrides,
         )
-        self._commands = Commands(self.keeper, self, self.counts.collect)
+        self._commands = Commands(
+            self.keeper, self, self.counts.collect, self._director.replace_labels, LoadJournal(state)
+        )
         self.take_labels(sight)
 
     def _name(self, record: LaneRecord) -> None:
