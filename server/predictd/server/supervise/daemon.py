@@ -95,9 +95,12 @@ def _unservable(settings: Settings, found: Scan) -> str:
 
 def _wanted(settings: Settings, sight: Sight, state: StateFile | None) -> Restored:
     """What to start with, of all that was found."""
+    loads = Loads() if state is None else state.loads
     if settings.model_control != "explicit":
+        if loads != Loads():
+            _log.warning("what was loaded and unloaded by command counts only with --model-control explicit")
         return Restored(sight)
-    restored = restore(settings, sight, Loads() if state is None else state.loads)
+    restored = restore(settings, sight, loads)
     for complaint in restored.complaints:
         _log.warning("%s", complaint)
     return restored

@@ -87,7 +87,7 @@ def restore(settings: Settings, sight: Sight, loads: Loads) -> Restored:
             overrides[name] = read_override(text, name)
         except RequestError as error:
             complain(name, error)
-    together = look(settings.paths, None, overrides)
+    together = look(settings.paths, None, overrides) if overrides else sight
     for name, above in list(overrides.items()):
         try:
             # What is wrong with the model itself has been said, and may be mended.
