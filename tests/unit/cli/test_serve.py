@@ -50,8 +50,9 @@ def test_every_flag_reaches_the_daemon(
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
         "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 --max-message-size 9KiB "
-        "--arena-limit 10MiB --tfs-tensor-content --pools shared --model-control explicit --load-model a "
-        "--load-model * --allow-control --load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
+        "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared "
+        "--model-control explicit --load-model a --load-model * --allow-control --load-timeout 11s "
+        "--lame-duck 12s --drain-timeout 13s --strict "
         "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
@@ -71,6 +72,7 @@ def test_every_flag_reaches_the_daemon(
         max_message_bytes=9 * 2**10,
         arena_limit_bytes=10 * 2**20,
         tfs_tensor_content=True,
+        tfs_unready_labels=True,
         pools="shared",
         model_control="explicit",
         load_model=("a", "*"),

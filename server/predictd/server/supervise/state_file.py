@@ -60,7 +60,7 @@ class _Head(msgspec.Struct, frozen=True):
     format: int
 
 
-class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The sections of the file. A new kind of setting is a section of its own."""
 
     format: int
