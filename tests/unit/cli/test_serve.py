@@ -51,7 +51,7 @@ def test_every_flag_reaches_the_daemon(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
         "--engine openvino --max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
         "--max-message-size 9KiB "
-        "--arena-limit 10MiB --tfs-tensor-content --pools shared --allocator jemalloc "
+        "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
         "--load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
         "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --tuned off --log-level debug ."
@@ -74,6 +74,7 @@ def test_every_flag_reaches_the_daemon(
         max_message_bytes=9 * 2**10,
         arena_limit_bytes=10 * 2**20,
         tfs_tensor_content=True,
+        tfs_unready_labels=True,
         pools="shared",
         allocator="jemalloc",
         model_control="explicit",

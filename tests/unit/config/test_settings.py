@@ -66,6 +66,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_message_size": ("1MiB", 2**20, '"1MiB"'),
     "arena_limit": ("1GiB", 2**30, "1073741824"),
     "tfs_tensor_content": ("on", True, "true"),
+    "tfs_unready_labels": ("on", True, "true"),
     "pools": ("shared", "shared", '"shared"'),
     "model_control": ("explicit", "explicit", '"explicit"'),
     "load_model": ("a, b,a", ("a", "b"), '["a", "b"]'),

@@ -52,7 +52,7 @@ def test_an_image_classifier_with_reshape_and_labels(tmp_path: Path) -> None:
         name="fc6_1", dtype="FP32", shape=(5,), model_shape=(1, 5, 1, 1), labels_file=folder / "labels.txt"
     )
     assert reading.config == ModelConfig(
-        engine="onnxruntime", max_batch_size=1, inputs=(image,), outputs=(scores,)
+        engine="onnxruntime", max_batch_size=1, inputs=(image,), outputs=(scores,), served_outputs=("fc6_1",)
     )
     assert reading.config.origins["engine"] == Origin(folder / "config.pbtxt", 2)
 
@@ -69,6 +69,7 @@ def test_a_text_model(tmp_path: Path) -> None:
             TensorConfig(name="NUMBER", dtype="FP32", shape=(-1, 1), model_shape=(-1,)),
             TensorConfig(name="ECHO", dtype="BYTES", shape=(-1, -1)),
         ),
+        served_outputs=("NUMBER", "ECHO"),
     )
 
 
@@ -94,6 +95,7 @@ def test_two_instances_with_dynamic_batching(tmp_path: Path) -> None:
         warmup=Warmup(mode="samples", samples=(WarmupSample(name="zeros", runs=1, inputs=inputs),)),
         inputs=tuple(TensorConfig(name=f"INPUT{n}", dtype="INT32", shape=(-1, 16)) for n in range(2)),
         outputs=tuple(TensorConfig(name=f"OUTPUT{n}", dtype="INT32", shape=(-1, 16)) for n in range(2)),
+        served_outputs=("OUTPUT0", "OUTPUT1"),
         version_policy=Latest(2),
         parameters={"graph_optimization_level": "extended"},
     )

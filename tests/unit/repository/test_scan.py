@@ -346,3 +346,20 @@ def test_a_version_or_label_in_vain_is_a_problem_with_its_line(tmp_path: Path) -
         ("model.toml", 2, "label 'new' means nothing: version 2 is not served"),
         ("model.toml", 2, "label 'gone' means nothing: there is no version 5"),
     ]
+
+
+def test_only_outputs_that_config_pbtxt_lists_can_have_labels(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx")
+    (tmp_path / "m" / "config.pbtxt").write_text(
+        "backend: 'onnxruntime'\noutput { name: 'a' data_type: TYPE_FP32 dims: [2] }\n"
+    )
+    (tmp_path / "m" / "model.toml").write_text('[outputs.a]\nlabels_file = "labels.txt"\n')
+    result = scan([tmp_path])
+    (model,) = result.models
+    assert (model.file.served_outputs, [output.name for output in model.file.outputs]) == (("a",), ["a"])
+    (tmp_path / "m" / "model.toml").write_text('[outputs.b]\nlabels_file = "labels.txt"\n')
+    result = scan([tmp_path])
+    assert problems(result, tmp_path) == {
+        "m/model.toml": "output 'b' is not served: config.pbtxt lists 'a'",
+    }
+    assert [model.name for model in result.rejected] == ["m"]

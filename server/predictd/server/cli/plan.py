@@ -88,6 +88,7 @@ def _models(
     from predictd.server.repository.tuning import TunedError
     from predictd.server.repository.watch import look, untuned
     from predictd.server.supervise.selection import at_start, tuned_results, unservable
+    from predictd.server.supervise.state_file import Loads
 
     if not settings.paths:
         return [FoundModel("model", (), ModelConfig())], []
@@ -105,4 +106,4 @@ def _models(
     if why_not:
         raise click.UsageError(why_not, ctx=ctx)
     problems = [str(problem) for problem in (*sight.scan.problems, *sight.scan.warnings)]
-    return at_start(settings, sight).scan.models, problems
+    return at_start(settings, sight, Loads(), tune).sight.scan.models, problems

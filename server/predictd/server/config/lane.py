@@ -47,6 +47,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         parameters: Engine-specific settings.
         inputs: What the model's configuration says of inputs.
         outputs: The same of outputs.
+        served_outputs: Names of the outputs that are served; empty for all.
         warmup: What to run before the model is served; None for zeros at each batch size.
         origins: Where `inputs`, `outputs` and `warmup` stand, for messages.
         preferred_batch_sizes: Ascending, up to max_batch_size. Of the waiting rows, the largest of these that can be
@@ -73,6 +74,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, str] = msgspec.field(default_factory=dict)
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
+    served_outputs: tuple[str, ...] = ()
     warmup: Warmup | None = None
     origins: dict[str, str] = msgspec.field(default_factory=dict)
     preferred_batch_sizes: tuple[int, ...] = ()

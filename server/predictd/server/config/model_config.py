@@ -26,6 +26,7 @@ DTYPES = (
 
 Severity = Literal["error", "warning"]
 TimeoutAction = Literal["reject", "delay"]
+Swap = Literal["availability", "resource"]
 
 _LABEL = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -230,7 +231,10 @@ class ModelConfig:
         warmup: What to run before the model is served.
         inputs: What is said of inputs, in the order of the file.
         outputs: What is said of outputs, in the order of the file.
+        served_outputs: Names of the outputs that are served; empty for all that the model has.
         version_policy: Which versions are served.
+        swap: What is kept while new content replaces old: availability, with the new one loaded before the old one is
+            retired, or resources, with the old one gone before the new one is loaded.
         labels: Names of versions.
         parameters: Settings of the engine.
         tuned: What was found best for it by measuring; None without.
@@ -261,7 +265,9 @@ class ModelConfig:
     warmup: Warmup | None = None
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
+    served_outputs: tuple[str, ...] = ()
     version_policy: VersionPolicy | None = None
+    swap: Swap | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     tuned: Tuned | None = None
@@ -353,6 +359,13 @@ def contradictions(config: ModelConfig) -> tuple[Notice, ...]:
             )
             for preferred in config.preferred_batch_sizes
             if preferred > config.max_batch_size
+        ]
+    if config.served_outputs:
+        listed = ", ".join(map(repr, config.served_outputs))
+        found += [
+            Notice(None, "outputs", f"output {output.name!r} is not served: config.pbtxt lists {listed}")
+            for output in config.outputs
+            if output.name not in config.served_outputs
         ]
     levels = config.priority_levels or 0
     if config.default_priority is not None and config.default_priority > levels:

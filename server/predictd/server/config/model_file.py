@@ -270,6 +270,7 @@ _KINDS: dict[str, Kind[Any]] = {
     "priority_levels": integer(1, MOST_PRIORITY_LEVELS),
     "default_priority": integer(1, MOST_PRIORITY_LEVELS),
     "priority_queues": _table(_read_queues),
+    "swap": choice("availability", "resource"),
     "version_policy": _table(_read_policy, str, expected='"all" or a table'),
     "labels": _table(_read_labels),
     "warmup": _table(_read_warmup),

@@ -185,6 +185,12 @@ class Settings:
             boolean(), "Answer TensorFlow Serving clients in tensor_content, not in lists of values."
         ),
     )
+    tfs_unready_labels: bool = field(
+        default=False,
+        metadata=_option(
+            boolean(), "TensorFlow Serving clients may give labels not in use to versions that are not ready."
+        ),
+    )
     arena_limit_bytes: int | None = field(
         default=None,
         metadata=_option(
@@ -263,7 +269,7 @@ class Settings:
         default=None,
         metadata=_option(
             replace(optional_path(), metavar="DIR"),
-            "Keep labels and splits that are set at run time in this folder, for the next start.",
+            "Keep in this folder, for the next start, labels and splits set at run time, and explicit loads.",
         ),
     )
     cache_dir: Path | None = field(

@@ -233,6 +233,8 @@ class _Reader:
             self._set("inputs", inputs, self.record.line_of("input"))
         if outputs:
             self._set("outputs", outputs, self.record.line_of("output"))
+            # As with Triton, what is left out of the list is not served.
+            self._set("served_outputs", tuple(o.name for o in outputs), self.record.line_of("output"))
 
     def _batching(self) -> None:
         for name, value, line in read_batching(self._batcher, self.notes):

@@ -159,16 +159,16 @@ class _Scanner:
             config = reading.config
             candidates = [folder for folder in listing.folders if looks_like_version(folder)]
             if candidates:
-                versions = self._read_versions(path, candidates, config)
+                versions, unreadable = self._read_versions(path, candidates, config)
                 for file in listing.standard:
                     what = "not served, as there are version folders beside it"
                     self.problems.append(Problem(path / file, what, "move it into one or remove it"))
             elif listing.standard or MODEL_TOML in listing.files:
-                versions = (FoundVersion(1, _entry(path, listing, config)),)
+                versions, unreadable = (FoundVersion(1, _entry(path, listing, config)),), ()
             else:
                 raise no_versions(listing)
             self._check_versions(path, config, versions, candidates)
-            self._add(name, versions, reading)
+            self._add(name, versions, reading, unreadable)
 
     def _read_config(self, path: Path, name: str, listing: Listing) -> Reading:
         """Triton's file first, then our own, which may say more and may say it otherwise."""
@@ -203,14 +203,20 @@ class _Scanner:
 
     def _read_versions(
         self, path: Path, names: Sequence[str], config: ModelConfig
-    ) -> tuple[FoundVersion, ...]:
+    ) -> tuple[tuple[FoundVersion, ...], tuple[int, ...]]:
+        """The versions that can be loaded, highest first, and those that cannot be read."""
         versions: list[FoundVersion] = []
+        unreadable: list[int] = []
         for name in names:
             folder = path / name
             with self._reporting(folder):
                 version = version_of(name)
-                versions.append(FoundVersion(version, _entry(folder, list_folder(folder), config)))
-        return tuple(sorted(versions, key=lambda found: found.version, reverse=True))
+                try:
+                    versions.append(FoundVersion(version, _entry(folder, list_folder(folder), config)))
+                except OSError:
+                    unreadable.append(version)
+                    raise
+        return tuple(sorted(versions, key=lambda found: found.version, reverse=True)), tuple(unreadable)
 
     def _check_versions(
         self, path: Path, config: ModelConfig, versions: Sequence[FoundVersion], candidates: Sequence[str]
@@ -233,8 +239,14 @@ class _Scanner:
                     Problem(origin.path, what, "correct the label or the policy", origin.line)
                 )
 
-    def _add(self, name: str, versions: tuple[FoundVersion, ...], reading: Reading) -> None:
-        model = FoundModel(name, versions, reading.config)
+    def _add(
+        self,
+        name: str,
+        versions: tuple[FoundVersion, ...],
+        reading: Reading,
+        unreadable: tuple[int, ...] = (),
+    ) -> None:
+        model = FoundModel(name, versions, reading.config, unreadable)
         # Without any version, each candidate has left its own problem.
         if not reading.usable or not versions:
             self.rejected.setdefault(name, model)

@@ -20,6 +20,7 @@ from predictd.server.config.model_config import ModelConfig, overlay
 from predictd.server.repository.file_check import check_file
 from predictd.server.repository.file_error import ModelFileError
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
+from predictd.server.repository.policies import served
 from predictd.server.repository.reconcile import Content, Wanted
 from predictd.server.repository.scan import scan
 
@@ -123,11 +124,11 @@ def updated(before: Sight, now: Sight, names: Collection[str]) -> Sight:
 
 
 def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
-    # Which versions are served, what they are called and where that is written changes nothing in any of them.
-    loaded = replace(model.file, labels={}, version_policy=None, origins={})
+    # Which versions are served and how, what they are called and where that is written changes nothing in any of them.
+    loaded = replace(model.file, labels={}, version_policy=None, swap=None, origins={})
     digest = hashlib.blake2b(repr(loaded).encode(), digest_size=16)
     newest = 0.0
-    for name, status in _files(version.path):
+    for name, status in (*_files(version.path), *_named_files(model.file)):
         digest.update(
             f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\0".encode(errors="replace")
         )
@@ -152,6 +153,18 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
 def _both(path: Path) -> list[Path]:
     companion = path.with_suffix(COMPANIONS.get(path.suffix, path.suffix))
     return [path, companion] if companion != path and companion.exists() else [path]
+
+
+def _named_files(config: ModelConfig) -> Iterator[tuple[str, os.stat_result]]:
+    """The files that the configuration names and that clients see the content of."""
+    for output in config.outputs:
+        if output.labels_file is None:
+            continue
+        try:
+            yield str(output.labels_file), output.labels_file.stat()
+        except OSError:
+            # Its absence is a state like another, and loading says what is wrong with it.
+            yield f"no {output.labels_file}", os.stat_result((0,) * 10)
 
 
 def _broken(path: Path) -> str:
@@ -194,7 +207,12 @@ def decide(
     """
     contents: dict[str, list[Content]] = {model.name: [] for model in now.scan.models}
     held = False
+    kept = {key for model in now.scan.models for key in _kept(model, serving)}
+    for name, version in kept:
+        contents[name].append(Content(version, serving[name, version]))
     for (name, version), sighting in now.versions.items():
+        if not _beside(sighting.model, version, kept):
+            continue
         fingerprint = sighting.fingerprint
         taken = serving.get((name, version)) == fingerprint or (name, version, fingerprint) in started
         if not taken and before is not None:
@@ -215,7 +233,28 @@ def decide(
     for model in now.scan.rejected:
         # It is there and cannot be served as it is: what was served stays.
         _keep_all(contents.setdefault(model.name, []), model.name, serving)
-    return Decision({name: Wanted(tuple(dict.fromkeys(found))) for name, found in contents.items()}, held)
+    resource = {model.name for model in now.scan.models if model.file.swap == "resource"}
+    wanted = {
+        name: Wanted(tuple(dict.fromkeys(found)), preserve_availability=name not in resource)
+        for name, found in contents.items()
+    }
+    return Decision(wanted, held)
+
+
+def _kept(model: FoundModel, serving: Mapping[tuple[str, int], str]) -> list[tuple[str, int]]:
+    """The versions that cannot be read, are served, and stay so: those that the policy would choose with them there."""
+    there = [version for version in model.unreadable if (model.name, version) in serving]
+    return [(model.name, version) for version in there if version in _chosen(model, there)]
+
+
+def _beside(model: FoundModel, version: int, kept: Collection[tuple[str, int]]) -> bool:
+    """Whether the policy chooses a version that can be read when those that are kept count, too."""
+    there = [number for name, number in kept if name == model.name]
+    return not there or version in _chosen(model, there)
+
+
+def _chosen(model: FoundModel, unreadable: Sequence[int]) -> tuple[int, ...]:
+    return served([*(found.version for found in model.versions), *unreadable], model.file.version_policy)
 
 
 def _keep_all(contents: list[Content], name: str, serving: Mapping[tuple[str, int], str]) -> None:

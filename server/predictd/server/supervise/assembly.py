@@ -218,6 +218,7 @@ def _lane(
         parameters=dict(file.parameters),
         inputs=file.inputs,
         outputs=file.outputs,
+        served_outputs=file.served_outputs,
         warmup=file.warmup,
         origins={name: str(file.origins[name]) for name in _DECLARED if name in file.origins},
         preferred_batch_sizes=file.preferred_batch_sizes,

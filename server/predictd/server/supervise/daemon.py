@@ -26,7 +26,7 @@ from predictd.server.supervise.assembly import read_planner
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
 from predictd.server.supervise.selection import at_start, tuned_results, unservable
-from predictd.server.supervise.state_file import StateError, StateFile
+from predictd.server.supervise.state_file import Loads, StateError, StateFile
 from predictd.server.supervise.supervisor import Supervisor
 
 OnReady = Callable[[dict[str, str]], None]
@@ -97,7 +97,6 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     why_not = unservable(settings, sight.scan)
     if why_not:
         return _refuse(why_not)
-    sight = at_start(settings, sight)
     try:
         http_address, http_sockets = listen(settings.http)
     except AddressError as error:
@@ -108,7 +107,10 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     except StateError as error:
         return _refuse(str(error))
 
-    supervisor = Supervisor(settings, planner, sight, port, state, tuned.apply)
+    wanted = at_start(settings, sight, Loads() if state is None else state.loads, tuned.apply)
+    for complaint in wanted.complaints:
+        _log.warning("%s", complaint)
+    supervisor = Supervisor(settings, planner, wanted, port, state, tuned.apply)
     for warning in supervisor.plan.warnings:
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), planner.budget).splitlines():
@@ -158,7 +160,9 @@ async def _started(
     """Wait until everything is loaded or failed, and tell whoever waits for it."""
     await supervisor.wait(lambda: supervisor.settled)
     failed = supervisor.catalog.failed
-    if failed and (settings.strict or not supervisor.catalog.serving):
+    # Whoever loads by command can do so again when nothing of what was restored can be served.
+    able = supervisor.catalog.serving or supervisor.keeper.explicit
+    if failed and (settings.strict or not able):
         first = failed[0]
         which = "--strict" if settings.strict else "no model can be served"
         supervisor.give_up(

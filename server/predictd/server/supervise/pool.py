@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections import Counter
@@ -112,6 +113,9 @@ class Pool:
         queue_limit: Tickets that may wait in each queue.
         request: What the launcher was asked for.
         blame: How often each lane was at work when a worker died.
+
+    Raises:
+        OSError: The system has too few descriptors left, or too little pipe memory.
     """
 
     def __init__(
@@ -130,10 +134,13 @@ class Pool:
         self.request = request or PoolRequest(name, len(plans))
         self.blame: Counter[int] = Counter()
         self.queue_limit = queue_records
-        self.queues = [make_pipe(queue_records) for _ in range(queues)]
-        self.carry = make_pipe(CARRY_RECORDS)
-        self.baton = make_pipe()
-        self.lock_fd = os.memfd_create("predictd-leader", os.MFD_CLOEXEC)
+        with contextlib.ExitStack() as made:
+            # What was made before the system had no more must not be lost.
+            self.queues = [_made(made, queue_records) for _ in range(queues)]
+            self.carry = _made(made, CARRY_RECORDS)
+            self.baton = _made(made)
+            self.lock_fd = os.memfd_create("predictd-leader", os.MFD_CLOEXEC)
+            made.pop_all()
         self.closed = False
 
     def worker_fds(self) -> list[int]:
@@ -179,3 +186,9 @@ class Pool:
         for pipe in (*self.queues, self.carry, self.baton):
             pipe.close()
         os.close(self.lock_fd)
+
+
+def _made(made: contextlib.ExitStack, *records: int) -> Pipe:
+    pipe = make_pipe(*records)
+    made.callback(pipe.close)
+    return pipe

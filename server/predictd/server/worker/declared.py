@@ -11,6 +11,7 @@ from predictd.server.config.labels import LabelsError, read_labels
 from predictd.server.config.lane import LaneConfig
 from predictd.server.config.model_config import TensorConfig, reshaped
 from predictd.server.worker.reshape import Reshape, ReshapedEngine
+from predictd.server.worker.selecting import SelectingEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ def as_declared(engine: Engine, config: LaneConfig) -> tuple[Engine, Signature]:
         engine = ReshapedEngine(
             engine, signature, [tensor.reshape for tensor in inputs], [tensor.reshape for tensor in outputs]
         )
+    if config.served_outputs and any(spec.name not in config.served_outputs for spec in signature.outputs):
+        engine = SelectingEngine(engine, signature, config.served_outputs)
+        signature = engine.signature
     return engine, signature
 
 

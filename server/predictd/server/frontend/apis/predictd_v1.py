@@ -82,6 +82,7 @@ def encode_model(info: ModelInfo) -> pb.Model:
             for label in info.labels
         ],
         split=_split(info) if info.split else None,
+        settings=[pb.Setting(name=one.name, value=one.value, origin=one.origin) for one in info.settings],
     )
 
 
