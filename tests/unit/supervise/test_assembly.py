@@ -81,14 +81,26 @@ def test_instances_are_those_of_the_most_demanding_model_and_else_the_settings()
 
 
 def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:
-    model = found("a", 1, 7, max_batch_size=3, max_delay_ns=0, engine="x.y:load", parameters={"k": "v"})
-    settings = Settings(max_batch_size=5, max_delay_ns=9, max_queue_size=11, max_request_rows=13)
+    model = found(
+        "a",
+        1,
+        7,
+        max_batch_size=3,
+        max_delay_ns=0,
+        engine="x.y:load",
+        run_timeout_ns=19,
+        parameters={"k": "v"},
+    )
+    settings = Settings(
+        max_batch_size=5, max_delay_ns=9, max_queue_size=11, max_request_rows=13, run_timeout_ns=17
+    )
     own, plain = lanes(pool_models("p", model, found("b")), (PLAN,), settings, count(20))
     assert (own.lane, own.model, own.version, own.path) == (20, "a", 7, "/models/a/7/model.onnx")
     assert (own.engine, own.parameters) == ("x.y:load", {"k": "v"})
     assert (own.max_batch_size, own.max_delay_ns, own.max_queue_size) == (3, 0, 11)
     assert (plain.lane, plain.engine, plain.max_batch_size, plain.max_delay_ns) == (21, "onnxruntime", 5, 9)
     assert own.max_request_rows == plain.max_request_rows == 13
+    assert (own.run_timeout_ns, plain.run_timeout_ns) == (19, 17)
 
 
 @pytest.mark.parametrize(

@@ -363,7 +363,8 @@ class Dispatcher:
             if not call.future.done():
                 call.future.set_exception(
                     InferenceError(
-                        f"the request crashes the engine of model '{call.lane.model}'; it is not tried again"
+                        f"the request crashes the engine of model '{call.lane.model}' or takes it longer than "
+                        "run_timeout; it is not tried again"
                     )
                 )
             return

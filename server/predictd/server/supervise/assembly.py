@@ -212,6 +212,7 @@ def _lane(
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
         max_queue_size=max(rules.max_queue_size for rules in queues),
         max_request_rows=settings.max_request_rows,
+        run_timeout_ns=settings.run_timeout_ns if file.run_timeout_ns is None else file.run_timeout_ns,
         threads=min(file.threads, plan.threads) if file.threads else plan.threads,
         spin=plan.spin if file.spin is None else file.spin,
         device=file.device or DEFAULT_DEVICE,

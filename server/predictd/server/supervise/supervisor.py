@@ -21,6 +21,7 @@ from predictd.server.control.messages import (
     GrowthRequest,
     Hello,
     LoadModel,
+    Pong,
     Ready,
     Reload,
     SegmentAdded,
@@ -54,6 +55,7 @@ from predictd.server.supervise.ports import ReservedPort, is_private
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
+from predictd.server.supervise.watching import WORKER, Watch
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.supervise.workers import Workers, WorkerSettings
 
@@ -104,6 +106,12 @@ class Supervisor:
         self._wiring = Wiring(self._mapped, self._lane_idle)
         self._workers = self._make_workers()
         self._frontends = self._make_frontends(port)
+        self._watch = Watch(
+            settings.hang_timeout_ns / 1e9,
+            lambda: [(place, child) for _, place, child in self._workers.children()],
+            self._frontends.children,
+            self._workers.run_timeout_seconds,
+        )
         self.counts = Counts(Aggregate(), self._children)
         for record in self.catalog.records():
             self._name(record)
@@ -132,6 +140,7 @@ class Supervisor:
         settings = WorkerSettings(
             arena_limit_bytes=self._growth.limit_bytes,
             load_timeout_seconds=self._settings.load_timeout_ns / 1e9,
+            run_timeout_seconds=self._settings.run_timeout_ns / 1e9,
             cache_directory=str(cache_folder(self._settings, os.environ) or ""),
             cache_limit_bytes=self._settings.cache_limit_bytes,
             log_level=self._settings.log_level,
@@ -178,6 +187,7 @@ class Supervisor:
             self._workers.add_pool(pool)
         self._frontends.start()
         self.spawn(self.counts.run())
+        self.spawn(self._watch.run())
         self.spawn(self._keep())
 
     async def _keep(self) -> None:
@@ -215,6 +225,8 @@ class Supervisor:
                 self._wiring.segment_added(child, message, fds[0])
             case ClaimTable():
                 self._wiring.claims(child, fds[0])
+            case Pong():
+                self._watch.heard(child)
             case WorkerCounts() | FrontendCounts():
                 self.counts.counted(child, message)
             case StatisticsRequest():
@@ -430,6 +442,7 @@ class Supervisor:
             self._workers.children(),
             self._frontends.children(),
             self.counts.in_flight,
+            {**self._watch.kills, (WORKER, "load_timeout"): self._workers.load_timeouts},
         )
 
     # End ----------------------------------------------------------------------------------------------------

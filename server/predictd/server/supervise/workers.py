@@ -42,6 +42,7 @@ class WorkerSettings:
 
     arena_limit_bytes: int
     load_timeout_seconds: float
+    run_timeout_seconds: float
     cache_directory: str
     cache_limit_bytes: int
     log_level: str
@@ -56,6 +57,10 @@ class Workers:
         isolate: Makes a pool for one lane of a shared pool and starts it.
         on_message: Hears what workers say; hands what is for us to `handle`.
         on_gone: Hears of every worker that was reaped.
+
+    Attributes:
+        pools: Those that were not dropped, by id.
+        load_timeouts: Workers that were killed because a load took too long.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Workers:
         self._deadlines: dict[int, asyncio.TimerHandle] = {}
         self._stopping = False
         self.pools: dict[int, Pool] = {}
+        self.load_timeouts = 0
 
     def add_pool(self, pool: Pool) -> None:
         """Start a pool."""
@@ -94,6 +100,13 @@ class Workers:
     def children(self) -> list[tuple[Pool, Place, Child]]:
         """The workers that run."""
         return [(pool, place, place.child) for pool, place in self._by_child.values() if place.child]
+
+    def run_timeout_seconds(self, place: Place) -> float:
+        """How long what the worker of a place is at work on may take."""
+        claimed = set() if place.claims is None else claimed_lanes(place.claims)
+        records = (self._catalog.find(lane) for lane in claimed)
+        limits = [record.config.run_timeout_ns / 1e9 for record in records if record is not None]
+        return max(limits, default=self._settings.run_timeout_seconds)
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -109,6 +122,7 @@ class Workers:
             self._come_back(pool, place, how)
             return
         self._by_child[child.id] = (pool, place)
+        self._start_deadline(child)
 
     def hello(self, child: Child) -> None:
         """The worker runs: tell it who it is and what to load."""
@@ -340,7 +354,8 @@ class Workers:
         if place.state is State.SERVING and late is not None:
             # It serves others: they must not wait for the same again once it has come back.
             self.fail_lane(late, f"it takes more than {limit:g} s to load (load_timeout)")
-        if place.state in (State.LOADING, State.MAPPING, State.SERVING):
+        if place.state in (State.STARTING, State.LOADING, State.MAPPING, State.SERVING):
+            self.load_timeouts += 1
             _log.error(
                 "%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit
             )

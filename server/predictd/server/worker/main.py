@@ -38,6 +38,8 @@ from predictd.server.control.messages import (
     LaneLoaded,
     LaneLoading,
     Message,
+    Ping,
+    Pong,
     RemoveLane,
     SegmentAdded,
     SegmentUsable,
@@ -202,6 +204,8 @@ class Worker:
                 compute_ns = self._runner.run(lane, batch)
                 self._shares.charge(lane.config.lane, compute_ns)
                 self._learn(lane, batch.rows, compute_ns)
+        # To the end of the process: it must not hang there either.
+        self._claims.busy()
         for lane in self._lanes.values():
             lane.engine.close()
 
@@ -222,6 +226,7 @@ class Worker:
 
     def _keep_house(self) -> bool:
         """Between batches: forget dead front ends, take lanes in and drop them. False when the worker shall stop."""
+        self._claims.turn()
         while self._gone_frontends:
             frontend = self._gone_frontends.popleft()
             self._memory.detach(frontend)
@@ -233,7 +238,9 @@ class Worker:
             self._rules.pop(number, None)
             removed = self._lanes.pop(number, None)
             if removed is not None:
+                self._claims.busy()
                 removed.engine.close()
+                self._claims.done()
         return not self._stop
 
     # Control thread -------------------------------------------------------------------------------------------
@@ -282,6 +289,10 @@ class Worker:
             case Collect(seq=seq):
                 delta = self._recorder.take()
                 self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
+            case Ping():
+                self.send(Pong())
+                # A run loop that is not stuck comes round, and shows that in its claim table.
+                self._wake()
             case Serve():
                 self._serve = True
                 self._wake()
