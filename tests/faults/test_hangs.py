@@ -230,17 +230,3 @@ def test_a_busy_machine_kills_nobody(tmp_path: Path) -> None:
         assert kills(daemon) == 0
         assert daemon.metric("predictd_worker_restarts_total") == 0
         assert daemon.metric("predictd_frontend_loop_lag_seconds_count") > 0
-
-
-def test_a_worker_that_gets_no_cpu_is_not_taken_to_hang(tmp_path: Path) -> None:
-    """The scheduler serves its threads only when nobody else wants a CPU, and everybody does."""
-    model = custom(tmp_path, "echo", FAULTY)
-    with running(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, deadline=60) as client:
-        (worker,) = daemon.pids("workers")
-        with burners(4 * (os.cpu_count() or 1)):
-            for thread in Path(f"/proc/{worker}/task").iterdir():
-                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
-            time.sleep(6)
-            assert kills(daemon) == 0
-        assert client.predict("echo", {"x": echo(2.0)}).outputs["y"] == 2.0
-        assert daemon.pids("workers") == [worker]

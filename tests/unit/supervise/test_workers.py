@@ -142,9 +142,9 @@ def test_a_worker_that_is_not_warm_in_time_is_killed_and_comes_back(nursery: Nur
         child.says(LaneLoading(lane=1))
         await turns()
         assert child.killed
+        crew.workers._settings = WorkerSettings(1 << 20, 600, 60, "", 0, "info", {})
         second = await crew.die(child)
         assert second is not child
-        crew.workers._settings = WorkerSettings(1 << 20, 600, 60, "", 0, "info", {})
         crew.serve(second, 1)
         await turns()
         assert not second.killed

@@ -176,7 +176,9 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_worker_restarts_total": lambda view: {
         (pool,): count for pool, count in view.gauges.worker_restarts.items()
     },
-    "predictd_hang_kills_total": lambda view: {**view.gauges.kills},
+    "predictd_hang_kills_total": lambda view: {
+        (role, reason): count for (role, reason), count in view.gauges.kills.items()
+    },
     "predictd_process_resident_bytes": _resident,
     "predictd_arena_bytes": lambda view: {
         (process.role, process.index): process.arena_bytes for process in view.gauges.processes
