@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,8 @@ from predictd.server.control.messages import (
     LaneFailed,
     LaneLoaded,
     LaneLoading,
+    Ping,
+    Pong,
     RemoveLane,
     Serve,
     Stop,
@@ -30,17 +34,20 @@ from predictd.server.control.messages import (
     WorkerInit,
 )
 from predictd.server.supervise.pool import Pool
+from predictd.server.transport.claims import CLAIMS_BYTES, read_pulse
+from predictd.server.transport.memory import map_shared
 from predictd.server.transport.pipes import make_pipe
 from tests.fixtures.daemon import REPOSITORY
 from tests.fixtures.supervision import PLAN
 
 
 class Process:
-    """A worker process, and the supervisor's end of its channel."""
+    """A worker process, the supervisor's end of its channel, and the worker's claim table."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
         self.process = process
         self.channel = channel
+        self.claims: mmap.mmap
 
     def hear(self) -> AnyMessage:
         """The next message. Memory is refused, which a worker gets over before there are requests."""
@@ -66,6 +73,17 @@ class Process:
         self.channel.send(Collect(seq=7))
         counts = self.hear()
         assert isinstance(counts, WorkerCounts)
+
+    def comes_round(self) -> None:
+        """It answers a ping, and its run loop has nothing to do and comes round."""
+        before = read_pulse(self.claims)
+        self.channel.send(Ping())
+        assert self.hear() == Pong()
+        deadline = time.monotonic() + 20
+        while (now := read_pulse(self.claims)).turns == before.turns:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        assert now.busy_since_ns == 0
 
     def stop(self) -> None:
         self.channel.send(Stop())
@@ -103,8 +121,11 @@ def working(*lanes: LaneConfig) -> Iterator[Process]:
         ours.send(init, [*pool.worker_fds(), release.read_fd])
         if lanes:
             one.add(*lanes)
-        assert isinstance(one.hear(), ClaimTable)
-        yield one
+        message, (claims_fd,) = ours.receive()
+        assert isinstance(message, ClaimTable)
+        with map_shared(claims_fd, CLAIMS_BYTES) as one.claims:
+            os.close(claims_fd)
+            yield one
     finally:
         with suppress(ProcessLookupError):
             process.kill()
@@ -144,6 +165,18 @@ def test_lanes_come_while_it_serves_one_after_the_other() -> None:
         assert (loading, loaded, failed.lane) == ([2, 3, 4], [2, 4], 3)
         assert "nonsense" in failed.reason
         worker.stop()
+
+
+def test_its_run_loop_comes_round_at_each_ping_whatever_it_waits_for() -> None:
+    with working(lane(1)) as worker:
+        worker.expect_load(1)
+        assert worker.hear() == Warm()
+        worker.comes_round()
+        worker.channel.send(Serve())
+        for _ in range(3):
+            worker.comes_round()
+        worker.stop()
+        assert read_pulse(worker.claims).busy_since_ns, "a worker that hangs while it ends is found, too"
 
 
 def test_lanes_that_come_before_it_may_serve_are_taken_in_already() -> None:
