@@ -122,9 +122,11 @@ def test_a_minute_of_a_model_of_the_size_of_resnet50(tmp_path: Path) -> None:
     jobs = resnet_jobs(models.resnet50(tmp_path / "target.onnx"), 16)
     blows = [DEATHS[at % 2] for at in range(28)]
     blows[9], blows[19] = signal.SIGSTOP, signal.SIGSTOP
+    slack = max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
     outcome = survive(tmp_path, jobs, blows, "--max-batch-size", "4")
     print(
         f"{outcome.load.sent} requests, the slowest {outcome.load.longest_seconds:.2f} s; complete again after "
         f"{max(outcome.recoveries_seconds):.2f} s at most"
     )
-    assert outcome.load.longest_seconds < 2
+    # On a machine that has nothing else to do; others that compete with it make it slower.
+    assert outcome.load.longest_seconds < 2 * slack

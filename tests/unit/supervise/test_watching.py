@@ -12,6 +12,7 @@ from predictd.server.supervise import watching
 from predictd.server.supervise.held_back import Activity
 from predictd.server.supervise.pool import Place
 from predictd.server.supervise.states import State
+from predictd.server.supervise.watchdog import Limit
 from predictd.server.supervise.watching import FRONTEND, WORKER, Watch
 from predictd.server.transport.claims import CLAIMS_BYTES, ClaimWriter
 from predictd.server.transport.memory import map_shared
@@ -23,7 +24,7 @@ class Scene:
 
     Attributes:
         claims: The worker's own side of its claim table.
-        run_timeout_seconds: What holds for the worker's run.
+        limit: Of what the worker is at work on.
         activity: What its threads are about.
     """
 
@@ -33,13 +34,13 @@ class Scene:
         self.worker, self.frontend = FakeChild(1, "worker p 0"), FakeChild(2, "frontend 0")
         self.worker_place = Place(0, PLAN, State.SERVING, self.worker, claims=self._table)  # type: ignore[arg-type]
         self.frontend_place = Place(0, PLAN, State.SERVING, self.frontend)  # type: ignore[arg-type]
-        self.run_timeout_seconds = 60.0
+        self.limit = Limit(60.0, "run_timeout")
         self.activity: Activity | None = Activity(0.0, waits=False)
         self.watch = Watch(
             hang_timeout_seconds,
             lambda: [(self.worker_place, self.worker)],  # type: ignore[list-item]
             lambda: [(self.frontend_place, self.frontend)],  # type: ignore[list-item]
-            lambda _: self.run_timeout_seconds,
+            lambda _: self.limit,
         )
 
     def close(self) -> None:
@@ -117,13 +118,25 @@ def test_a_stopped_child_is_killed_at_the_second_look(scene: Scene, role: str) -
 
 
 def test_a_run_has_the_time_that_its_lane_gives_it(scene: Scene) -> None:
-    scene.run_timeout_seconds = 3.0
+    scene.limit = Limit(3.0, "run_timeout")
     scene.claims.hold(bytes(64))
     scene.claims.start()
     scene.look(12, silent=scene.worker, stuck=True)
     assert not scene.worker.killed
     scene.look(silent=scene.worker, stuck=True)
     assert killed(scene) == {(WORKER, "run_timeout"): 1}
+
+
+def test_an_engine_that_is_closed_has_the_time_of_a_load(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.limit = Limit(5.0, "load_timeout")
+    scene.claims.busy()
+    scene.look(20, silent=scene.worker, stuck=True)
+    assert not scene.worker.killed
+    scene.look(silent=scene.worker, stuck=True)
+    assert killed(scene) == {(WORKER, "load_timeout"): 1}
+    assert "closing a model takes more than 5 s (load_timeout)" in caplog.text
 
 
 def test_a_worker_that_loads_is_left_to_load_timeout(scene: Scene) -> None:

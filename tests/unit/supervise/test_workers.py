@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 from predictd.server.control.messages import (
@@ -23,7 +24,8 @@ from predictd.server.control.messages import (
 )
 from predictd.server.supervise import starter
 from predictd.server.supervise.states import State
-from predictd.server.supervise.workers import LANES_PER_MESSAGE, WorkerSettings
+from predictd.server.supervise.watchdog import Limit
+from predictd.server.supervise.workers import LANES_PER_MESSAGE
 from predictd.server.transport.records import TICKET_STRUCT
 from tests.fixtures.keeping import Crew, turns
 from tests.fixtures.supervision import FakeChild, Nursery, lane_config
@@ -142,7 +144,7 @@ def test_a_worker_that_is_not_warm_in_time_is_killed_and_comes_back(nursery: Nur
         child.says(LaneLoading(lane=1))
         await turns()
         assert child.killed
-        crew.workers._settings = WorkerSettings(1 << 20, 600, 60, "", 0, "info", {})
+        crew.workers._deadlines._seconds = 600
         second = await crew.die(child)
         assert second is not child
         crew.serve(second, 1)
@@ -150,6 +152,31 @@ def test_a_worker_that_is_not_warm_in_time_is_killed_and_comes_back(nursery: Nur
         assert not second.killed
 
     play(nursery, scenario, load_timeout_seconds=0)
+
+
+def test_a_worker_that_does_not_even_say_hello_is_killed_in_time(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start()
+        await turns()
+        assert nursery.last.killed
+        assert crew.workers.load_timeouts == 1
+
+    play(nursery, scenario, load_timeout_seconds=0)
+
+
+def test_a_run_has_the_time_of_its_lane_and_whatever_else_that_of_a_load(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        place = crew.start().places[0]
+        record = crew.catalog.record(2)
+        record.config = msgspec.structs.replace(record.config, run_timeout_ns=3 * 10**9)
+        assert crew.workers.limit(place) == Limit(600, "load_timeout")
+        child = crew.serve(nursery.last, 1, 2)
+        assert crew.workers.limit(place) == Limit(600, "load_timeout")
+        for lane, seconds in ((1, 60), (2, 3), (77, 60)):
+            crew.run(child, lane)
+            assert crew.workers.limit(place) == Limit(seconds, "run_timeout")
+
+    play(nursery, scenario, 1, 2)
 
 
 def test_a_restarted_worker_that_cannot_load_what_others_serve_tries_again(nursery: Nursery) -> None:

@@ -108,7 +108,6 @@ class Frontend:
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         watch_loop(loop, self._recorder.loop_lag)
-        watch_collections(self._recorder.gc_pauses)
         loop.add_reader(completion_fd, _or_exit(self._dispatcher.on_completions))
         loop.add_reader(channel.fileno(), _or_exit(self._receive))
 
@@ -258,6 +257,7 @@ class Frontend:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
+        watch_collections(self._recorder.gc_pauses)
         self.send(Listening())
 
     async def _drain(self, message: Drain) -> None:

@@ -110,7 +110,7 @@ class Supervisor:
             settings.hang_timeout_ns / 1e9,
             lambda: [(place, child) for _, place, child in self._workers.children()],
             self._frontends.children,
-            self._workers.run_timeout_seconds,
+            self._workers.limit,
         )
         self.counts = Counts(Aggregate(), self._children)
         for record in self.catalog.records():
@@ -435,6 +435,8 @@ class Supervisor:
 
     def gauges(self) -> Gauges:
         """What /metrics shows of this moment."""
+        kills = self._watch.kills.copy()
+        kills[WORKER, "load_timeout"] += self._workers.load_timeouts
         return snapshot(
             self.readiness(),
             self._started_unix,
@@ -442,7 +444,7 @@ class Supervisor:
             self._workers.children(),
             self._frontends.children(),
             self.counts.in_flight,
-            {**self._watch.kills, (WORKER, "load_timeout"): self._workers.load_timeouts},
+            kills,
         )
 
     # End ----------------------------------------------------------------------------------------------------

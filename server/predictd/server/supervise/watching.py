@@ -16,6 +16,7 @@ from predictd.server.supervise.states import State
 from predictd.server.supervise.watchdog import (
     FRONTEND_FACTOR,
     PERIOD_SECONDS,
+    Limit,
     Look,
     Reason,
     Record,
@@ -29,6 +30,8 @@ from predictd.server.transport.claims import read_pulse
 WORKER, FRONTEND = "worker", "frontend"
 # A child that has not said hello takes no question, one that leaves owes no answer.
 _ANSWERING = (State.LOADING, State.MAPPING, State.SERVING)
+
+_NO_LIMIT = Limit(PERIOD_SECONDS, "")
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class Watch:
         hang_timeout_seconds: The setting.
         workers: Those that run, and their places.
         frontends: The same of front ends.
-        run_timeout_seconds: How long what a worker is at work on may take.
+        limit: How long what the worker of a place is at work on may take.
 
     Attributes:
         kills: How often a child was killed, by its role and the reason.
@@ -67,11 +70,11 @@ class Watch:
         hang_timeout_seconds: float,
         workers: Callable[[], Iterable[tuple[Place, Child]]],
         frontends: Callable[[], Iterable[tuple[Place, Child]]],
-        run_timeout_seconds: Callable[[Place], float],
+        limit: Callable[[Place], Limit],
     ) -> None:
         self._workers = workers
         self._frontends = frontends
-        self._run_timeout_seconds = run_timeout_seconds
+        self._limit = limit
         self._hang_timeout_seconds = hang_timeout_seconds
         self._patience = {
             WORKER: patience(hang_timeout_seconds),
@@ -122,29 +125,30 @@ class Watch:
         )
         look = _with_activity(watched, child, look)
         watched.record = watched.record.after(look)
-        run_looks = looks(self._run_timeout_seconds(place)) if watched.record.busy else 1
-        reason = verdict(watched.record, self._patience[role], run_looks)
+        limit = self._limit(place) if watched.record.busy else _NO_LIMIT
+        reason = verdict(watched.record, self._patience[role], looks(limit.seconds))
         if reason is not None:
             watched.killed = True
-            self._kill(role, place, child, reason)
+            self._kill(role, child, reason, limit)
         elif answering and not watched.asked:
             watched.asked = True
             child.send(Ping())
 
-    def _kill(self, role: str, place: Place, child: Child, reason: Reason) -> None:
-        self.kills[role, reason.value] += 1
+    def _kill(self, role: str, child: Child, reason: Reason, limit: Limit) -> None:
+        self.kills[role, limit.setting if reason is Reason.RUN_TIMEOUT else reason.value] += 1
         _log.error(
-            "%s (pid %d) hangs and is killed: %s", child.title, child.pid, self._why(role, place, reason)
+            "%s (pid %d) hangs and is killed: %s", child.title, child.pid, self._why(role, reason, limit)
         )
         child.kill()
 
-    def _why(self, role: str, place: Place, reason: Reason) -> str:
+    def _why(self, role: str, reason: Reason, limit: Limit) -> str:
         silent_seconds = self._hang_timeout_seconds * (FRONTEND_FACTOR if role == FRONTEND else 1)
         match reason:
             case Reason.STOPPED:
                 return "a signal has stopped it"
             case Reason.RUN_TIMEOUT:
-                return f"a run takes more than {self._run_timeout_seconds(place):g} s (run_timeout)"
+                what = "a run" if limit.setting == "run_timeout" else "closing a model"
+                return f"{what} takes more than {limit.seconds:g} s ({limit.setting})"
             case Reason.SILENT:
                 return f"it has not answered for {silent_seconds:g} s (hang_timeout)"
             case Reason.STUCK:

@@ -21,9 +21,11 @@ from predictd.server.control.messages import (
 )
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child, OnMessage, describe_exit
+from predictd.server.supervise.deadlines import Deadlines
 from predictd.server.supervise.pool import Place, Pool
 from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
+from predictd.server.supervise.watchdog import Limit
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.transport.claims import claimed_lanes, completed_batches
 from predictd.server.transport.pipes import make_pipe
@@ -85,7 +87,7 @@ class Workers:
         self._draw = random.Random()  # noqa: S311 - jitter, no secret
         self._loop = asyncio.get_running_loop()
         self._by_child: dict[int, tuple[Pool, Place]] = {}
-        self._deadlines: dict[int, asyncio.TimerHandle] = {}
+        self._deadlines = Deadlines(settings.load_timeout_seconds, self._load_timed_out)
         self._stopping = False
         self.pools: dict[int, Pool] = {}
         self.load_timeouts = 0
@@ -101,12 +103,13 @@ class Workers:
         """The workers that run."""
         return [(pool, place, place.child) for pool, place in self._by_child.values() if place.child]
 
-    def run_timeout_seconds(self, place: Place) -> float:
-        """How long what the worker of a place is at work on may take."""
-        claimed = set() if place.claims is None else claimed_lanes(place.claims)
-        records = (self._catalog.find(lane) for lane in claimed)
-        limits = [record.config.run_timeout_ns / 1e9 for record in records if record is not None]
-        return max(limits, default=self._settings.run_timeout_seconds)
+    def limit(self, place: Place) -> Limit:
+        """How long what the worker of a place is at work on may take: a run, or the closing of an engine."""
+        if place.claims is None or not (lanes := claimed_lanes(place.claims)):
+            return Limit(self._settings.load_timeout_seconds, "load_timeout")
+        records = (self._catalog.find(lane) for lane in lanes)
+        seconds = [record.config.run_timeout_ns / 1e9 for record in records if record is not None]
+        return Limit(max(seconds, default=self._settings.run_timeout_seconds), "run_timeout")
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -122,7 +125,7 @@ class Workers:
             self._come_back(pool, place, how)
             return
         self._by_child[child.id] = (pool, place)
-        self._start_deadline(child)
+        self._deadlines.start(child)
 
     def hello(self, child: Child) -> None:
         """The worker runs: tell it who it is and what to load."""
@@ -154,7 +157,7 @@ class Workers:
         for message in lane_messages(lanes, LANES_PER_MESSAGE):
             child.send(message)
         self._wiring.add_worker(pool, place, child)
-        self._start_deadline(child)
+        self._deadlines.start(child)
 
     def handle(self, child: Child, message: AnyMessage) -> None:
         """A worker said something about its lanes."""
@@ -164,7 +167,7 @@ class Workers:
         match message:
             case LaneLoading(lane=lane):
                 place.loading = lane
-                self._start_deadline(child)
+                self._deadlines.start(child)
             case LaneLoaded(lane=lane):
                 self._load_over(place, child, lane)
                 self._lane_loaded(pool, place, child, message)
@@ -176,7 +179,7 @@ class Workers:
             case Warm():
                 place.loading = None
                 place.move(Event.WARM)
-                self._cancel_deadline(child)
+                self._deadlines.cancel(child)
                 if not self._catalog.in_pool(pool.id):
                     self._retire(pool, "every model of the pool failed to load")
                 elif self._wiring.is_mapped(child.id):
@@ -188,7 +191,7 @@ class Workers:
         """A load came to its end. The next one may have begun: its time goes on."""
         if place.loading == lane:
             place.loading = None
-            self._cancel_deadline(child)
+            self._deadlines.cancel(child)
 
     def _lane_loaded(self, pool: Pool, place: Place, child: Child, news: LaneLoaded) -> None:
         """A worker has a lane: publish it if it was the last of those that serve."""
@@ -236,7 +239,7 @@ class Workers:
     def _exited(self, child: Child, status: int) -> None:
         """A worker was reaped."""
         pool, place = self._by_child.pop(child.id)
-        self._cancel_deadline(child)
+        self._deadlines.cancel(child)
         asked = place.state is State.STOPPING
         if asked:
             place.move(Event.EXITED)
@@ -340,13 +343,6 @@ class Workers:
         else:
             self.fail_lane(record, reason)
 
-    def _start_deadline(self, child: Child) -> None:
-        """Each lane has its time, however many there are."""
-        self._cancel_deadline(child)
-        self._deadlines[child.id] = self._loop.call_later(
-            self._settings.load_timeout_seconds, self._load_timed_out, child
-        )
-
     def _load_timed_out(self, child: Child) -> None:
         _, place = self._by_child[child.id]
         limit = self._settings.load_timeout_seconds
@@ -360,11 +356,6 @@ class Workers:
                 "%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit
             )
             child.kill()
-
-    def _cancel_deadline(self, child: Child) -> None:
-        deadline = self._deadlines.pop(child.id, None)
-        if deadline is not None:
-            deadline.cancel()
 
     # Lanes that come and go ---------------------------------------------------------------------------------
 
