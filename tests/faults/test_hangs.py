@@ -22,6 +22,7 @@ from predictd.engines.api import Array
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.faulty_engine import BLOCK, HANG, HOLD_GIL, HOLD_GIL_LATER
 from tests.fixtures.killing import eventually, leaders, serving, workers
+from tests.fixtures.limits import NotPermittedError, Starvation, starvation
 from tests.fixtures.load import Connections, Job, Load, drive, job
 from tests.fixtures.processes import FAULTY, custom
 
@@ -203,12 +204,12 @@ def test_a_worker_that_goes_silent_while_it_runs_nothing_is_replaced(tmp_path: P
 
 
 @contextlib.contextmanager
-def burners(number: int) -> Iterator[None]:
-    """Processes that take all the CPU they get."""
+def burners(number: int) -> Iterator[list[int]]:
+    """Process ids of some that take all the CPU they get."""
     command = [sys.executable, "-S", "-c", "while True: pass"]
     processes = [subprocess.Popen(command) for _ in range(number)]
     try:
-        yield
+        yield [process.pid for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -230,3 +231,26 @@ def test_a_busy_machine_kills_nobody(tmp_path: Path) -> None:
         assert kills(daemon) == 0
         assert daemon.metric("predictd_worker_restarts_total") == 0
         assert daemon.metric("predictd_frontend_loop_lag_seconds_count") > 0
+
+
+@pytest.fixture
+def starving() -> Iterator[Starvation]:
+    try:
+        with starvation() as group:
+            yield group
+    except NotPermittedError as error:
+        pytest.skip(str(error))
+
+
+def test_a_worker_that_gets_no_cpu_is_not_taken_to_hang(tmp_path: Path, starving: Starvation) -> None:
+    """It wants to answer and cannot, while the supervisor has all the CPU that it needs."""
+    model = custom(tmp_path, "echo", FAULTY)
+    with running(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, deadline=60) as client:
+        (worker,) = daemon.pids("workers")
+        with burners(3) as others:
+            starving.join(worker, *others)
+            time.sleep(6)
+            assert kills(daemon) == 0
+            starving.end()
+        assert client.predict("echo", {"x": echo(2.0)}).outputs["y"] == 2.0
+        assert daemon.pids("workers") == [worker]
