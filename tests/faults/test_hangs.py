@@ -120,7 +120,7 @@ def test_a_worker_that_is_let_go_on_at_once_is_left_alone(tmp_path: Path) -> Non
         daemon.signal(signal.SIGSTOP)
         os.kill(worker, signal.SIGSTOP)
         os.waitid(os.P_PID, daemon.process.pid, os.WSTOPPED)
-        time.sleep(3)
+        time.sleep(2)
         os.kill(worker, signal.SIGCONT)
         daemon.signal(signal.SIGCONT)
         for value in range(20):
@@ -221,7 +221,7 @@ def test_a_busy_machine_kills_nobody(tmp_path: Path) -> None:
 
     async def scenario(daemon: Daemon) -> None:
         async with load_on(daemon, echo_jobs()):
-            await asyncio.sleep(6)
+            await asyncio.sleep(4)
 
     with (
         running(model, "--frontends", "2", "--instances", "2", folder=tmp_path / "run") as daemon,
@@ -249,7 +249,7 @@ def test_a_worker_that_gets_no_cpu_is_not_taken_to_hang(tmp_path: Path, starving
         (worker,) = daemon.pids("workers")
         with burners(3) as others:
             starving.join(worker, *others)
-            time.sleep(6)
+            time.sleep(5)
             assert kills(daemon) == 0
             starving.end()
         assert client.predict("echo", {"x": echo(2.0)}).outputs["y"] == 2.0

@@ -26,9 +26,8 @@ def test_a_loop_that_is_held_up_is_late(recorder: TimeRecorder) -> None:
         await asyncio.sleep(3 * LOOK_SECONDS)
         assert sum(recorder.take().buckets) >= 1
         time.sleep(0.5 + LOOK_SECONDS)  # noqa: ASYNC251 - that is what is measured
-        while not any((series := recorder.take()).buckets):
-            await asyncio.sleep(0.001)
-        assert series.total_ns >= 0.5 * 1e9
+        await asyncio.sleep(2 * LOOK_SECONDS)
+        assert recorder.take().total_ns >= 0.5 * 1e9
 
     asyncio.run(scenario())
 
