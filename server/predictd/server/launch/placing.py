@@ -58,7 +58,7 @@ def place(pool: PoolRequest, share: Share, around: Surroundings) -> Placement:
     asked = _asked_threads(pool, share)
     if around.throttled or not share.apart:
         return _floating(pool, share, around, workers, cores)
-    dealt = _dealt(around, cores, workers, asked)
+    dealt = _dealt(pool, around, cores, workers, asked)
     usable = min(len(cores), share.threads)
     if dealt is None:
         threads = asked or _default_threads(pool, 1, workers.value, usable)
@@ -106,9 +106,11 @@ def _near_memory(
 
 
 def _dealt(
-    around: Surroundings, cores: tuple[Core, ...], workers: Choice, threads: Choice | None
+    pool: PoolRequest, around: Surroundings, cores: tuple[Core, ...], workers: Choice, threads: Choice | None
 ) -> Deal | None:
-    return deal(around.topology, cores, workers.value, None if threads is None else threads.value)
+    room = None if threads is None else threads.value
+    # So few workers as were asked for shall use every core; the plan itself chose their number to stay near memory.
+    return deal(around.topology, cores, workers.value, room, spanning=pool.instances is not None)
 
 
 def _asked_threads(pool: PoolRequest, share: Share) -> Choice | None:
@@ -150,7 +152,7 @@ def _floating(
         threads = asked or _default_threads(pool, each, workers.value, usable)
         masks, where = (_cpus(cores),) * workers.value, _all_cpus(share, cores)
     else:
-        dealt = _dealt(around, cores, workers, asked)
+        dealt = _dealt(pool, around, cores, workers, asked)
         size = each if dealt is None else min(each, dealt.size)
         threads = asked or _default_threads(pool, size, workers.value, usable)
         # Where the CPUs are shared anyway, not even a worker that does not fit beside the others need leave its node.
