@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predictd.engines.cache import CacheFolder
+from predictd.engines.cancellation import Cancellation
 
 Array = npt.NDArray[Any]
 
@@ -118,6 +119,7 @@ class EngineOptions:
         device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
         cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
+        cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
     """
 
     threads: int = 1
@@ -126,6 +128,7 @@ class EngineOptions:
     device: str = "cpu"
     cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    cancel: Cancellation = field(default_factory=Cancellation, compare=False)
 
 
 class EngineError(Exception):
@@ -134,6 +137,10 @@ class EngineError(Exception):
 
 class ModelLoadError(EngineError):
     """The model cannot be served: the file is broken or it needs what the engine does not support."""
+
+
+class LoadCancelledError(ModelLoadError):
+    """The load was given up before its end (`EngineOptions.cancel`)."""
 
 
 class InvalidInputError(EngineError):

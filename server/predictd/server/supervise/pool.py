@@ -112,6 +112,7 @@ class Pool:
         queue_limit: Tickets that may wait in each queue.
         request: What the launcher was asked for.
         blame: How often each lane was at work when a worker died.
+        in_turn: Its workers wait, for their first load, until no other one loads on their CPUs.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Pool:
         self.places = [Place(index, plan) for index, plan in enumerate(plans)]
         self.request = request or PoolRequest(name, len(plans))
         self.blame: Counter[int] = Counter()
+        self.in_turn = False
         self.queue_limit = queue_records
         self.queues = [make_pipe(queue_records) for _ in range(queues)]
         self.carry = make_pipe(CARRY_RECORDS)
