@@ -15,6 +15,7 @@ from predictd.engines.traits import BUILT_IN
 from predictd.server.config.labels import LabelsError, read_labels
 from predictd.server.config.model_config import ModelConfig, Origin, Severity, Warmup, WarmupTensor, located
 from predictd.server.config.units import suggestion
+from predictd.server.repository.external_data import check_external_data
 from predictd.server.repository.models import FoundModel, Problem
 from predictd.server.repository.onnx_file import OnnxFileError, check_onnx_file
 from predictd.server.repository.scan import scan
@@ -96,6 +97,7 @@ def _check_versions(model: FoundModel) -> Iterator[Finding]:
         try:
             with version.path.open("rb") as file:
                 check_onnx_file(file)
+            check_external_data(version.path)
         except OnnxFileError as error:
             yield Finding(version.path, None, "error", error.what, error.remedy)
         except OSError as error:

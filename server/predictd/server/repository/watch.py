@@ -2,8 +2,9 @@
 
 A version's fingerprint is made of the names, sizes and times of its files and of the model's configuration. New
 content is taken once it was seen twice without a change and nothing was written into it for a moment; an ONNX file
-must besides be whole (see `onnx_file`). So a model that is copied slowly is never loaded half, while one that is
-moved into place, with the times that it had, is taken at the second look.
+must besides be whole (see `onnx_file`), and so must its external data (see `external_data`). So a model that is copied
+slowly is never loaded half, while one that is moved into place, with the times that it had, is taken at the second
+look.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from predictd.server.config.model_config import ModelConfig, overlay
+from predictd.server.repository.external_data import check_external_data, external_status
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
 from predictd.server.repository.onnx_file import OnnxFileError, check_onnx_file
 from predictd.server.repository.reconcile import Content, Wanted
@@ -118,7 +120,7 @@ def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
     loaded = replace(model.file, labels={}, version_policy=None, origins={})
     digest = hashlib.blake2b(repr(loaded).encode(), digest_size=16)
     newest = 0.0
-    for name, status in _files(version.path):
+    for name, status in (*_files(version.path), *_external(version.path)):
         digest.update(
             f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\0".encode(errors="replace")
         )
@@ -140,12 +142,18 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         yield f"gone at {time.monotonic_ns()}", os.stat_result((0,) * 10)
 
 
+def _external(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """External data, wherever it lies."""
+    return external_status(path) if path.suffix == ".onnx" else iter(())
+
+
 def _broken(path: Path) -> str:
     if path.suffix != ".onnx":
         return ""
     try:
         with path.open("rb") as file:
             check_onnx_file(file)
+        check_external_data(path)
     except OnnxFileError as error:
         return f"{path}: {error}"
     except OSError as error:
