@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from predictd.engines.api import Array, DType, EngineOptions, ModelLoadError
+from predictd.engines.cancellation import Cancellation
 from predictd.engines.cache import MANIFEST, CacheFolder
 from predictd.engines.onnxruntime import load, prepacked
 from predictd.engines.onnxruntime.files import ModelFiles, model_files
@@ -312,11 +313,11 @@ def test_what_can_never_be_loaded_is_loaded_without(
     path = models.mlp(tmp_path / "m.onnx", width=256)
     tried = []
 
-    def refuse(file: Path, settings: Any) -> Any:
+    def refuse(file: Path, settings: Any, cancel: Cancellation) -> Any:
         tried.append(file.name)
         if file.name == "model.onnx":
             raise ModelLoadError("refused")
-        return create_session(file, settings)
+        return create_session(file, settings, cancel)
 
     monkeypatch.setattr(prepacked, "create_session", refuse)
     assert answers(path, shared)[0].shape == (ROWS, 256)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from predictd.engines.cancellation import Cancellation
+
 # They derive from Exception one by one, so a common base to catch does not exist.
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -47,14 +49,14 @@ def open_session(path: Path, options: EngineOptions) -> Any:
     """
     settings = session_options(options)
     _check_readable(path)
-    return create_session(path, settings)
+    return create_session(path, settings, options.cancel)
 
 
-def create_session(path: Path, settings: Any) -> Any:
+def create_session(path: Path, settings: Any, cancel: Cancellation) -> Any:
     """Load a file that can be read with these session options. Raises ModelLoadError."""
     try:
         # Looked at after each node and each pass over the graph.
-        with options.cancel.calling(lambda: settings.set_load_cancellation_flag(True)):
+        with cancel.calling(lambda: settings.set_load_cancellation_flag(True)):
             session = onnxruntime.InferenceSession(
                 str(path),
                 settings,

@@ -142,6 +142,11 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         yield f"gone at {time.monotonic_ns()}", os.stat_result((0,) * 10)
 
 
+def content_bytes(path: Path) -> int:
+    """The size of a version's files, external data included."""
+    return sum({name: status.st_size for name, status in (*_files(path), *_external(path))}.values())
+
+
 def _external(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     """External data, wherever it lies."""
     return external_status(path) if path.suffix == ".onnx" else iter(())
