@@ -394,7 +394,6 @@ def test_a_lane_that_went_leaves_nothing_behind(amounts: dict[int, int], data: s
     shares = spent(amounts)
     gone = data.draw(st.sampled_from(sorted(amounts)))
     shares.forget(gone)
-    shares.forget(gone)
     assert shares.spent_ns(gone) == shares.spent_ns(99), "like any lane that was never served"
     for lane in amounts:
         shares.forget(lane)

@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 from predictd.engines.api import Array, DType, EngineOptions, ModelLoadError
-from predictd.engines.cancellation import Cancellation
 from predictd.engines.cache import MANIFEST, CacheFolder
+from predictd.engines.cancellation import Cancellation
 from predictd.engines.onnxruntime import load, prepacked
 from predictd.engines.onnxruntime.files import ModelFiles, model_files
 from predictd.engines.onnxruntime.session import create_session

@@ -138,7 +138,8 @@ def afford(request: PlanRequest, weights_bytes: Mapping[str, int], memory: Memor
         memory: What there is.
     """
     fitted = fit(
-        [PoolMemory(pool.name, pool.instances or 1, weights_bytes[pool.name]) for pool in request.pools], memory
+        [PoolMemory(pool.name, pool.instances or 1, weights_bytes[pool.name]) for pool in request.pools],
+        memory,
     )
     pools = tuple(
         pool if pool.instances is None else replace(pool, instances=fitted[pool.name].instances)

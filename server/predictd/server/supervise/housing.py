@@ -65,7 +65,9 @@ class Housing:
 
     def start(self, sight: Sight) -> Start:
         """The pools and lanes of everything that was found."""
-        divided, plan = plan_start(sight.scan.models, self._settings, self._planner, os.environ, self._memory())
+        divided, plan = plan_start(
+            sight.scan.models, self._settings, self._planner, os.environ, self._memory()
+        )
         pools = tuple(self._pool(members, members.name, plan) for members in divided)
         records = tuple(
             self.record(pool, model, version, sight.versions[model.name, version.version].fingerprint)
