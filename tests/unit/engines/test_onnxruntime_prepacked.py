@@ -1,5 +1,6 @@
 """Sessions that map their weights from the cache compute what all others do, and nothing there can spoil them."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from predictd.engines.api import Array, DType, EngineOptions, ModelLoadError
+from predictd.engines.api import Array, DType, EngineOptions, LoadCancelledError, ModelLoadError
 from predictd.engines.cache import MANIFEST, CacheFolder
 from predictd.engines.cancellation import Cancellation
 from predictd.engines.onnxruntime import load, prepacked
@@ -359,3 +360,16 @@ def test_what_will_not_fit_is_not_begun(
 def test_nothing_is_printed(tmp_path: Path, shared: EngineOptions, capfd: pytest.CaptureFixture[str]) -> None:
     load(models.transformer(tmp_path / "m.onnx"), shared)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_load_that_is_given_up_makes_no_entry_and_spoils_none(
+    tmp_path: Path, shared: EngineOptions
+) -> None:
+    path = models.mlp(tmp_path / "m.onnx", width=256)
+    given_up = Cancellation()
+    given_up.set()
+    for made in (0, 1):
+        with pytest.raises(LoadCancelledError):
+            load(path, dataclasses.replace(shared, cancel=given_up))
+        assert len(entries(shared)) == made
+        answers(path, shared)
