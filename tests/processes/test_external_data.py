@@ -89,6 +89,7 @@ def test_models_of_more_than_2_gib_are_served_and_swapped(tmp_path: Path) -> Non
             version(tmp_path / "elsewhere", 2, 3.0, "weights.bin", rows=LARGE_ROWS).rename(root / "m" / "2")
             await tally.sees(2, 3.0)
         await eventually(lambda: at_rest(daemon), "at rest")
+        await eventually(lambda: len(daemon.pids("workers")) == 1, "down to one worker")
         (worker,) = daemon.pids("workers")
         resident_bytes = psutil.Process(worker).memory_info().rss
         print(f"resident: {resident_bytes >> 20} MiB for {LARGE_ROWS * 16 >> 20} MiB of weights")
