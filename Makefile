@@ -50,10 +50,11 @@ $(STAMP): pyproject.toml clients/pyproject.toml requirements.lock hatch_build.py
 	@touch $@
 
 # Versions and hashes without the address of an index. uv takes its own from UV_DEFAULT_INDEX.
+# openvino-telemetry, which openvino requires, is left out: it reports.
 lock: $(STAMP)
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-uv.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
-	  --no-emit-package predictd-client --extra demo --group dev -o requirements.lock pyproject.toml clients/pyproject.toml
+	  --no-emit-package predictd-client --no-emit-package openvino-telemetry --extra demo --group dev -o requirements.lock pyproject.toml clients/pyproject.toml
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -112,6 +112,7 @@ class Repository(RuleBasedStateMachine):
                 assert all(lane.content != content or lane.state is LaneState.UNLOADING for lane in lanes)
                 if not wanted.preserve_availability:
                     assert all(lane.content in wanted.contents for lane in lanes), "the old is not gone yet"
+                    assert all(lane.state is not LaneState.UNLOADING for lane in lanes), "nor is this"
                 number = next(self.numbers)
                 self.lanes[number] = Observed(number, model, content, LaneState.LOADING)
             case Retire(lane=number):

@@ -92,12 +92,13 @@ class ModelVersion:
     Attributes:
         version: Its number.
         state: `LOADING`, `READY`, `FAILED` or `UNLOADING`.
-        reason: Why it failed, else empty.
+        reason: Why it failed, or why its new content did while the old content serves on; else empty.
         engine: The runtime's name; empty until loaded.
         inputs: Empty until loaded.
         outputs: Empty until loaded.
         max_batch_size: Rows that are merged into one run at most; 0 for a model that does not batch.
         labels: Names of this version.
+        tuned: Which of its settings were found by tuning, and on which CPU, in words; empty if none was.
     """
 
     version: int
@@ -108,6 +109,7 @@ class ModelVersion:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     labels: tuple[str, ...]
+    tuned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,22 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting that holds for a model.
+
+    Attributes:
+        name: As `model.toml` has it.
+        value: As text.
+        origin: A file and its line, a flag, an environment variable, "default", "plan" for what the daemon worked out
+            from the CPUs at hand, or that it was given when the model was loaded.
+    """
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model that the daemon serves, or tries to.
 
@@ -151,6 +169,7 @@ class Model:
             is the largest share; 0 when none is ready.
         labels: By name.
         split: How such requests are divided; None if they are not.
+        settings: By name; those of the default version.
     """
 
     name: str
@@ -158,6 +177,7 @@ class Model:
     default_version: int
     labels: tuple[Label, ...] = ()
     split: Split | None = None
+    settings: tuple[Setting, ...] = ()
 
 
 def build(request: Request) -> v1.PredictRequest:
@@ -216,6 +236,7 @@ def model(message: v1.Model) -> Model:
         default_version=message.default_version,
         labels=tuple(_label(each) for each in message.labels),
         split=_split(message.split) if message.HasField("split") else None,
+        settings=tuple(Setting(one.name, one.value, one.origin) for one in message.settings),
     )
 
 
@@ -258,6 +279,7 @@ def _version(message: v1.ModelVersion) -> ModelVersion:
         outputs=tuple(_spec(each) for each in message.outputs),
         max_batch_size=message.max_batch_size,
         labels=tuple(message.labels),
+        tuned=message.tuned,
     )
 
 

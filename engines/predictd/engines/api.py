@@ -1,7 +1,7 @@
 """What an engine is: the small contract between the worker that batches and the runtime that computes.
 
 A new engine is one file: a class that satisfies `Engine` and a `load(path, options)` function, named in
-`engine = "package.module:load"` of a model.toml, or added to the table in `predictd.engines.registry`.
+`engine = "package.module:load"` of a model.toml, or added to the table in `predictd.engines.traits`.
 
 Arrays carry every dtype as NumPy has it, with two exceptions: BF16 travels as its bits in `uint16`, and BYTES
 (strings) as an `object` array of `bytes`.
@@ -119,6 +119,9 @@ class EngineOptions:
         device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
         cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
+        inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
+            files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
+        outputs: The same of outputs.
         cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
     """
 
@@ -128,6 +131,8 @@ class EngineOptions:
     device: str = "cpu"
     cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     cancel: Cancellation = field(default_factory=Cancellation, compare=False)
 
 

@@ -214,13 +214,17 @@ Policy = tfs_pb.FileSystemStoragePathSourceConfig.ServableVersionPolicy
 def test_a_list_of_models_travels_with_its_policies(given: Any, config: Any) -> None:
     control = FakeControl()
     request = listing(
-        name="m", base_path="/models/m", model_platform="tensorflow", model_version_policy=policy(**given)
+        name="m",
+        base_path="/models/m",
+        model_platform="tensorflow",
+        model_version_policy=policy(**given),
+        version_labels={"stable": 1, "canary": 2},
     )
     assert reload_config(control, request) == ("OK", "")
     (command,) = control.sent
     assert isinstance(command, ServeList)
     (model,) = command.models
-    assert (model.name, model.base_path) == ("m", "/models/m")
+    assert (model.name, model.base_path, model.labels) == ("m", "/models/m", {"stable": 1, "canary": 2})
     assert (json.loads(model.config)["version_policy"] if model.config else None) == config
 
 
@@ -235,7 +239,6 @@ def test_what_is_wrong_with_a_list_stands_inside_the_answer(status: str) -> None
         (tfs_pb.ReloadConfigRequest(), "model_config_list"),
         (listing(base_path="/x"), "without a name"),
         (listing(name="m", model_platform="pytorch"), "model_platform"),
-        (listing(name="m", version_labels={"stable": 1}), "version_labels"),
         (listing(name="m", logging_config=tfs_pb.LoggingConfig()), "logging_config"),
         (tfs_pb.ReloadConfigRequest(metric_names=["x"]), "metric_names"),
     ],

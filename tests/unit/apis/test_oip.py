@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,8 +11,11 @@ import pytest
 
 from predictd.protos.oip import grpc_service_pb2 as pb
 from predictd.protos.oip import model_config_pb2 as config_pb
+from predictd.server.config.lane import QueueRules
 from predictd.server.errors import DeadlineError, OverloadedError
 from predictd.server.frontend.apis import oip
+from predictd.server.frontend.apis.oip_metadata import model_config
+from predictd.server.frontend.inference import VersionInfo
 from tests.unit.apis.test_fake_core import FakeControl, FakeCore, refusal, serving, unary
 
 if TYPE_CHECKING:
@@ -238,3 +242,37 @@ def test_each_method_of_the_proto_is_served_and_refuses_garbage(method: str) -> 
 
 def test_a_method_that_predictd_does_not_have_is_unimplemented() -> None:
     assert refused("TraceSetting", b"").code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_configuration_shows_how_batches_are_formed_and_requests_wait() -> None:
+    general = QueueRules(max_queue_size=7, timeout_ns=5_000_000, timeout_override=True)
+    special = QueueRules(max_queue_size=9, delay=True)
+    version = VersionInfo(
+        version=1,
+        state="READY",
+        engine="onnxruntime",
+        batches=True,
+        max_batch_size=8,
+        max_delay_ns=2_000_000,
+        preferred_batch_sizes=(4, 8),
+        priority_levels=3,
+        default_priority=2,
+        queues=(special, general, general),
+    )
+    batching = config_pb.ModelDynamicBatching(
+        preferred_batch_size=[4, 8],
+        max_queue_delay_microseconds=2000,
+        priority_levels=3,
+        default_priority_level=2,
+        default_queue_policy=config_pb.ModelQueuePolicy(
+            default_timeout_microseconds=5000, allow_timeout_override=True, max_queue_size=7
+        ),
+        priority_queue_policy={
+            1: config_pb.ModelQueuePolicy(timeout_action=config_pb.ModelQueuePolicy.DELAY, max_queue_size=9)
+        },
+    )
+    assert model_config("m", version).config.dynamic_batching == batching
+    # Levels of our own are nobody's configuration.
+    plain = dataclasses.replace(version, priority_levels=0, queues=(general,) * 3)
+    shown = model_config("m", plain).config.dynamic_batching
+    assert (shown.priority_levels, shown.default_queue_policy.max_queue_size) == (0, 7)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 
+import click
 import pytest
 
+from predictd.server import cli
 from predictd.server.cli.main import COMMANDS, main
 
 
@@ -70,3 +74,12 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "--max-delay" in done.stdout
     assert done.stderr == "[]\n"
+
+
+def test_every_module_that_has_a_command_of_its_name_is_reachable() -> None:
+    names = [module.name for module in pkgutil.iter_modules(cli.__path__)]
+    modules = {name: importlib.import_module(f"{cli.__name__}.{name}") for name in names}
+    commands = {
+        name for name, module in modules.items() if isinstance(getattr(module, name, None), click.Command)
+    }
+    assert commands - {"main"} == set(COMMANDS)

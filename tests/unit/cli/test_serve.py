@@ -49,11 +49,12 @@ def test_every_flag_reaches_the_daemon(
     (tmp_path / "other.toml").write_text("")
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
-        "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 --max-message-size 9KiB "
-        "--arena-limit 10MiB --tfs-tensor-content --pools shared --allocator jemalloc "
+        "--engine openvino --max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
+        "--max-message-size 9KiB "
+        "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
         "--load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
-        "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --log-level debug ."
+        "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --tuned off --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
     (settings,) = daemon.runs
@@ -65,6 +66,7 @@ def test_every_flag_reaches_the_daemon(
         frontends=2,
         instances=3,
         threads=4,
+        engine="openvino",
         max_batch_size=5,
         max_delay_ns=6 * 10**6,
         max_queue_size=7,
@@ -72,6 +74,7 @@ def test_every_flag_reaches_the_daemon(
         max_message_bytes=9 * 2**10,
         arena_limit_bytes=10 * 2**20,
         tfs_tensor_content=True,
+        tfs_unready_labels=True,
         pools="shared",
         allocator="jemalloc",
         model_control="explicit",
@@ -85,6 +88,7 @@ def test_every_flag_reaches_the_daemon(
         state_dir=Path("s"),
         cache_dir=Path("c"),
         cache_limit_bytes=14 * 2**30,
+        tuned="off",
         log_level="debug",
     )
     assert set(settings.origins) == {option.key for option in options()}
@@ -108,7 +112,7 @@ def test_the_daemon_s_exit_code_is_the_command_s(daemon: Daemon, monkeypatch: py
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no PATH: give an .onnx file, a model's folder or a repository"),
+        ((), "no PATH: give a model file, a model's folder or a repository"),
         (("m.onnx", "nix"), "nix: no such file or directory"),
         (("m.onnx/x",), "m.onnx/x: not a directory"),
         (("m.onnx", "--max-delay", "10"), "--max-delay: '10' has no unit; write for example 10ms"),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictd.client import Label, Model, ModelVersion, Prediction, Split, TensorSpec, Timing
+from predictd.client import Label, Model, ModelVersion, Prediction, Setting, Split, TensorSpec, Timing
 from predictd.server.cli import show
 
 SIGNATURE = {
@@ -148,3 +148,20 @@ def test_strings_are_text_where_all_are(values: Any, encoding: str, expected: An
     data = show.prediction_data(predicted("BYTES", np.array(values, object)))
     assert data["outputs"][0]["encoding"] == encoding
     assert data["outputs"][0]["data"] == expected
+
+
+def test_what_somebody_set_stands_below_the_table_with_its_place() -> None:
+    settings = (
+        Setting("max_batch_size", "8", "model.toml:1"),
+        Setting("max_delay", "2ms", "--max-delay"),
+        Setting("threads", "2", "plan"),
+        Setting("swap", "availability", "default"),
+    )
+    old = {**READY, "reason": "the old content serves on, as the new one failed: cut short"}
+    model = Model("m", (ModelVersion(version=1, **old),), 1, settings=settings)
+    assert show.models_text((model,)).splitlines()[2:] == [
+        "m: version 1: the old content serves on, as the new one failed: cut short",
+        "m: max_batch_size 8 (model.toml:1), max_delay 2ms (--max-delay)",
+    ]
+    (data,) = show.models_data((model,))
+    assert data["settings"][2] == {"name": "threads", "value": "2", "origin": "plan"}

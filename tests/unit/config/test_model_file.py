@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from predictd.engines.api import DType
 from predictd.server.config.model_config import (
+    DTYPES,
     All,
     Latest,
     ModelConfig,
@@ -64,7 +66,11 @@ def test_all_keys(tmp_path: Path) -> None:
         canary = 4
         [warmup]
         mode = "zeros"
+        [inputs]
+        "image" = {dtype = "UINT8", shape = [-1, 3, 224, 224]}
         [outputs."scores"]
+        dtype = "FP32"
+        shape = [-1, 1000]
         labels_file = "labels.txt"
         [parameters]
         precision = "fp16"
@@ -95,7 +101,10 @@ def test_all_keys(tmp_path: Path) -> None:
         version_policy=Latest(2),
         labels={"stable": 3, "canary": 4},
         warmup=Warmup(mode="zeros"),
-        outputs=(TensorConfig(name="scores", labels_file=tmp_path / "labels.txt"),),
+        inputs=(TensorConfig(name="image", dtype="UINT8", shape=(-1, 3, 224, 224)),),
+        outputs=(
+            TensorConfig(name="scores", dtype="FP32", shape=(-1, 1000), labels_file=tmp_path / "labels.txt"),
+        ),
         parameters={"precision": "fp16", "level": "2", "ratio": "0.5", "verbose": "true"},
     )
 
@@ -171,6 +180,18 @@ def test_an_engine_of_the_user_s_own_is_told_by_its_colon(
         ("warmup = {mode = 'none', file = 'x'}", "warmup: set either mode or file"),
         ("warmup = {mode = 'ones'}", "warmup: mode: 'ones' is not one of zeros, random, none"),
         ("warmup = {file = ''}", "warmup: file: expected a path"),
+        ("inputs = {x = {labels_file = 'x'}}", "inputs: x: unknown key 'labels_file'"),
+        ("inputs = {x = {dtype = 'FP23'}}", "inputs: x: dtype: 'FP23' is not one of BOOL, UINT8"),
+        (
+            "inputs = {x = {shape = 3}}",
+            "shape: expected an array of dimensions, -1 where one may vary, not an",
+        ),
+        (
+            "inputs = {x = {shape = [0]}}",
+            "shape: 0 is no dimension: write a number from 1, or -1 if it varies",
+        ),
+        ("inputs = {x = {shape = [-2]}}", "shape: -2 is no dimension"),
+        ("inputs = {x = {shape = [-1.0]}}", "shape: expected a whole number, not a float"),
         ("outputs = {y = 1}", "outputs: y: expected a table, not an integer"),
         ("outputs = {y = {label_file = 'x'}}", "unknown key 'label_file'; did you mean 'labels_file'?"),
         ("parameters = 1", "parameters: expected a table, not an integer"),
@@ -282,3 +303,7 @@ def test_a_warning_leaves_a_configuration_usable() -> None:
     warning = Notice(1, "x", "not done", severity="warning")
     assert Reading(ModelConfig(), (warning,)).usable
     assert not Reading(ModelConfig(), (warning, Notice(2, "y", "wrong"))).usable
+
+
+def test_dtypes_are_those_of_the_engines() -> None:
+    assert tuple(dtype.name for dtype in DType) == DTYPES

@@ -58,6 +58,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "frontends": ("3", 3, "3"),
     "instances": ("3", 3, "3"),
     "threads": ("3", 3, "3"),
+    "engine": ("openvino", "openvino", '"openvino"'),
     "max_batch_size": ("64", 64, "64"),
     "max_delay": ("500us", 500_000, '"500us"'),
     "max_queue_size": ("9", 9, "9"),
@@ -65,6 +66,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_message_size": ("1MiB", 2**20, '"1MiB"'),
     "arena_limit": ("1GiB", 2**30, "1073741824"),
     "tfs_tensor_content": ("on", True, "true"),
+    "tfs_unready_labels": ("on", True, "true"),
     "pools": ("shared", "shared", '"shared"'),
     "model_control": ("explicit", "explicit", '"explicit"'),
     "load_model": ("a, b,a", ("a", "b"), '["a", "b"]'),
@@ -78,6 +80,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "cache_dir": ("/var/c", Path("/var/c"), '"/var/c"'),
     "allocator": ("jemalloc", "jemalloc", '"jemalloc"'),
     "cache_limit": ("1GiB", 2**30, '"1GiB"'),
+    "tuned": ("/var/t.json", Path("/var/t.json"), '"/var/t.json"'),
     "log_level": ("debug", "debug", '"debug"'),
 }
 # What else must be said for an option to mean something.

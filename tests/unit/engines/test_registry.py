@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from predictd.engines import registry
+from predictd.engines import registry, traits
 from predictd.engines.api import EngineOptions, ModelLoadError
+from predictd.engines.traits import BUILT_IN, Threading, engine_traits
 from tests.fixtures import models
 
 
@@ -23,7 +24,10 @@ def test_plug_in_is_found_by_module_and_function() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tensorflow", "unknown engine 'tensorflow'; known: onnxruntime, or write package.module:function"),
+        (
+            "tensorflow",
+            f"unknown engine 'tensorflow'; known: {', '.join(BUILT_IN)}, or write package.module:function",
+        ),
         ("", "unknown engine ''"),
         (":load", "unknown engine ':load'"),
         ("json:", "unknown engine 'json:'"),
@@ -40,7 +44,15 @@ def test_bad_names_are_refused(name: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("file", "engine"),
-    [("model.onnx", "onnxruntime"), ("a/M.ONNX", "onnxruntime"), ("model.plan", None), ("onnx", None)],
+    [
+        ("model.onnx", "onnxruntime"),
+        ("a/M.ONNX", "onnxruntime"),
+        ("model.xml", "openvino"),
+        ("onnx", None),
+        ("model.plan", None),
+        ("m.pt", "torch"),
+        ("m.pt2", "torch"),
+    ],
 )
 def test_engine_by_suffix(file: str, engine: str | None) -> None:
     assert registry.engine_for_file(Path(file)) == engine
@@ -53,3 +65,40 @@ def test_no_runtime_is_imported_before_it_is_resolved() -> None:
         "assert 'onnxruntime' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "preferred", "engine"),
+    [
+        (".onnx", "openvino", "openvino"),
+        (".xml", "onnxruntime", "openvino"),
+        (".onnx", "auto", "onnxruntime"),
+        (".txt", "openvino", None),
+    ],
+)
+def test_an_engine_is_preferred_for_what_it_serves(suffix: str, preferred: str, engine: str | None) -> None:
+    assert traits.engine_for_suffix(suffix, preferred) == engine
+
+
+def test_each_built_in_engine_that_may_be_missing_names_its_extra() -> None:
+    code = (
+        "import sys; sys.modules['openvino'] = None; from predictd.engines import registry\n"
+        "try: registry.resolve('openvino')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("ModelLoadError engine 'openvino' cannot be imported: ")
+    assert done.stdout.endswith("(pip install 'predictd[openvino]')\n")
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "predictd.engines.torch.engine", raising=False)
+    with pytest.raises(
+        ModelLoadError, match=r"^engine 'torch' cannot be imported: .*pip install 'predictd\[torch\]'"
+    ):
+        registry.resolve("torch")
+
+
+def test_the_environment_matters_to_an_engine_of_openmp() -> None:
+    assert engine_traits("torch").threading is Threading.OPENMP

@@ -225,14 +225,12 @@ def test_a_client_that_leaves_is_counted_as_cancelled() -> None:
     assert setup.counted() == {(11, "CANCELLED"): 1}
 
 
-def test_a_priority_that_the_model_does_not_have_is_refused() -> None:
+def test_a_priority_that_the_model_does_not_have_is_its_default() -> None:
     setup = Setup(answered, priority_levels=2, default_priority=1)
-    for priority in (0, 1, 2):
+    for priority in (0, 1, 2, 3):
         asyncio.run(setup.infer(request(1, 2, priority=priority)))
-    with pytest.raises(InvalidRequestError, match=r"^model 'm' has no priority 3; it has those from 1 to 2$"):
-        asyncio.run(setup.infer(request(1, 2, priority=3)))
-    assert setup.dispatcher.priorities == [1, 1, 2]
-    assert setup.counted() == {(11, "OK"): 3, (11, "INVALID_ARGUMENT"): 1}
+    assert setup.dispatcher.priorities == [1, 1, 2, 1]
+    assert setup.counted() == {(11, "OK"): 4}
 
 
 def test_the_wait_is_bounded_by_what_the_model_and_the_request_say() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from predictd.server.config.lane import QueueRules, pool_queues
-from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.waiting import LaneQueue, LaneQueues
 from tests.fixtures.frontend import config
 
@@ -20,13 +19,11 @@ def test_a_model_without_levels_has_three_and_takes_any_priority() -> None:
     assert queues.of(1).rules == QueueRules(max_queue_size=9)
 
 
-def test_levels_of_the_models_own_are_kept_to() -> None:
+def test_beyond_levels_of_the_models_own_is_the_default() -> None:
     levels = tuple(rules(max_queue_size=size) for size in (1, 2, 3, 4, 5))
     queues = LaneQueues(config(priority_levels=5, default_priority=4, queues=levels))
-    assert [queues.of(priority).level for priority in (0, 1, 2, 3, 4, 5)] == [4, 1, 2, 3, 4, 5]
+    assert [queues.of(priority).level for priority in (0, 1, 2, 3, 4, 5, 6, 99)] == [4, 1, 2, 3, 4, 5, 4, 4]
     assert [queues.of(priority).rules for priority in range(1, 6)] == list(levels)
-    with pytest.raises(InvalidRequestError, match=r"^model 'm' has no priority 6; it has those from 1 to 5$"):
-        queues.of(6)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from predictd.engines.traits import BUILT_IN
 from predictd.server.cli.check import check as command
 from predictd.server.repository.check import Finding, check
 from tests.fixtures import models, triton_repositories
@@ -67,7 +68,7 @@ def test_every_problem_of_a_repository_is_found_at_once(repository: Path) -> Non
         "empty/1: error: no model: put model.onnx here",
         (
             "toml/model.toml:1: error: there is no engine 'onnxrutime'; did you mean 'onnxruntime'?: "
-            "known are onnxruntime, or write package.module:function"
+            f"known are {', '.join(BUILT_IN)}, or write package.module:function"
         ),
         "toml/model.toml:2: error: threads: 0 is too small: the least is 1",
     ]
@@ -107,6 +108,33 @@ def test_a_file_that_is_no_model(content: bytes, message: str, remedy: str, repo
     (finding,) = check([repository])
     assert (finding.path, finding.severity, finding.message) == (path, "error", message)
     assert remedy in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "remedy"),
+    [
+        (b"", "an empty file", CUT),
+        (b"<annotation><size/></annotation>", "not an OpenVINO model", "convert the model with ovc"),
+        (b"<net/>", "not an OpenVINO model", "convert the model with ovc"),
+        (b'<?xml version="1.0"?>\n<net name="m" version="11"><layers>', "cut short after 57 bytes", CUT),
+        (b'<net version="11"><data offset="0" size="1"/></net>', "no model.bin beside it", "copy both"),
+    ],
+)
+def test_a_file_that_is_no_model_of_openvino(
+    content: bytes, message: str, remedy: str, repository: Path
+) -> None:
+    (repository / "m" / "1" / "model.onnx").unlink()
+    path = repository / "m" / "1" / "model.xml"
+    path.write_bytes(content)
+    (finding,) = check([repository])
+    assert (finding.path, finding.severity, finding.message) == (path, "error", message)
+    assert remedy in finding.remedy
+
+
+def test_a_model_of_openvino_needs_no_weights_that_it_does_not_name(repository: Path) -> None:
+    (repository / "m" / "1" / "model.onnx").unlink()
+    (repository / "m" / "1" / "model.xml").write_text('<net version="11"><layers/></net>\n')
+    assert check([repository]) == ()
 
 
 def test_a_model_cut_short_anywhere_is_noticed(tmp_path: Path) -> None:
@@ -191,7 +219,7 @@ def test_a_folder_is_no_onnx_model(repository: Path) -> None:
         'default_model_filename: "weights"\nbackend: "onnxruntime"'
     )
     (repository / "m" / "1" / "weights").mkdir()
-    assert said(repository) == ["m/1/weights: error: a folder, not an ONNX model: put the file here"]
+    assert said(repository) == ["m/1/weights: error: a folder, not a model file: put the file here"]
 
 
 def test_our_file_goes_over_triton_s_and_must_not_contradict_it(repository: Path) -> None:

@@ -52,7 +52,7 @@ def test_an_image_classifier_with_reshape_and_labels(tmp_path: Path) -> None:
         name="fc6_1", dtype="FP32", shape=(5,), model_shape=(1, 5, 1, 1), labels_file=folder / "labels.txt"
     )
     assert reading.config == ModelConfig(
-        engine="onnxruntime", max_batch_size=1, inputs=(image,), outputs=(scores,)
+        engine="onnxruntime", max_batch_size=1, inputs=(image,), outputs=(scores,), served_outputs=("fc6_1",)
     )
     assert reading.config.origins["engine"] == Origin(folder / "config.pbtxt", 2)
 
@@ -69,6 +69,7 @@ def test_a_text_model(tmp_path: Path) -> None:
             TensorConfig(name="NUMBER", dtype="FP32", shape=(-1, 1), model_shape=(-1,)),
             TensorConfig(name="ECHO", dtype="BYTES", shape=(-1, -1)),
         ),
+        served_outputs=("NUMBER", "ECHO"),
     )
 
 
@@ -94,6 +95,7 @@ def test_two_instances_with_dynamic_batching(tmp_path: Path) -> None:
         warmup=Warmup(mode="samples", samples=(WarmupSample(name="zeros", runs=1, inputs=inputs),)),
         inputs=tuple(TensorConfig(name=f"INPUT{n}", dtype="INT32", shape=(-1, 16)) for n in range(2)),
         outputs=tuple(TensorConfig(name=f"OUTPUT{n}", dtype="INT32", shape=(-1, 16)) for n in range(2)),
+        served_outputs=("OUTPUT0", "OUTPUT1"),
         version_policy=Latest(2),
         parameters={"graph_optimization_level": "extended"},
     )
@@ -103,7 +105,25 @@ def test_two_instances_with_dynamic_batching(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ('platform: "onnxruntime_onnx"', ModelConfig(engine="onnxruntime")),
+        ('backend: "openvino"', ModelConfig(engine="openvino")),
+        ('default_model_filename: "a.xml"', ModelConfig(engine="openvino", model_file="a.xml")),
+        (
+            (
+                'backend: "openvino" optimization { graph { level: 1 } } '
+                'parameters { key: "INFERENCE_NUM_THREADS" value { string_value: "3" } }'
+            ),
+            ModelConfig(engine="openvino", threads=3),
+        ),
         ('backend: "tensorrt"', ModelConfig(engine="tensorrt", model_file="model.plan")),
+        ('platform: "pytorch_libtorch"', ModelConfig(engine="torch", model_file="model.pt")),
+        ('default_model_filename: "net.pt2"', ModelConfig(engine="torch", model_file="net.pt2")),
+        (
+            (
+                'backend: "pytorch" optimization { graph { level: 1 } } '
+                'parameters { key: "INTRA_OP_THREAD_COUNT" value { string_value: "3" } }'
+            ),
+            ModelConfig(engine="torch", model_file="model.pt", threads=3),
+        ),
         (
             (
                 'platform: "tensorrt_plan" backend: "tensorrt" default_model_filename: "a.plan" '

@@ -13,7 +13,7 @@ from predictd.engines.api import DType, EngineOptions, ModelLoadError
 from predictd.engines.onnxruntime import load
 from predictd.server.repository.check import check
 from predictd.server.repository.external_data import ExternalFile, check_external_data, external_files
-from predictd.server.repository.onnx_file import OnnxFileError
+from predictd.server.repository.file_error import ModelFileError
 from predictd.server.repository.watch import decide, look
 from tests.fixtures import models
 
@@ -37,7 +37,7 @@ def age(folder: Path, when: float = OLD) -> None:
 
 
 def wrong(path: Path) -> str:
-    with pytest.raises(OnnxFileError) as caught:
+    with pytest.raises(ModelFileError) as caught:
         check_external_data(path)
     return str(caught.value)
 

@@ -52,35 +52,44 @@ def test_hidden_entries_and_debris_are_not_seen(name: str, *, seen: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("files", "custom_engine", "entry"),
+    ("files", "engine", "entry"),
     [
-        (("a.onnx", "model.onnx"), False, "model.onnx"),
-        (("a.onnx", "a.onnx.data"), False, "a.onnx"),
-        (("model.onnx", "model.onnx.data"), True, "model.onnx"),
-        (("model.pt", "labels.txt", "model.toml"), True, "model.pt"),
-        (("model.bin", "model.xml"), True, None),
-        (("weights.npz",), True, None),
-        ((), True, None),
+        (("a.onnx", "model.onnx"), None, "model.onnx"),
+        (("a.onnx", "a.onnx.data"), None, "a.onnx"),
+        (("model.onnx", "model.onnx.data"), "own:load", "model.onnx"),
+        (("model.pt", "labels.txt", "model.toml"), "own:load", "model.pt"),
+        (("model.bin", "model.xml"), "own:load", None),
+        (("model.bin", "model.onnx", "model.xml"), None, "model.onnx"),
+        (("model.bin", "model.onnx", "model.xml"), "openvino", "model.xml"),
+        (("a.onnx", "model.bin", "model.xml"), None, "model.xml"),
+        (("a.bin", "a.onnx", "a.xml"), None, "a.onnx"),
+        (("a.bin", "a.onnx", "a.xml"), "openvino", "a.xml"),
+        (("model.pt",), None, "model.pt"),
+        (("a.pt2",), None, "a.pt2"),
+        (("model.onnx",), "openvino", "model.onnx"),
+        (("weights.npz",), "own:load", None),
+        ((), "own:load", None),
     ],
 )
 def test_what_is_loaded_from_a_version_s_folder(
-    files: tuple[str, ...], entry: str | None, *, custom_engine: bool
+    files: tuple[str, ...], engine: str | None, entry: str | None
 ) -> None:
-    assert model_entry(Listing(files=files), custom_engine=custom_engine) == entry
+    assert model_entry(Listing(files=files), engine=engine) == entry
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         ((), "no model: put model.onnx here"),
-        (("model.pt",), "no model: put model.onnx here"),
+        (("weights.h5",), "no model: put model.onnx here"),
+        (("a.xml", "b.xml"), "several .xml files: name the one to serve model.xml"),
         (("a.onnx", "b.onnx"), "several .onnx files: name the one to serve model.onnx"),
         (("saved_model.pb",), "a TensorFlow SavedModel: convert it to model.onnx"),
     ],
 )
 def test_a_folder_from_which_nothing_can_be_loaded(files: tuple[str, ...], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        model_entry(Listing(files=files), custom_engine=False)
+        model_entry(Listing(files=files))
 
 
 @pytest.mark.parametrize(
@@ -96,12 +105,12 @@ def test_a_folder_from_which_nothing_can_be_loaded(files: tuple[str, ...], messa
 def test_a_configuration_may_name_the_file_and_a_folder_may_hold_its_data(
     listing: Listing, named: str | None, entry: str
 ) -> None:
-    assert model_entry(listing, custom_engine=False, named=named) == entry
+    assert model_entry(listing, named=named) == entry
 
 
 def test_a_named_file_that_is_not_there() -> None:
     with pytest.raises(LayoutError, match=r"no b\.onnx: the model's configuration names it"):
-        model_entry(Listing(files=("a.onnx",)), custom_engine=False, named="b.onnx")
+        model_entry(Listing(files=("a.onnx",)), named="b.onnx")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,10 @@ def test_a_named_file_that_is_not_there() -> None:
         (Listing(files=("a.onnx", "model.toml")), True),
         (Listing(files=("model.toml",)), True),
         (Listing(files=("config.pbtxt",)), True),
+        (Listing(files=("model.bin", "model.xml")), True),
+        (Listing(files=("model.onnx", "model.xml")), True),
+        (Listing(files=("a.onnx", "a.xml", "model.toml")), True),
+        (Listing(files=("a.onnx", "model.xml")), False),
         (Listing(files=("a.onnx",)), False),
         (Listing(files=("a.onnx", "model.onnx")), False),
         (Listing(files=("a.onnx", "model.onnx", "model.toml")), False),

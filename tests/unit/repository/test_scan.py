@@ -54,6 +54,45 @@ def test_a_repository_holds_files_model_folders_and_version_folders(tmp_path: Pa
     assert result.problems == ()
 
 
+def test_files_of_every_engine_are_models(tmp_path: Path) -> None:
+    make(
+        tmp_path, "a.xml", "a.bin", "b/model.xml", "b/model.bin", "c/2/model.xml", "c/1/any.xml", "7/1/x.xml"
+    )
+    result = scan([tmp_path])
+    assert found(result, tmp_path) == {
+        "7": [(1, "7/1/x.xml")],
+        "a": [(1, "a.xml")],
+        "b": [(1, "b/model.xml")],
+        "c": [(2, "c/2/model.xml"), (1, "c/1/any.xml")],
+    }
+    assert (result.problems, result.warnings) == ((), ())
+    (single,) = scan([tmp_path / "a.xml"]).models
+    assert single.name == "a"
+
+
+def test_of_two_files_with_one_name_the_engine_decides_and_the_other_is_mentioned(tmp_path: Path) -> None:
+    make(tmp_path, "m.onnx", "m.xml", "n.onnx", "n.xml")
+    (tmp_path / "n.toml").write_text('engine = "openvino"')
+    result = scan([tmp_path])
+    assert found(result, tmp_path) == {"m": [(1, "m.onnx")], "n": [(1, "n.xml")]}
+    assert result.problems == ()
+    assert [str(warning).removeprefix(f"{tmp_path}/") for warning in result.warnings] == [
+        "m.xml: not served, as m.onnx is the model of this name: remove it, or name its engine in m.toml",
+        "n.onnx: not served, as n.xml is the model of this name: remove it, or name its engine in n.toml",
+    ]
+
+
+def test_a_file_of_another_engine_than_the_one_that_is_named_is_a_problem(tmp_path: Path) -> None:
+    make(tmp_path, "a.xml", "b/1/w.xml", "c.onnx")
+    (tmp_path / "a.toml").write_text('engine = "onnxruntime"')
+    (tmp_path / "c.toml").write_text('engine = "openvino"')
+    (tmp_path / "b" / "config.pbtxt").write_text('backend: "onnxruntime" default_model_filename: "w.xml"')
+    result = scan([tmp_path])
+    assert list(found(result, tmp_path)) == ["c"]
+    message = "engine 'onnxruntime' does not serve .xml files: name another engine, or leave it out"
+    assert problems(result, tmp_path) == {"a.xml": message, "b/1": message}
+
+
 def test_the_highest_version_is_served(tmp_path: Path) -> None:
     make(tmp_path, "m/9/model.onnx", "m/10/model.onnx")
     (model,) = scan([tmp_path]).models
@@ -175,7 +214,8 @@ def test_a_path_that_is_no_model(tmp_path: Path) -> None:
     make(tmp_path, "notes.txt")
     result = scan([tmp_path / "notes.txt", tmp_path / "missing", tmp_path / "missing.onnx"])
     assert problems(result, tmp_path) == {
-        "notes.txt": "not an .onnx file: give an .onnx file, a model's folder, a repository or a models.config",
+        "notes.txt": "not a model file: give an .onnx or .xml or .pt or .pt2 file, a model's folder, "
+        "a repository or a models.config",
         "missing": "no such file or folder",
         "missing.onnx": "no such file or folder",
     }
@@ -306,3 +346,20 @@ def test_a_version_or_label_in_vain_is_a_problem_with_its_line(tmp_path: Path) -
         ("model.toml", 2, "label 'new' means nothing: version 2 is not served"),
         ("model.toml", 2, "label 'gone' means nothing: there is no version 5"),
     ]
+
+
+def test_only_outputs_that_config_pbtxt_lists_can_have_labels(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx")
+    (tmp_path / "m" / "config.pbtxt").write_text(
+        "backend: 'onnxruntime'\noutput { name: 'a' data_type: TYPE_FP32 dims: [2] }\n"
+    )
+    (tmp_path / "m" / "model.toml").write_text('[outputs.a]\nlabels_file = "labels.txt"\n')
+    result = scan([tmp_path])
+    (model,) = result.models
+    assert (model.file.served_outputs, [output.name for output in model.file.outputs]) == (("a",), ["a"])
+    (tmp_path / "m" / "model.toml").write_text('[outputs.b]\nlabels_file = "labels.txt"\n')
+    result = scan([tmp_path])
+    assert problems(result, tmp_path) == {
+        "m/model.toml": "output 'b' is not served: config.pbtxt lists 'a'",
+    }
+    assert [model.name for model in result.rejected] == ["m"]

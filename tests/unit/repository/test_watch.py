@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from predictd.server.repository.reconcile import Content, Wanted
-from predictd.server.repository.watch import QUIET_SECONDS, Sight, decide, look
+from predictd.server.repository.watch import QUIET_SECONDS, Sight, Sighting, decide, look
 from tests.fixtures import models
 
 NOW = 1_000_000_000.0
@@ -52,6 +52,34 @@ def serving(sight: Sight) -> dict[tuple[str, int], str]:
 
 def test_what_does_not_change_has_the_same_fingerprint(root: Path) -> None:
     assert print_of(see(root)) == print_of(see(root, NOW + 100))
+
+
+@pytest.mark.parametrize("place", ["m.xml", "m/model.xml", "m/1/model.xml"])
+def test_the_weights_beside_a_model_belong_to_it(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "models" / place
+    path.parent.mkdir(parents=True)
+    path.write_text('<net name="m" version="11"><data offset="8" size="4"/></net>')
+    written(path, LONG_AGO)
+    weights = path.with_suffix(".bin")
+
+    def sighting() -> Sighting:
+        return see(tmp_path / "models").versions["m", 1]
+
+    absent = sighting()
+    assert absent.broken == f"{path}: no {weights.name} beside it: an OpenVINO model is two files; copy both"
+    weights.write_bytes(bytes(11))
+    written(weights, LONG_AGO)
+    short = sighting()
+    assert (
+        short.broken == f"{path}: {weights.name} is cut short: 11 of 12 bytes are there: copy the model again"
+    )
+    weights.write_bytes(bytes(12))
+    written(weights, NOW)
+    fresh = sighting()
+    assert (fresh.broken, fresh.quiet) == ("", False)
+    written(weights, LONG_AGO)
+    assert sighting().settled
+    assert len({absent.fingerprint, short.fingerprint, fresh.fingerprint, sighting().fingerprint}) == 4
 
 
 def test_other_content_times_or_files_beside_it_change_the_fingerprint(root: Path) -> None:
@@ -227,3 +255,53 @@ def test_a_list_of_models_that_cannot_be_read_takes_nothing_away(root: Path) -> 
     for text in ("model_config_list {", f"model_config_list {{ {entry[:-1]} no_such_field: 1 }} }}"):
         listed.write_text(text)
         assert decide(first, look([listed], NOW), serving(first)).wanted == wanted
+
+
+# What the configuration names and asks for ----------------------------------------------------------------------
+
+
+def test_a_labels_file_that_is_edited_is_new_content_and_one_that_is_gone_is_a_state(root: Path) -> None:
+    (root / "m" / "model.toml").write_text('[outputs.y]\nlabels_file = "labels.txt"\n')
+    labels = root / "m" / "labels.txt"
+    absent = [print_of(see(root)), print_of(see(root))]
+    labels.write_text("cat\n")
+    written(labels, LONG_AGO)
+    first = print_of(see(root))
+    labels.write_text("dog\n")
+    written(labels, NOW - QUIET_SECONDS / 2)
+    assert len({*absent, first, print_of(see(root))}) == 3
+    assert not see(root).versions["m", 1].quiet
+
+
+def test_how_versions_are_swapped_changes_nothing_in_them(root: Path) -> None:
+    before = see(root)
+    (root / "m" / "model.toml").write_text('swap = "resource"\n')
+    after = see(root)
+    assert print_of(after) == print_of(before)
+    contents = (Content(1, print_of(before)),)
+    assert decide(before, before, serving(before)).wanted == {"m": Wanted(contents)}
+    assert decide(before, after, serving(before)).wanted == {
+        "m": Wanted(contents, preserve_availability=False)
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("{latest = 1}", [3]), ("{latest = 2}", [2, 3]), ('"all"', [1, 2, 3]), ("{specific = [1, 3]}", [1, 3])],
+)
+def test_a_served_version_that_cannot_be_read_counts_as_if_it_could(
+    root: Path, policy: str, kept: list[int]
+) -> None:
+    (root / "m" / "model.toml").write_text(f"version_policy = {policy}\n")
+    version(root, 2)
+    path = version(root, 3)
+    before = see(root)
+    path.rename(root.parent / "aside")
+    path.symlink_to("nowhere")
+    now = see(root)
+    wanted = decide(before, now, serving(before)).wanted["m"].contents
+    assert sorted(content.version for content in wanted) == kept
+    assert Content(3, print_of(before, 3)) in wanted
+    # One that was not served is no reason to keep anything.
+    others = {key: value for key, value in serving(now).items() if key != ("m", 3)}
+    assert 3 not in {content.version for content in decide(now, now, others).wanted["m"].contents}

@@ -5,13 +5,16 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
+import pytest
+
 from predictd.server.config.lane import QueueRules
-from predictd.server.config.model_config import Origin, QueuePolicy
+from predictd.server.config.model_config import ModelConfig, Origin, QueuePolicy
 from predictd.server.config.settings import Settings
 from predictd.server.launch.budget import make_budget
 from predictd.server.launch.instances import Memory
 from predictd.server.launch.plan import PoolRequest
 from predictd.server.launch.topology import Cpu, Topology
+from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.supervise.assembly import (
     Planner,
     PoolModels,
@@ -99,6 +102,25 @@ def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:
     assert (own.max_batch_size, own.max_delay_ns, own.max_queue_size) == (3, 0, 11)
     assert (plain.lane, plain.engine, plain.max_batch_size, plain.max_delay_ns) == (21, "onnxruntime", 5, 9)
     assert own.max_request_rows == plain.max_request_rows == 13
+
+
+@pytest.mark.parametrize(
+    ("file", "said", "settings", "engine"),
+    [
+        ("m.onnx", None, Settings(), "onnxruntime"),
+        ("m.xml", None, Settings(), "openvino"),
+        ("m.onnx", None, Settings(engine="openvino"), "openvino"),
+        ("m.xml", None, Settings(engine="onnxruntime"), "openvino"),
+        ("m.onnx", "onnxruntime", Settings(engine="openvino"), "onnxruntime"),
+        ("weights", None, Settings(engine="openvino"), "onnxruntime"),
+    ],
+)
+def test_the_engine_is_what_the_model_says_and_else_what_the_settings_prefer_for_its_file(
+    file: str, said: str | None, settings: Settings, engine: str
+) -> None:
+    model = FoundModel("m", (FoundVersion(1, Path(file)),), ModelConfig(engine=said))
+    (lane,) = lanes(pool_models("p", model), (PLAN,), settings, count(1))
+    assert lane.engine == engine
 
 
 def test_a_model_may_ask_for_fewer_threads_than_its_pool_has_and_not_for_more() -> None:

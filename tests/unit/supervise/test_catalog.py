@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from predictd.server.config.lane import LaneSignature
+from predictd.server.control.messages import SettingView
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from tests.fixtures.supervision import lane_config
@@ -82,3 +83,25 @@ def test_a_version_that_is_there_twice_is_shown_once_as_it_serves() -> None:
     lanes = [record(1, "a", 1, "READY"), record(2, "a", 1, "LOADING"), record(3, "a", 2, "UNLOADING")]
     (first, second) = Catalog(lanes).readiness(ready=True, reasons=()).lanes
     assert [(one.version, one.state) for one in (first, second)] == [(1, "READY"), (2, "UNLOADING")]
+
+
+def test_a_version_whose_new_content_failed_serves_on_and_says_why() -> None:
+    lanes = [record(1, "a", 1, "READY"), record(2, "a", 1, "FAILED"), record(3, "a", 2, "FAILED")]
+    told = Catalog(lanes).publication("a").versions
+    assert [(view.version, view.state, view.lane, view.reason) for view in told] == [
+        (2, "FAILED", 3, "no such file"),
+        (1, "READY", 1, "the old content serves on, as the new one failed: no such file"),
+    ]
+    # A failure that came before what serves now is over.
+    over = Catalog([record(1, "a", 1, "FAILED"), record(2, "a", 1, "READY")]).publication("a").versions
+    assert [view.reason for view in over] == [""]
+
+
+def test_settings_are_those_of_the_version_that_requests_get() -> None:
+    lanes = [record(1, "a", 1, "READY"), record(2, "a", 2, "LOADING")]
+    for lane in lanes:
+        lane.settings = (SettingView(name="threads", value=str(lane.config.version), origin="plan"),)
+    catalog = Catalog(lanes)
+    assert catalog.publication("a").settings == lanes[0].settings
+    lanes[0].state = "FAILED"
+    assert catalog.publication("a").settings == lanes[1].settings

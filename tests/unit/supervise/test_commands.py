@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -20,10 +20,11 @@ from predictd.server.control.messages import (
     ServeList,
     UnloadModel,
 )
-from predictd.server.errors import FailedPreconditionError, UnknownModelError
+from predictd.server.errors import FailedPreconditionError, RequestError, UnknownModelError
 from predictd.server.observe.gauges import LaneState
 from predictd.server.supervise.catalog import LaneRecord
 from predictd.server.supervise.commands import Commands
+from predictd.server.supervise.loads import LoadJournal
 
 
 def record(lane: int, model: str, state: LaneState = "LOADING", reason: str = "") -> LaneRecord:
@@ -52,7 +53,8 @@ class FakeKeeper:
         self.on_disk: set[str] = set()
         self.taken: list[tuple[dict[str, ModelConfig], dict[str, str]]] = []
         self.left: list[list[str]] = []
-        self.looks: list[bool] = []
+        self.looks = 0
+        self.broken: list[str] = []
         self.refusal: Exception | None = None
 
     @property
@@ -71,15 +73,31 @@ class FakeKeeper:
         gone = [self.lanes.pop(name) for name in names if name in self.lanes]
         return {lane.config.lane for lane in gone if lane is not None}
 
-    async def look_at_all(self, *, at_once: bool) -> bool:
-        self.looks.append(at_once)
-        return False
+    async def look_until_settled(self) -> list[str]:
+        self.looks += 1
+        return self.broken
 
     async def is_there(self, name: str) -> bool:
         return name in self.on_disk
 
     def wanted_lanes(self, name: str) -> list[LaneRecord | None]:
         return [self.lanes[name]] if name in self.lanes else []
+
+
+class Journal(LoadJournal):
+    """Notes what it is to keep."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.kept: list[tuple[str, object]] = []
+
+    # typing.override needs Python 3.12.
+    async def loaded(self, configs: Mapping[str, str]) -> None:  # type: ignore[explicit-override]
+        self.kept.append(("loaded", dict(configs)))
+
+    # typing.override needs Python 3.12.
+    async def unloaded(self, names: Iterable[str]) -> None:  # type: ignore[explicit-override]
+        self.kept.append(("unloaded", sorted(names)))
 
 
 class Desk:
@@ -93,10 +111,18 @@ class Desk:
         self.answers: list[Message] = []
         self.told = 0
         self._changed = asyncio.Event()
-        self.commands = Commands(self.keeper, self, self._tell)
+        self.labelled: list[Mapping[str, Mapping[str, int]]] = []
+        self.refusal: RequestError | None = None
+        self.journal = Journal()
+        self.commands = Commands(self.keeper, self, self._tell, self._label, self.journal)
 
     async def _tell(self) -> None:
         self.told += 1
+
+    async def _label(self, labels: Mapping[str, Mapping[str, int]]) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.labelled.append(labels)
 
     def has_lane(self, lane: int) -> bool:
         return lane in self.there
@@ -300,16 +326,16 @@ def test_a_reload_names_what_failed_in_it_and_not_what_had_failed_before() -> No
     async def scenario() -> None:
         desk = Desk(old=record(1, "old", "FAILED", "long ago"), m=record(2, "m", "READY"))
         assert await desk.answer(Reload(seq=1)) == CommandDone(seq=1)
-        assert desk.keeper.looks == [True]
+        assert desk.keeper.looks == 1
         lane = record(3, "m")
-        look = desk.keeper.look_at_all
+        look = desk.keeper.look_until_settled
 
-        async def finds_new(*, at_once: bool) -> bool:
+        async def finds_new() -> list[str]:
             desk.keeper.lanes["m"] = lane
-            return await look(at_once=at_once)
+            return await look()
 
         desk.answers.clear()
-        desk.keeper.look_at_all = finds_new  # type: ignore[method-assign]
+        desk.keeper.look_until_settled = finds_new  # type: ignore[method-assign]
         task = desk.ask(Reload(seq=3))
         await desk.change()
         assert desk.answers == []
@@ -321,6 +347,16 @@ def test_a_reload_names_what_failed_in_it_and_not_what_had_failed_before() -> No
                 seq=3, status="FAILED_PRECONDITION", message="version 1 of model 'm' failed: just now"
             )
         ]
+
+    play(scenario)
+
+
+def test_a_reload_names_what_is_no_whole_model() -> None:
+    async def scenario() -> None:
+        desk = Desk(m=record(2, "m", "READY"))
+        desk.keeper.broken = ["version 2 of m is not loaded: cut short"]
+        answer = await desk.answer(Reload(seq=1))
+        assert (answer.status, answer.message) == ("FAILED_PRECONDITION", desk.keeper.broken[0])
 
     play(scenario)
 
@@ -347,6 +383,57 @@ def test_what_is_not_in_the_list_goes_once_all_that_is_in_it_is_ready() -> None:
         await desk.change()
         await task
         assert (desk.keeper.left, desk.answers) == ([["c"]], [CommandDone(seq=1)])
+        assert desk.journal.kept == [("loaded", {"a": "", "b": ""}), ("unloaded", ["c"])]
+
+    play(scenario)
+
+
+def test_the_labels_of_a_list_are_given_once_its_models_are_ready() -> None:
+    async def scenario() -> None:
+        desk = Desk(a=record(1, "a"), c=record(3, "c", "READY"))
+        command = ServeList(seq=1, models=[ListedModel(name="a", base_path="", labels={"stable": 1})])
+        task = desk.ask(command)
+        await desk.change()
+        assert desk.labelled == []
+        lane = desk.keeper.lanes["a"]
+        assert lane is not None
+        lane.state = "READY"
+        await desk.change()
+        await task
+        assert desk.labelled == [{"a": {"stable": 1}}]
+
+    play(scenario)
+
+
+def test_a_list_whose_labels_are_refused_unloads_nothing_and_is_not_kept() -> None:
+    async def scenario() -> None:
+        desk = Desk(a=record(1, "a", "READY"), c=record(3, "c", "READY"))
+        desk.refusal = FailedPreconditionError("not currently available for inference")
+        answer = await desk.answer(listed("a"))
+        assert (answer.status, desk.keeper.left, desk.journal.kept) == ("FAILED_PRECONDITION", [], [])
+
+    play(scenario)
+
+
+def test_what_is_loaded_and_unloaded_is_kept_where_commands_decide() -> None:
+    async def scenario(*, explicit: bool) -> list[tuple[str, object]]:
+        desk = Desk(explicit=explicit, m=record(1, "m", "READY"))
+        config = '{"max_batch_size": 3}'
+        assert await desk.answer(LoadModel(seq=1, model="m", config=config)) == CommandDone(seq=1)
+        desk.answers.clear()
+        await desk.answer(UnloadModel(seq=1, model="m"))
+        return desk.journal.kept
+
+    kept = [("loaded", {"m": '{"max_batch_size": 3}'}), ("unloaded", ["m"])]
+    assert asyncio.run(scenario(explicit=True)) == kept
+    assert asyncio.run(scenario(explicit=False)) == []
+
+
+def test_a_load_that_fails_is_not_kept() -> None:
+    async def scenario() -> None:
+        desk = Desk(m=record(1, "m", "FAILED", "why"))
+        await desk.answer(LoadModel(seq=1, model="m"))
+        assert desk.journal.kept == []
 
     play(scenario)
 

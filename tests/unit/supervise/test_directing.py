@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from predictd.server.control.messages import LabelsDone, LabelView, Message, PublishModel, SetLabel, SetSplit
+from predictd.server.errors import FailedPreconditionError, InvalidRequestError
 from predictd.server.repository.traffic import Traffic
 from predictd.server.supervise import directing, state_file
 from predictd.server.supervise.catalog import Catalog, LaneRecord
@@ -34,13 +36,13 @@ class Asker:
 class Stage:
     """A director with everything around it. Front ends take a publication in when the test says so."""
 
-    def __init__(self, state: StateFile | None = None) -> None:
+    def __init__(self, state: StateFile | None = None, *, tfs_unready_labels: bool = False) -> None:
         self.catalog = Catalog(LaneRecord(config(lane, version=lane), 1, 1, state="READY") for lane in (1, 2))
         self.asker = Asker()
         self.published: list[PublishModel] = []
         self.done: list[Callable[[], None]] = []
         self._news = asyncio.Event()
-        self.director = Director(self.catalog, state, self._publish)
+        self.director = Director(self.catalog, state, self._publish, tfs_unready_labels=tfs_unready_labels)
 
     def _publish(self, publication: PublishModel, done: Callable[[], None]) -> None:
         self.published.append(publication)
@@ -122,7 +124,7 @@ def test_a_change_is_on_disk_before_any_front_end_has_it(state: StateFile) -> No
         assert await stage.carry_out(taken_back) == LabelsDone(seq=9)
         cleared = SetSplit(seq=10, model="m", split=(), allow_unready=False)
         assert await stage.carry_out(cleared) == LabelsDone(seq=10)
-        assert b'"traffic": {}' in state.path.read_bytes()
+        assert json.loads(state.path.read_bytes()) == {"format": 1}
 
     asyncio.run(scenario())
 
@@ -156,7 +158,7 @@ def test_changes_at_the_same_time_are_all_kept(state: StateFile) -> None:
             done()
         await asyncio.gather(*tasks)
         kept = state_file._read(state.path.read_bytes())
-        assert kept == {"m": Traffic({f"l{n}": 1 + n % 2 for n in range(20)})}
+        assert kept[0] == {"m": Traffic({f"l{n}": 1 + n % 2 for n in range(20)})}
 
     asyncio.run(scenario())
 
@@ -216,3 +218,50 @@ def test_labels_of_configurations_are_compared_with_those_before() -> None:
     assert catalog.publication("m").labels == (LabelView(name="stable", version=1, set_by="configuration"),)
     assert catalog.configure_labels({"n": {"a": 2}}) == {"m"}
     assert catalog.publication("m").labels == ()
+
+
+# Lists of models ----------------------------------------------------------------------------------------------
+
+
+def test_a_list_replaces_what_was_set_at_run_time_and_leaves_the_split(state: StateFile) -> None:
+    async def scenario() -> None:
+        stage = Stage(state)
+        await stage.carry_out(LABEL)
+        await stage.carry_out(SPLIT)
+        task = asyncio.ensure_future(stage.director.replace_labels({"m": {"stable": 1}}))
+        await stage.until_published(3)
+        stage.done[-1]()
+        await task
+        kept = Traffic({"stable": 1}, {1: 90, 2: 10})
+        assert (stage.catalog.traffic, state.traffic) == ({"m": kept}, {"m": kept})
+        # The same again is nothing new.
+        await stage.director.replace_labels({"m": {"stable": 1}})
+        assert len(stage.published) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_list_with_one_wrong_label_changes_none() -> None:
+    async def scenario() -> None:
+        stage = Stage()
+        with pytest.raises(FailedPreconditionError, match="version 3 of model 'm', which is not currently"):
+            await stage.director.replace_labels({"m": {"stable": 1, "canary": 3}})
+        with pytest.raises(InvalidRequestError, match="'7' cannot be a label"):
+            await stage.director.replace_labels({"m": {"7": 1}})
+        assert (stage.catalog.traffic, stage.published) == ({}, [])
+
+    asyncio.run(scenario())
+
+
+def test_where_it_is_allowed_a_label_not_in_use_may_be_given_ahead_of_its_version() -> None:
+    async def scenario() -> None:
+        stage = Stage(tfs_unready_labels=True)
+        task = asyncio.ensure_future(stage.director.replace_labels({"m": {"stable": 1, "canary": 3}}))
+        await stage.until_published(1)
+        stage.done[-1]()
+        await task
+        assert stage.catalog.traffic["m"].labels == {"stable": 1, "canary": 3}
+        with pytest.raises(FailedPreconditionError, match="label 'stable' cannot be given to version 3"):
+            await stage.director.replace_labels({"m": {"stable": 3}})
+
+    asyncio.run(scenario())

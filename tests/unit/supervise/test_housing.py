@@ -39,6 +39,7 @@ def test_a_pool_is_made_with_as_many_workers_as_there_is_memory_for(
     (found,) = sight.scan.models
     # Of 700 MiB, 64 are for arenas; a worker takes 64 and two and a half times the weights.
     pool = housing(700 * MIB).home(found, [found], {}, Catalog([])).pool
+    assert pool is not None
     assert len(pool.places) == 2
     pool.close()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

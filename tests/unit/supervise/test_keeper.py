@@ -230,21 +230,70 @@ def test_what_is_cut_short_is_not_started_and_that_is_said_once(
         play(scenario)
 
 
-def test_without_polling_it_looks_when_asked_and_takes_what_is_there(play: Callable[..., None]) -> None:
+def test_without_polling_it_looks_when_asked_and_takes_what_is_settled(play: Callable[..., None]) -> None:
     async def scenario(house: House) -> None:
-        path = house.push("m", 2)
-        # New, and nevertheless: somebody says that it is to be loaded now.
-        os.utime(path)
+        house.push("m", 2)
         await asyncio.sleep(0.1)
         assert (house.looks, house.done()) == (0, [])
         house.keeper.look_now()
-        await house.look()
-        assert (house.looks, house.done()) == (1, ["start m 2"])
+        # Seen twice without a change, and then there is nothing more to look at.
+        await house.look(2)
+        assert (house.looks, house.done()) == (2, ["start m 2"])
         house.keeper.look_now()
         await house.look()
-        assert (house.looks, house.done()) == (2, [])
+        assert (house.looks, house.done()) == (3, [])
 
     play(scenario, polls=False)
+
+
+def test_what_is_still_written_when_it_is_asked_to_look_is_taken_once_it_is_at_rest(
+    play: Callable[..., None],
+) -> None:
+    async def scenario(house: House) -> None:
+        settled, written = house.push("n", 1), house.push("m", 2)
+        os.utime(written)
+        house.keeper.look_now()
+        for _ in range(4):
+            os.utime(written)
+            await house.look()
+        assert house.done() == ["start n 1"]
+        os.utime(written, settled.stat()[7:9])
+        async with asyncio.timeout(20):
+            while "start m 2" not in house.lanes.done:  # noqa: ASYNC110 - looks happen in a thread
+                await asyncio.sleep(0.001)
+
+    play(scenario, polls=False)
+
+
+def test_a_served_version_that_cannot_be_read_any_more_serves_on(
+    play: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(house: House) -> None:
+        path = house.push("m", 2)
+        await house.look(3)
+        house.lanes.loads_end()
+        house.keeper.reconcile()
+        assert house.done() == ["start m 2", "retire m 1"]
+        aside = path.rename(house.root.parent / "aside.onnx")
+        path.symlink_to("nowhere.onnx")
+        await house.look(4)
+        assert house.done() == []
+        path.unlink()
+        aside.rename(path)
+        await house.look(4)
+        assert house.done() == []
+        # What never was served is not waited for.
+        (house.root / "m" / "3").mkdir()
+        (house.root / "m" / "3" / "model.onnx").symlink_to("nowhere.onnx")
+        await house.look(3)
+        assert house.done() == []
+
+    caplog.set_level(logging.WARNING)
+    play(scenario)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition("models/")[2].partition(": ")[::2] for line in lines] == [
+        (f"m/{version}/model.onnx", "a link to nothing: repair or remove it") for version in (2, 3)
+    ]
 
 
 def test_actions_that_bring_the_keeper_back_to_itself_are_done_once(play: Callable[..., None]) -> None:

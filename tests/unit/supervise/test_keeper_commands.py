@@ -100,7 +100,7 @@ def test_models_come_and_go_by_command_only(repository: Path) -> None:
         assert await lanes.keeper.leave(["a"]) == set()
         assert lanes.states() == [("b", 2, "READY")]
         versioned(repository, "c", {1: 1.0})
-        await lanes.keeper.look_at_all(at_once=True)
+        await lanes.keeper.look_at_all()
         assert lanes.states() == [("b", 2, "READY")]
 
     play(repository, scenario, {"a"})
@@ -129,7 +129,7 @@ def test_what_failed_is_tried_again_on_demand_and_only_then(
         lanes.become("FAILED")
         both = [("a", 1, "READY"), ("a", 2, "FAILED")]
         assert [state for state in lanes.states() if state[0] == "a"] == both
-        await lanes.keeper.look_at_all(at_once=True)
+        await lanes.keeper.look_at_all()
         assert [state for state in lanes.states() if state[0] == "a"] == both
         await lanes.keeper.take({"a": ModelConfig()})
         assert [state for state in lanes.states() if state[0] == "a"] == [
@@ -146,7 +146,7 @@ def test_a_load_on_demand_is_not_given_up_because_the_files_are_fresh(repository
         models.affine(repository / "a" / "1" / "model.onnx", scale=5.0)
         await lanes.keeper.take({"a": ModelConfig()})
         # The next poll comes while it loads, and the file was written within the last second.
-        await lanes.keeper.look_at_all(at_once=False)
+        await lanes.keeper.look_at_all()
         assert lanes.states() == [("a", 1, "LOADING"), ("a", 1, "READY")]
 
     play(repository / "a", scenario, None, polls=True)
@@ -169,7 +169,7 @@ def test_an_override_makes_new_lanes_and_lasts_until_a_load_without_one(reposito
         lanes.become("READY")
         assert lanes.states() == [("b", 1, "READY"), ("b", 2, "READY")]
         assert {file.max_batch_size for file in lanes.files} == {3}
-        await lanes.keeper.look_at_all(at_once=True)
+        await lanes.keeper.look_at_all()
         assert len(lanes.files) == 2
         await lanes.keeper.take({"b": ModelConfig()})
         lanes.become("READY")
@@ -227,7 +227,7 @@ def test_a_load_that_cannot_be_changes_nothing(
         with pytest.raises(error) as caught:
             await lanes.keeper.take({"a": ModelConfig(), **overrides}, base_paths)
         assert message in str(caught.value)
-        await lanes.keeper.look_at_all(at_once=True)
+        await lanes.keeper.look_at_all()
         assert (lanes.states(), lanes.keeper.names) == ([], set())
 
     play(repository, scenario)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from predictd.server.repository.traffic import Traffic
 from predictd.server.supervise import state_file
-from predictd.server.supervise.state_file import StateError, StateFile
+from predictd.server.supervise.state_file import Loads, StateError, StateFile
 
 SOME = {"m": Traffic({"canary": 3}, {3: 90, 4: 10}), "n": Traffic({"a.b-c": 2**62})}
 # Ends between the writing of the new file and its taking the old one's place.
@@ -30,7 +31,7 @@ state.write({"m": Traffic({"canary": 4})})
 """
 
 
-def kept(folder: Path) -> dict[str, Traffic]:
+def kept(folder: Path) -> Mapping[str, Traffic]:
     state = StateFile(folder)
     state.close()
     return state.traffic
@@ -67,7 +68,20 @@ def test_what_is_written_is_read_at_the_next_start(tmp_path: Path) -> None:
     )
 )
 def test_any_settings_come_back_as_they_were(traffic: dict[str, Traffic]) -> None:
-    assert state_file._read(state_file._encode(traffic)) == traffic
+    loads = Loads(dict.fromkeys(traffic, '{"max_batch_size": 3}'), frozenset(traffic))
+    assert state_file._read(state_file._encode(traffic, loads)) == (traffic, loads)
+
+
+def test_loads_and_labels_are_kept_beside_each_other(tmp_path: Path) -> None:
+    state = StateFile(tmp_path)
+    state.write_loads(Loads().with_loaded({"m": "{}", "n": ""}))
+    state.write(SOME)
+    state.write_loads(state.loads.with_unloaded({"n", "o"}))
+    state.close()
+    state = StateFile(tmp_path)
+    state.close()
+    assert (state.traffic, state.loads) == (SOME, Loads({"m": "{}"}, frozenset({"n", "o"})))
+    assert state.loads.with_loaded({"o": ""}) == Loads({"m": "{}", "o": ""}, frozenset({"n"}))
 
 
 def test_a_crash_before_the_new_file_takes_its_place_leaves_the_old_one(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -20,14 +22,16 @@ from predictd.server.control.messages import (
     Serve,
     Warm,
 )
-from predictd.server.supervise import starter
+from predictd.server.supervise import housing, pool, starter
 from predictd.server.supervise import turns as turns_module
 from predictd.server.supervise import workers as workers_module
 from predictd.server.supervise.catalog import LaneRecord
 from predictd.server.supervise.counts import ANSWER_SECONDS
+from predictd.server.supervise.pool import Pool
 from predictd.server.supervise.states import State
+from predictd.server.transport.pipes import Pipe, make_pipe
 from tests.fixtures.keeping import SIGNATURE, Crew, House, turns
-from tests.fixtures.supervision import FakeChild, Nursery, lane_config
+from tests.fixtures.supervision import FakeChild, Nursery, found, lane_config
 
 
 @pytest.fixture
@@ -350,3 +354,66 @@ def test_a_retiring_lane_is_neither_failed_nor_moved_by_the_death_of_its_workers
         assert crew.states() == ["UNLOADING", "FAILED"]
 
     play(nursery, scenario, 1, 2)
+
+
+# What is left of a lane -----------------------------------------------------------------------------------------
+
+
+def told(child: FakeChild, model: str) -> list[list[tuple[int, str]]]:
+    """What a front end was told of a model's versions, in order."""
+    published = [message for message in child.got(PublishModel) if message.name == model]
+    return [[(view.version, view.state) for view in message.versions] for message in published]
+
+
+def test_a_lane_is_known_until_its_workers_are_gone(nursery: Nursery) -> None:
+    async def scenario(one: House) -> None:
+        worker = one.worker
+        one.supervisor.keeper._wanted.clear()
+        one.supervisor.drop_lane(1)
+        assert one.supervisor.has_lane(1)
+        assert told(one.frontend, "m1")[-1] == [(1, "UNLOADING")]
+        worker.exits(0)
+        assert not one.supervisor.has_lane(1)
+        assert told(one.frontend, "m1")[-1] == []
+
+    house(nursery, scenario)
+
+
+def test_a_lane_for_which_no_pool_can_be_made_fails_alone(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(one: House) -> None:
+        model = found("late")
+
+        def exhausted(*_: object, **__: object) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(housing, "Pool", exhausted)
+            one.supervisor.start_lane(model, model.versions[0], "a1")
+        # Nobody wants it but this test, so it is forgotten as soon as it has failed.
+        first = next(message for message in one.frontend.got(PublishModel) if message.name == "late")
+        assert [(view.state, view.reason) for view in first.versions] == [
+            ("FAILED", "pool late cannot be made: too many open files")
+        ]
+        assert one.supervisor.ready
+
+    house(nursery, scenario)
+
+
+def test_a_pool_that_cannot_be_made_leaves_no_descriptor_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Pipe] = []
+
+    def few(*_: int) -> Pipe:
+        if len(made) == 4:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(make_pipe())
+        return made[-1]
+
+    monkeypatch.setattr(pool, "make_pipe", few)
+    with pytest.raises(OSError, match="Too many open files"):
+        Pool(1, "p", (), 64)
+    for pipe in made:
+        for fd in (pipe.read_fd, pipe.write_fd):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)

@@ -11,7 +11,7 @@ import pytest
 from predictd.engines.api import Array, DType, Engine, EngineError, ModelLoadError, Signature, TensorSpec
 from predictd.server.config.labels import read_labels
 from predictd.server.config.model_config import TensorConfig
-from predictd.server.worker.declared import as_declared, label_digests
+from predictd.server.worker.declared import as_declared, declared_specs, label_digests
 from tests.fixtures.frontend import config
 from tests.unit.worker.harness import FakeEngine, double
 
@@ -128,6 +128,22 @@ def test_an_output_that_cannot_be_reshaped_is_an_error_of_the_engine() -> None:
         served.run([np.zeros((2, 4), np.float32)])
 
 
+def test_engines_get_what_is_said_as_the_model_sees_it() -> None:
+    assert declared_specs(
+        (
+            TensorConfig(name="a", dtype="INT8", shape=(-1, 4), optional=True),
+            TensorConfig(name="b", dtype="FP32", shape=(-1, 1), model_shape=(-1,)),
+            TensorConfig(name="c", dtype="FP32", shape=(1,), model_shape=()),
+            TensorConfig(name="d", dtype="FP32"),
+            TensorConfig(name="e", shape=(1,)),
+        )
+    ) == (
+        TensorSpec("a", DType.INT8, (-1, 4), optional=True),
+        TensorSpec("b", DType.FP32, (-1,)),
+        TensorSpec("c", DType.FP32, ()),
+    )
+
+
 def test_labels_are_read_and_known_by_their_digest(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("cat\ndog\n")
@@ -147,3 +163,53 @@ def test_labels_that_cannot_be_read_name_their_file(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError) as caught:
         label_digests(said)
     assert str(caught.value) == f"{path}: not UTF-8 text: save it as UTF-8"
+
+
+# Outputs that are served ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uses_out", [False, True])
+def test_outputs_that_the_configuration_leaves_out_are_not_served(uses_out: bool) -> None:
+    specs = tuple(TensorSpec(name, DType.FP32, (-1, 2)) for name in "abc")
+    given: list[Sequence[Array | None] | None] = []
+
+    class Three:
+        name = "three"
+        signature = Signature((TensorSpec("x", DType.FP32, (-1, 2)),), specs, batches=True)
+
+        def run(
+            self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
+        ) -> list[Array]:
+            given.append(out)
+            (x,) = inputs
+            assert x is not None
+            results: list[Array] = [x + at for at in range(3)]
+            for at, buffer in enumerate(out or ()):
+                if buffer is not None:
+                    buffer[...] = results[at]
+                    results[at] = buffer
+            return results
+
+        def close(self) -> None:
+            """Nothing to release."""
+
+    served, signature = as_declared(Three(), config(served_outputs=("c", "a")))
+    assert [spec.name for spec in signature.outputs] == ["a", "c"]
+    assert served.signature == signature
+    x = np.zeros((2, 2), np.float32)
+    out = [np.empty_like(x), np.empty_like(x)] if uses_out else None
+    results = served.run([x], out)
+    assert [result[0, 0] for result in results] == [0, 2]
+    if out is None:
+        assert given == [None]
+    else:
+        assert all(result is buffer for result, buffer in zip(results, out, strict=True))
+        assert given[0] is not None
+        assert given[0][1] is None
+
+
+def test_a_configuration_that_lists_all_outputs_costs_nothing() -> None:
+    found = engine()
+    served, signature = as_declared(found, config(served_outputs=("y",)))
+    assert served is found
+    assert signature == found.signature

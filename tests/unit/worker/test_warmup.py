@@ -66,6 +66,12 @@ def test_zeros_of_every_batch_size_unless_told_otherwise() -> None:
         assert not any(run[0].any() for run in runs)
 
 
+def test_no_more_rows_than_the_engine_takes() -> None:
+    engine = FakeEngine(Signature((X,), (), batches=True, max_rows=3), lambda _: [])
+    warm_up(engine, engine.signature, config(), Cancellation())
+    assert [len(one) for run in engine.runs for one in run if one is not None] == [1, 2, 3]
+
+
 def test_none_runs_nothing() -> None:
     assert ran(Warmup(mode="none")) == []
 

@@ -14,6 +14,8 @@ COMMANDS = {
     "demo": "Serve a small pretrained model and show how to ask it.",
     "predict": "Send one request to a running daemon.",
     "models": "List the models of a running daemon.",
+    "check": "Say all that is wrong with models, without loading them.",
+    "tune": "Measure which settings suit a model on this machine.",
     "label": "Give a version of a model a name, or take the name back.",
     "split": "Divide a model's requests among versions by percentages.",
     "load": "Load a model of a running daemon, again if it failed.",

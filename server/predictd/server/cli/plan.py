@@ -64,7 +64,9 @@ def plan(ctx: click.Context, /, *, explain: bool, as_json: bool, root: Path, **f
         planner = read_planner(root)
     except ValueError as error:
         raise click.UsageError(str(error), ctx=ctx) from error
-    models, problems = _models(settings, ctx)
+    # What was tuned here says nothing of another machine.
+    cpus = planner.cores if root == Path("/") else None
+    models, problems = _models(settings, cpus, ctx)
     # What is exported here says nothing of another machine.
     exported = os.environ if root == Path("/") else {}
     pools, planned = plan_start(models, settings, planner, exported)
@@ -77,12 +79,16 @@ def plan(ctx: click.Context, /, *, explain: bool, as_json: bool, root: Path, **f
     return 0
 
 
-def _models(settings: Settings, ctx: click.Context) -> tuple[Sequence[FoundModel], Sequence[str]]:
+def _models(
+    settings: Settings, cpus: int | None, ctx: click.Context
+) -> tuple[Sequence[FoundModel], Sequence[str]]:
     """What the daemon would start with, and what is wrong with some of it."""
     from predictd.server.config.model_config import ModelConfig
     from predictd.server.repository.models import FoundModel
-    from predictd.server.repository.watch import look
-    from predictd.server.supervise.selection import at_start, unservable
+    from predictd.server.repository.tuning import TunedError
+    from predictd.server.repository.watch import look, untuned
+    from predictd.server.supervise.selection import at_start, tuned_results, unservable
+    from predictd.server.supervise.state_file import Loads
 
     if not settings.paths:
         return [FoundModel("model", (), ModelConfig())], []
@@ -91,9 +97,13 @@ def _models(settings: Settings, ctx: click.Context) -> tuple[Sequence[FoundModel
             path.stat()
         except OSError as error:
             raise click.UsageError(f"{path}: {str(error.strerror).lower()}", ctx=ctx) from error
-    sight = look(settings.paths)
+    try:
+        tune = untuned if cpus is None else tuned_results(settings, os.environ, cpus).apply
+    except TunedError as error:
+        raise click.UsageError(f"tuned: {error}", ctx=ctx) from error
+    sight = look(settings.paths, tune=tune)
     why_not = unservable(settings, sight.scan)
     if why_not:
         raise click.UsageError(why_not, ctx=ctx)
     problems = [str(problem) for problem in (*sight.scan.problems, *sight.scan.warnings)]
-    return at_start(settings, sight).scan.models, problems
+    return at_start(settings, sight, Loads(), tune).sight.scan.models, problems

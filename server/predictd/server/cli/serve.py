@@ -15,14 +15,14 @@ from predictd.server.cli.options import SETTINGS_EPILOG, settings_from, settings
 def serve(ctx: click.Context, /, **flags: object) -> int:
     """Serve models over gRPC until SIGTERM.
 
-    PATH is an .onnx file, a model's folder (VERSION/model.onnx), or a repository of these. Of
+    PATH is an .onnx or .xml file, a model's folder (VERSION/model.onnx), or a repository of these. Of
     a model's versions the highest is served.
     """
     if sys.platform != "linux":
         raise click.ClickException("the daemon is for Linux; predictd.client works here")
     settings = settings_from(flags)
     if not settings.paths:
-        raise click.UsageError("no PATH: give an .onnx file, a model's folder or a repository", ctx=ctx)
+        raise click.UsageError("no PATH: give a model file, a model's folder or a repository", ctx=ctx)
     for path in settings.paths:
         try:
             path.stat()

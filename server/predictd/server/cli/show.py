@@ -21,10 +21,12 @@ _HEAD = ("NAME", "VERSION", "STATE", "ENGINE", "BATCH", "INPUTS → OUTPUTS")
 # Of larger outputs only the edges are printed.
 _MOST_VALUES = 60
 _WIDTH = 100
+# Where settings come from that nobody has set.
+_OWN_CHOICE = ("default", "plan")
 
 
 def models_text(models: Sequence[Model]) -> str:
-    """A table with a line for each version of each model, and below it a line for each label and split."""
+    """A table with a line for each version of each model, and below it what was set, and where."""
     if not models:
         return "The daemon serves no models."
     rows = [_HEAD, *(_row(model, version) for model in models for version in model.versions)]
@@ -54,6 +56,9 @@ def models_data(models: Sequence[Model]) -> list[dict[str, Any]]:
                 ],
                 "set_by": model.split.set_by,
             },
+            "settings": [
+                {"name": one.name, "value": one.value, "origin": one.origin} for one in model.settings
+            ],
             "versions": [
                 {
                     "version": version.version,
@@ -62,6 +67,7 @@ def models_data(models: Sequence[Model]) -> list[dict[str, Any]]:
                     "engine": version.engine,
                     "max_batch_size": version.max_batch_size,
                     "labels": list(version.labels),
+                    "tuned": version.tuned,
                     "inputs": [_spec_data(spec) for spec in version.inputs],
                     "outputs": [_spec_data(spec) for spec in version.outputs],
                 }
@@ -134,6 +140,14 @@ def duration(seconds: float) -> str:
 
 
 def _settings(model: Model) -> Iterator[str]:
+    for version in model.versions:
+        if version.tuned:
+            yield f"{model.name}: version {version.version} has {version.tuned}"
+        if version.reason and version.state == "READY":
+            yield f"{model.name}: version {version.version}: {version.reason}"
+    said = [one for one in model.settings if one.origin not in _OWN_CHOICE]
+    if said:
+        yield f"{model.name}: " + ", ".join(f"{one.name} {one.value} ({one.origin})" for one in said)
     there = {version.version for version in model.versions}
     for label in model.labels:
         waits = f", and is {label.next_version} once that is ready" if label.next_version else ""
@@ -156,7 +170,7 @@ def _row(model: Model, version: ModelVersion) -> tuple[str, ...]:
         version.state,
         version.engine or "-",
         str(version.max_batch_size or "-"),
-        version.reason or (signature if version.outputs else "-"),
+        signature if version.outputs and version.state == "READY" else version.reason or "-",
     )
 
 

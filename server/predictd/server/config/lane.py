@@ -47,6 +47,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         parameters: Engine-specific settings.
         inputs: What the model's configuration says of inputs.
         outputs: The same of outputs.
+        served_outputs: Names of the outputs that are served; empty for all.
         warmup: What to run before the model is served; None for zeros at each batch size.
         origins: Where `inputs`, `outputs` and `warmup` stand, for messages.
         preferred_batch_sizes: Ascending, up to max_batch_size. Of the waiting rows, the largest of these that can be
@@ -54,6 +55,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         priority_levels: Requests have priorities from 1, which goes first, to this; 0 for a model that does not say
             so, whose requests have `DEFAULT_PRIORITY_LEVELS` and none beyond is wrong.
         default_priority: Of a request that does not say so itself.
+        tuned: What of all this was found by tuning, and where; empty if nothing was.
         queues: The rules of each priority; empty when `max_queue_size` is all that there is to say.
     """
 
@@ -72,12 +74,14 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, str] = msgspec.field(default_factory=dict)
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
+    served_outputs: tuple[str, ...] = ()
     warmup: Warmup | None = None
     origins: dict[str, str] = msgspec.field(default_factory=dict)
     preferred_batch_sizes: tuple[int, ...] = ()
     priority_levels: int = 0
     default_priority: int = 2
     queues: tuple[QueueRules, ...] = ()
+    tuned: str = ""
 
     @property
     def queue_rules(self) -> tuple[QueueRules, ...]:

@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Literal
 
 from predictd.server.config.settings import ConfigError
+from predictd.server.config.tuned import Tuned
 
 # Each level is a queue of its own in every lane, and queues are pipes, of which a user may have few.
 MOST_PRIORITY_LEVELS = 16
 
+# Names of `predictd.engines.api.DType`, which this process does without.
+DTYPES = (
+    *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+    *("FP16", "BF16", "FP32", "FP64", "BYTES"),
+)
+
 Severity = Literal["error", "warning"]
 TimeoutAction = Literal["reject", "delay"]
+Swap = Literal["availability", "resource"]
 
 _LABEL = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -223,9 +231,13 @@ class ModelConfig:
         warmup: What to run before the model is served.
         inputs: What is said of inputs, in the order of the file.
         outputs: What is said of outputs, in the order of the file.
+        served_outputs: Names of the outputs that are served; empty for all that the model has.
         version_policy: Which versions are served.
+        swap: What is kept while new content replaces old: availability, with the new one loaded before the old one is
+            retired, or resources, with the old one gone before the new one is loaded.
         labels: Names of versions.
         parameters: Settings of the engine.
+        tuned: What was found best for it by measuring; None without.
         origins: Where each of these stands, by its name here.
     """
 
@@ -253,14 +265,17 @@ class ModelConfig:
     warmup: Warmup | None = None
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
+    served_outputs: tuple[str, ...] = ()
     version_policy: VersionPolicy | None = None
+    swap: Swap | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    tuned: Tuned | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False)
 
     @property
     def custom_engine(self) -> bool:
-        """The engine is somebody's own function, so the model need not be an .onnx file."""
+        """The engine is somebody's own function, so the model may be any file."""
         return self.engine is not None and ":" in self.engine
 
 
@@ -344,6 +359,13 @@ def contradictions(config: ModelConfig) -> tuple[Notice, ...]:
             )
             for preferred in config.preferred_batch_sizes
             if preferred > config.max_batch_size
+        ]
+    if config.served_outputs:
+        listed = ", ".join(map(repr, config.served_outputs))
+        found += [
+            Notice(None, "outputs", f"output {output.name!r} is not served: config.pbtxt lists {listed}")
+            for output in config.outputs
+            if output.name not in config.served_outputs
         ]
     levels = config.priority_levels or 0
     if config.default_priority is not None and config.default_priority > levels:

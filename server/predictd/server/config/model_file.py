@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from predictd.server.config.model_config import (
+    DTYPES,
     MOST_PRIORITY_LEVELS,
     All,
     Latest,
@@ -26,6 +28,7 @@ from predictd.server.config.model_config import (
     contradictions,
 )
 from predictd.server.config.settings import ALLOCATOR, COUNT, DELAY, QUEUE_SIZE, ROWS
+from predictd.server.config.tuned import TUNABLE, Here, Tuned, TunedValue, key_of
 from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
 
 if TYPE_CHECKING:
@@ -186,9 +189,43 @@ def _read_queues(table: Mapping[str, object]) -> dict[int, QueuePolicy]:
     }
 
 
-def _read_outputs(table: Mapping[str, object]) -> tuple[TensorConfig, ...]:
-    outputs = _read_keys(table, dict.fromkeys(table, _table(lambda output: _read_keys(output, _OUTPUT))))
-    return tuple(TensorConfig(name=name, **values) for name, values in outputs.items())
+def _read_tensors(kinds: Mapping[str, Kind[Any]], table: Mapping[str, object]) -> tuple[TensorConfig, ...]:
+    tensors = _read_keys(table, dict.fromkeys(table, _table(lambda tensor: _read_keys(tensor, kinds))))
+    return tuple(TensorConfig(name=name, **values) for name, values in tensors.items())
+
+
+def _dimension(size: int) -> int:
+    if size != -1 and not 1 <= size < 2**31:
+        raise ValueError(f"{size} is no dimension: write a number from 1, or -1 if it varies")
+    return size
+
+
+def _read_shape(values: Iterable[object]) -> tuple[int, ...]:
+    return tuple(_DIMENSION.read_toml(value) for value in values)
+
+
+def read_tuned(table: Mapping[str, object]) -> Tuned:
+    """Read a result of tuning, as `predictd.server.config.tuned.table_of` writes it.
+
+    Raises:
+        ValueError: A key is missing, unknown, or has a wrong value; one line.
+    """
+    values = _read_keys(table, _TUNED)
+    for key in ("cpu", "cpus"):
+        if key not in values:
+            raise ValueError(f"{key} is missing")
+    here = Here(values.pop("cpu"), values.pop("cpus"))
+    return Tuned(here, {_FIELDS.get(key, key): value for key, value in values.items()})
+
+
+def read_setting(attribute: str, text: str) -> TunedValue:
+    """Read a tunable setting, by its attribute of ModelConfig, as it is written on a command line.
+
+    Raises:
+        ValueError: It has no such value.
+    """
+    value: TunedValue = _KINDS[key_of(attribute)].read(text)
+    return value
 
 
 def _path(value: str) -> Path:
@@ -204,7 +241,12 @@ _POLICIES: dict[str, Kind[Any]] = {
     "specific": Kind("VERSIONS", "an array of versions", (list,), _read_versions, str),
 }
 _WARMUP: dict[str, Kind[Any]] = {"mode": choice("zeros", "random", "none"), "file": _FILE}
-_OUTPUT: dict[str, Kind[Any]] = {"labels_file": _FILE}
+_DIMENSION: Kind[int] = Kind("N", "a whole number", (int,), _dimension, str)
+_TENSOR: dict[str, Kind[Any]] = {
+    "dtype": choice(*DTYPES),
+    "shape": Kind("SHAPE", "an array of dimensions, -1 where one may vary", (list,), _read_shape, str),
+}
+_OUTPUT: dict[str, Kind[Any]] = {**_TENSOR, "labels_file": _FILE}
 _QUEUE: dict[str, Kind[Any]] = {
     "max_queue_size": QUEUE_SIZE,
     "default_timeout": duration(1, 24 * _HOUR_NS),
@@ -228,9 +270,17 @@ _KINDS: dict[str, Kind[Any]] = {
     "priority_levels": integer(1, MOST_PRIORITY_LEVELS),
     "default_priority": integer(1, MOST_PRIORITY_LEVELS),
     "priority_queues": _table(_read_queues),
+    "swap": choice("availability", "resource"),
     "version_policy": _table(_read_policy, str, expected='"all" or a table'),
     "labels": _table(_read_labels),
     "warmup": _table(_read_warmup),
-    "outputs": _table(_read_outputs),
+    "inputs": _table(partial(_read_tensors, _TENSOR)),
+    "outputs": _table(partial(_read_tensors, _OUTPUT)),
     "parameters": _table(_read_parameters),
+    "tuned": _table(read_tuned),
+}
+_TUNED: dict[str, Kind[Any]] = {
+    "cpu": Kind("CPU", "a CPU's fingerprint", (str,), str, str),
+    "cpus": integer(1, 2**16),
+    **{key_of(name): _KINDS[key_of(name)] for name in TUNABLE},
 }

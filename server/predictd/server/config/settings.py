@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from predictd.engines.traits import BUILT_IN
 from predictd.server.config.units import (
     Address,
     Kind,
@@ -27,6 +28,7 @@ from predictd.server.config.units import (
     names,
     optional_path,
     parse_address,
+    path_or,
     size,
     suggestion,
 )
@@ -146,6 +148,14 @@ class Settings:
         default=None,
         metadata=_option(auto(COUNT), "Threads of one run; auto follows the CPUs at hand."),
     )
+    engine: str = field(
+        default="auto",
+        metadata=_option(
+            choice("auto", *BUILT_IN),
+            "Loads the models that say nothing of an engine, as far as it serves files of their kind; auto is the "
+            "usual engine of each kind.",
+        ),
+    )
     max_batch_size: int = field(
         default=32,
         metadata=_option(
@@ -173,6 +183,12 @@ class Settings:
         default=False,
         metadata=_option(
             boolean(), "Answer TensorFlow Serving clients in tensor_content, not in lists of values."
+        ),
+    )
+    tfs_unready_labels: bool = field(
+        default=False,
+        metadata=_option(
+            boolean(), "TensorFlow Serving clients may give labels not in use to versions that are not ready."
         ),
     )
     arena_limit_bytes: int | None = field(
@@ -253,7 +269,7 @@ class Settings:
         default=None,
         metadata=_option(
             replace(optional_path(), metavar="DIR"),
-            "Keep labels and splits that are set at run time in this folder, for the next start.",
+            "Keep in this folder, for the next start, labels and splits set at run time, and explicit loads.",
         ),
     )
     cache_dir: Path | None = field(
@@ -270,6 +286,14 @@ class Settings:
             size(0, 2**50),
             "What lies in cache_dir at most; what was not used for longest goes first. 0 keeps nothing.",
             key="cache_limit",
+        ),
+    )
+    tuned: Path | str = field(
+        default="auto",
+        metadata=_option(
+            path_or("auto", "off"),
+            "Use what predictd tune found best on this CPU: auto takes it from model.toml or cache_dir, off leaves it "
+            "out, and a file is one that tune wrote.",
         ),
     )
     log_level: str = field(

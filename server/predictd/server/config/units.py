@@ -264,6 +264,17 @@ def optional_path() -> Kind[Path | None]:
     return Kind("FILE", "a path", (str,), read, lambda value: "none" if value is None else str(value))
 
 
+def path_or(*words: str) -> Kind[Path | str]:
+    """A path, or one of a few words."""
+
+    def read(value: str) -> Path | str:
+        if not value:
+            raise ValueError(f"expected a path or one of {', '.join(words)}, not an empty string")
+        return value if value in words else Path(value)
+
+    return Kind(f"FILE|{'|'.join(words)}", f"a path, or one of {', '.join(words)}", (str,), read, str)
+
+
 def many_paths() -> Kind[tuple[Path, ...]]:
     """Several paths: an array in TOML, separated as in PATH in an environment variable."""
 

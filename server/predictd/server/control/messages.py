@@ -239,11 +239,19 @@ class LabelView(msgspec.Struct, frozen=True, kw_only=True):
     next_version: int = 0
 
 
+class SettingView(msgspec.Struct, frozen=True, kw_only=True):
+    """A setting of a model, its value as text, and where that comes from."""
+
+    name: str
+    value: str
+    origin: str
+
+
 class PublishModel(Message, frozen=True, kw_only=True):
     """A model and all its versions, highest first. Replaces what was known of the model.
 
     `split` has versions and their percentages of the requests that name neither version nor label; empty sends them to
-    the default version.
+    the default version. `settings` are those of the default version, or of the highest while there is none.
     """
 
     seq: int
@@ -252,6 +260,7 @@ class PublishModel(Message, frozen=True, kw_only=True):
     versions: list[LaneView]
     labels: tuple[LabelView, ...] = ()
     split: tuple[tuple[int, int], ...] = ()
+    settings: tuple[SettingView, ...] = ()
 
 
 class SetLabel(Message, frozen=True, kw_only=True):
@@ -360,11 +369,12 @@ class Reload(Message, frozen=True, kw_only=True):
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of a list that names all that shall be served. `config` as in LoadModel."""
+    """A model of a list that names all that shall be served. `config` as in LoadModel; `labels` has versions."""
 
     name: str
     base_path: str
     config: str = ""
+    labels: dict[str, int] = {}
 
 
 class ServeList(Message, frozen=True, kw_only=True):

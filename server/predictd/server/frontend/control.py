@@ -64,7 +64,8 @@ class Control:
         """Serve the models of a list and no others. Raises RequestError."""
         command = ServeList(seq=next(self._sequence), models=list(models))
         await self._ask(
-            command, *(text for each in models for text in (each.name, each.base_path, each.config))
+            command,
+            *(text for each in models for text in (each.name, each.base_path, each.config, *each.labels)),
         )
 
     def check_allowed(self) -> None:

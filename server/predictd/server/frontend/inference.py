@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from predictd.engines.api import DType
+from predictd.server.config.lane import QueueRules
 
 Buffer = bytes | memoryview
 
@@ -107,15 +108,20 @@ class VersionInfo:
     Attributes:
         version: Number.
         state: "LOADING", "READY", "FAILED" or "UNLOADING".
-        reason: Why it failed, else empty.
+        reason: Why it failed, or why its new content did while the old content serves on; else empty.
         engine: The runtime's name; empty until loaded.
         inputs: Empty until loaded.
         outputs: Empty until loaded.
         batches: The first dimension is the batch dimension.
         max_batch_size: Rows merged into one run.
         max_delay_ns: Linger of the leader.
+        preferred_batch_sizes: What batches shall have if they can.
+        priority_levels: Of its own; 0 if it has none.
+        default_priority: Of requests that name none.
+        queues: The rules of each priority, from 1 on.
         instances: Workers that serve it.
         labels: Names of this version.
+        tuned: Which of its settings were found by tuning, and where; empty if none was.
     """
 
     version: int
@@ -127,8 +133,13 @@ class VersionInfo:
     batches: bool = False
     max_batch_size: int = 0
     max_delay_ns: int = 0
+    preferred_batch_sizes: tuple[int, ...] = ()
+    priority_levels: int = 0
+    default_priority: int = 0
+    queues: tuple[QueueRules, ...] = ()
     instances: int = 1
     labels: tuple[str, ...] = ()
+    tuned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,15 @@ class LabelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """A setting of a model, its value as text, and where that comes from: a file and its line, a flag, a variable."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model as metadata shows it.
 
@@ -160,6 +180,7 @@ class ModelInfo:
         labels: By name.
         split: Versions and their percentages of the requests that name neither version nor label; empty sends them to
             the default version.
+        settings: Of the default version, by name.
     """
 
     name: str
@@ -167,6 +188,7 @@ class ModelInfo:
     default_version: int
     labels: tuple[LabelInfo, ...] = ()
     split: tuple[tuple[int, int], ...] = ()
+    settings: tuple[SettingInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.control.messages import LaneView, PublishModel
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
-from predictd.server.frontend.inference import LabelInfo, ModelInfo, TensorInfo, VersionInfo
+from predictd.server.frontend.inference import LabelInfo, ModelInfo, SettingInfo, TensorInfo, VersionInfo
 from predictd.server.frontend.labels import Names, names_by_digest
 from predictd.server.frontend.waiting import LaneQueues
 
@@ -158,6 +158,7 @@ class Routes:
                 for label in model.labels
             ),
             split=model.split,
+            settings=tuple(SettingInfo(one.name, one.value, one.origin) for one in model.settings),
         )
         return _Model(info, lanes, labels, names, _shares(model.split, lanes))
 
@@ -209,6 +210,11 @@ def _version_info(view: LaneView, names: Mapping[str, Names], labels: Mapping[st
         batches=signature.batches if signature else False,
         max_batch_size=config.max_batch_size if config and signature and signature.batches else 0,
         max_delay_ns=config.max_delay_ns if config else 0,
+        preferred_batch_sizes=config.preferred_batch_sizes if config else (),
+        priority_levels=config.priority_levels if config else 0,
+        default_priority=config.default_priority if config else 0,
+        queues=config.queue_rules if config else (),
         instances=view.instances,
         labels=tuple(sorted(label for label, version in labels.items() if version == view.version)),
+        tuned=config.tuned if config else "",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from predictd.server.config.lane import LaneConfig, QueueRules
-from predictd.server.errors import InvalidRequestError
 
 
 @dataclass(slots=True, eq=False)
@@ -46,23 +45,15 @@ class LaneQueues:
     """The queues of a lane by priority."""
 
     def __init__(self, config: LaneConfig) -> None:
-        self._model = config.model
-        self._checked = config.priority_levels > 0
+        self._own_levels = config.priority_levels > 0
         self._queues = [LaneQueue(level, rules) for level, rules in enumerate(config.queue_rules, 1)]
         self._default = self._queues[config.default_priority - 1]
 
     def of(self, priority: int) -> LaneQueue:
         """The queue for a request of a priority, 0 for the default.
 
-        Raises:
-            InvalidRequestError: The model has levels of its own, and this is beyond them.
+        Beyond the levels that a model has of its own is the default, too, as it is with Triton.
         """
-        if priority == 0:
-            return self._default
-        if priority <= len(self._queues):
+        if 1 <= priority <= len(self._queues):
             return self._queues[priority - 1]
-        if self._checked:
-            raise InvalidRequestError(
-                f"model '{self._model}' has no priority {priority}; it has those from 1 to {len(self._queues)}"
-            )
-        return self._queues[-1]
+        return self._default if self._own_levels or priority == 0 else self._queues[-1]

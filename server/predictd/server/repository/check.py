@@ -15,12 +15,12 @@ from predictd.engines.traits import BUILT_IN
 from predictd.server.config.labels import LabelsError, read_labels
 from predictd.server.config.model_config import ModelConfig, Origin, Severity, Warmup, WarmupTensor, located
 from predictd.server.config.units import suggestion
-from predictd.server.repository.external_data import check_external_data
+from predictd.server.repository.file_check import check_file
+from predictd.server.repository.file_error import ModelFileError
+from predictd.server.repository.layout import SUFFIXES
 from predictd.server.repository.models import FoundModel, Problem
-from predictd.server.repository.onnx_file import OnnxFileError, check_onnx_file
+from predictd.server.repository.onnx_file import check_onnx_file
 from predictd.server.repository.scan import scan
-
-_ONNX_ENGINE = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Finding:
 
 
 def check(paths: Sequence[Path]) -> tuple[Finding, ...]:
-    """Check .onnx files, model folders, repositories and models.config files.
+    """Check model files, model folders, repositories and models.config files.
 
     Returns:
         All findings, by file and line.
@@ -88,20 +88,27 @@ def _check_engine(config: ModelConfig) -> Iterator[Finding]:
 
 
 def _check_versions(model: FoundModel) -> Iterator[Finding]:
-    if model.file.engine not in (None, _ONNX_ENGINE):
+    if model.file.engine is not None and model.file.engine not in BUILT_IN:
         return
     for version in model.versions:
         if not version.path.is_file():
-            yield Finding(version.path, None, "error", "a folder, not an ONNX model", "put the file here")
+            yield Finding(version.path, None, "error", "a folder, not a model file", "put the file here")
             continue
         try:
-            with version.path.open("rb") as file:
-                check_onnx_file(file)
-            check_external_data(version.path)
-        except OnnxFileError as error:
+            _check_version(version.path)
+        except ModelFileError as error:
             yield Finding(version.path, None, "error", error.what, error.remedy)
         except OSError as error:
             yield Finding(version.path, None, "error", _reason(error))
+
+
+def _check_version(path: Path) -> None:
+    if path.suffix in SUFFIXES:
+        check_file(path)
+        return
+    # A name that says nothing, as a configuration may give it: then it is for the engine that takes all such.
+    with path.open("rb") as file:
+        check_onnx_file(file)
 
 
 def _check_labels(config: ModelConfig) -> Iterator[Finding]:

@@ -26,19 +26,36 @@ from predictd.server.repository.triton_batching import read_batching
 from predictd.server.repository.triton_schema import MODEL_CONFIG
 from predictd.server.repository.triton_tensors import TensorReader, WarmupReader, file_name
 
-ONNX, TENSORRT = "onnxruntime", "tensorrt"
+ONNX, OPENVINO, TENSORRT, TORCH = "onnxruntime", "openvino", "tensorrt", "torch"
 # Names that may stand in platform or backend.
-_ENGINES = {"onnxruntime": ONNX, "onnxruntime_onnx": ONNX, "tensorrt": TENSORRT, "tensorrt_plan": TENSORRT}
+_ENGINES = {
+    "onnxruntime": ONNX,
+    "onnxruntime_onnx": ONNX,
+    "openvino": OPENVINO,
+    "tensorrt": TENSORRT,
+    "tensorrt_plan": TENSORRT,
+    "pytorch": TORCH,
+    "pytorch_libtorch": TORCH,
+}
 _SUPPORTED = (
-    'backend "onnxruntime" (platform "onnxruntime_onnx") and backend "tensorrt" (platform "tensorrt_plan")'
+    'backend "onnxruntime" (platform "onnxruntime_onnx"), backend "openvino", backend "tensorrt" '
+    '(platform "tensorrt_plan") and backend "pytorch" (platform "pytorch_libtorch")'
 )
-_SUFFIXES = {".onnx": ONNX, ".plan": TENSORRT}
+_SUFFIXES = {".onnx": ONNX, ".xml": OPENVINO, ".plan": TENSORRT, ".pt": TORCH, ".pt2": TORCH}
+# What is loaded where no file is named; of other models the repository finds it out.
+_DEFAULT_FILES = {TENSORRT: "model.plan", TORCH: "model.pt"}
 
 # The same bound as in model.toml.
 _MOST_COUNTED = 1024
 _MOST_TENSORS = 500
 
 _GRAPH_LEVELS = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
+# The parameter of each engine that says how many threads a run has.
+_THREADS = {
+    ONNX: "intra_op_thread_count",
+    OPENVINO: "INFERENCE_NUM_THREADS",
+    TORCH: "INTRA_OP_THREAD_COUNT",
+}
 _SWITCH = {"0": "false", "1": "true"}
 
 
@@ -106,6 +123,10 @@ class _Reader:
     def _tensorrt(self) -> bool:
         return self.values.get("engine") == TENSORRT
 
+    @property
+    def _onnx(self) -> bool:
+        return bool(self.values.get("engine", ONNX) == ONNX)
+
     def _set(self, name: str, value: object, line: int) -> None:
         self.values[name] = value
         self.origins[name] = Origin(self.path, line)
@@ -145,8 +166,9 @@ class _Reader:
         elif unknown and name:
             message = f"neither platform nor backend says what {name!r} is"
             self.notes.error(line, "default_model_filename", message, f"add one; supported are {_SUPPORTED}")
-        if self._tensorrt and not name:
-            self._set("model_file", "model.plan", self.record.line_of("backend"))
+        default = _DEFAULT_FILES.get(self.values.get("engine", ONNX))
+        if default is not None and not name:
+            self._set("model_file", default, self.record.line_of("backend"))
         self._files_by_capability()
 
     def _files_by_capability(self) -> None:
@@ -211,6 +233,8 @@ class _Reader:
             self._set("inputs", inputs, self.record.line_of("input"))
         if outputs:
             self._set("outputs", outputs, self.record.line_of("output"))
+            # As with Triton, what is left out of the list is not served.
+            self._set("served_outputs", tuple(o.name for o in outputs), self.record.line_of("output"))
 
     def _batching(self) -> None:
         for name, value, line in read_batching(self._batcher, self.notes):
@@ -255,7 +279,7 @@ class _Reader:
             if level not in _GRAPH_LEVELS:
                 message = f"graph level {level} is unknown"
                 self.notes.error(line, "optimization.graph.level", message, "write -1, 0, 1 or 2")
-            elif not self._tensorrt:
+            elif self._onnx:
                 self._parameter("graph_optimization_level", _GRAPH_LEVELS[level], line)
         for name, message in _UNUSED_OF_OPTIMIZATION:
             if name in record:
@@ -268,10 +292,10 @@ class _Reader:
             if (value := entry.record("value")) is not None
         }
         for name, (text, line) in said.items():
-            if self._tensorrt:
+            if name == _THREADS.get(self.values.get("engine", ONNX)):
+                self._threads(name, text, line)
+            elif not self._onnx:
                 self._unused_parameter(name, line)
-            elif name == "intra_op_thread_count":
-                self._threads(text, line)
             elif name == "execution_mode" and text == "1":
                 message = "execution_mode 1: operators run one after another; threads work inside each"
                 self.notes.warn(line, f"parameters.{name}", message)
@@ -286,10 +310,10 @@ class _Reader:
     def _unused_parameter(self, name: str, line: int) -> None:
         self.notes.warn(line, f"parameters.{name}", f"parameter {name!r} is not used here")
 
-    def _threads(self, text: str, line: int) -> None:
+    def _threads(self, name: str, text: str, line: int) -> None:
         if not text.isdecimal() or int(text[:9]) > _MOST_COUNTED:
-            message = f"intra_op_thread_count {text!r} is not a number from 0 to {_MOST_COUNTED}"
-            self.notes.error(line, "parameters.intra_op_thread_count", message)
+            message = f"{name} {text!r} is not a number from 0 to {_MOST_COUNTED}"
+            self.notes.error(line, f"parameters.{name}", message)
         elif int(text):
             self._set("threads", int(text), line)
 

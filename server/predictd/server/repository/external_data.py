@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from predictd.server.repository.onnx_file import OnnxFileError
+from predictd.server.repository.file_error import ModelFileError
 
 _VARINT_BYTES_MAX = 10
 # Of a path, of an offset: nothing longer can be either.
@@ -87,21 +87,21 @@ def check_external_data(path: Path) -> None:
     """See whether a model's external files are there, and whole.
 
     Raises:
-        OnnxFileError: One is not.
+        ModelFileError: One is not.
         OSError: The model cannot be read.
     """
     for external in external_files(path):
         what = f"external data {external.location!r}"
         if external.outside:
-            raise OnnxFileError(f"{what} is outside of the model's folder", "put it beside the model")
+            raise ModelFileError(f"{what} is outside of the model's folder", "put it beside the model")
         try:
             size_bytes = (path.parent / external.location).stat().st_size
         except OSError as error:
             reason = str(error.strerror).lower()
-            raise OnnxFileError(f"{what} cannot be used: {reason}", "put it beside the model") from error
+            raise ModelFileError(f"{what} cannot be used: {reason}", "put it beside the model") from error
         if size_bytes < external.size_bytes:
             there = f"{size_bytes} of at least {external.size_bytes} bytes are there"
-            raise OnnxFileError(f"{what} is cut short: {there}", "copy it again")
+            raise ModelFileError(f"{what} is cut short: {there}", "copy it again")
 
 
 @functools.lru_cache(_KEPT)

@@ -7,18 +7,26 @@ A folder is read in one of three roles:
     version      the file that the model's configuration names; or else model.onnx, which may be a folder
                  with model.onnx and its external data; or one other .onnx file; or whatever an engine of
                  the user's own loads
+
+What is said of .onnx holds for the files of every built-in engine. Where there are several of one name, the engine
+that the model's configuration names decides, and without one the order in `predictd.engines.traits`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from predictd.engines.traits import BUILT_IN, model_suffixes
 from predictd.server.config.units import LARGEST
 
 MODEL_TOML = "model.toml"
 CONFIG_PBTXT = "config.pbtxt"
 MODEL_ONNX = "model.onnx"
+SUFFIXES = model_suffixes()
+
+_MODEL = "model"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,255}")
 _NUMBER = re.compile(r"[0-9]{1,19}")
@@ -37,9 +45,14 @@ class Listing:
     files: tuple[str, ...] = ()
 
     @property
-    def onnx(self) -> tuple[str, ...]:
-        """The .onnx files."""
-        return tuple(name for name in self.files if name.endswith(".onnx"))
+    def models(self) -> tuple[str, ...]:
+        """The files that a built-in engine serves."""
+        return tuple(name for name in self.files if name.endswith(SUFFIXES))
+
+    @property
+    def standard(self) -> tuple[str, ...]:
+        """Those of them that are called model, as exporters call them."""
+        return tuple(name for name in self.models if stem(name) == _MODEL)
 
 
 class LayoutError(ValueError):
@@ -89,6 +102,11 @@ def version_of(name: str) -> int:
     return int(name)
 
 
+def stem(name: str) -> str:
+    """A model file's name without its suffix."""
+    return name.rpartition(".")[0]
+
+
 def is_plain_model(listing: Listing) -> bool:
     """A folder without versions is one model and not a repository of them.
 
@@ -97,7 +115,8 @@ def is_plain_model(listing: Listing) -> bool:
     """
     if listing.folders:
         return False
-    return listing.onnx == (MODEL_ONNX,) or (configured(listing) and len(listing.onnx) <= 1)
+    stems = {stem(name) for name in listing.models}
+    return stems == {_MODEL} or (configured(listing) and len(stems) <= 1)
 
 
 def configured(listing: Listing) -> bool:
@@ -105,12 +124,32 @@ def configured(listing: Listing) -> bool:
     return MODEL_TOML in listing.files or CONFIG_PBTXT in listing.files
 
 
-def model_entry(listing: Listing, *, custom_engine: bool, named: str | None = None) -> str | None:
+def by_preference(names: Iterable[str], engine: str | None) -> list[str]:
+    """Model files of one name, the one to serve first; without those that the engine does not serve."""
+    suffixes = model_suffixes(engine)
+    return sorted((name for name in names if name.endswith(suffixes)), key=lambda name: _rank(name, suffixes))
+
+
+def _rank(name: str, suffixes: tuple[str, ...]) -> int:
+    return next(rank for rank, suffix in enumerate(suffixes) if name.endswith(suffix))
+
+
+def check_served(name: str, engine: str | None) -> None:
+    """Raise LayoutError if a file is one of another built-in engine than the one that shall serve it."""
+    if engine not in BUILT_IN or not name.endswith(SUFFIXES) or name.endswith(model_suffixes(engine)):
+        return
+    suffix = "." + name.rpartition(".")[2]
+    raise LayoutError(
+        f"engine {engine!r} does not serve {suffix} files", "name another engine, or leave it out"
+    )
+
+
+def model_entry(listing: Listing, *, engine: str | None = None, named: str | None = None) -> str | None:
     """What to load from a version's folder, or from a model's folder without versions.
 
     Args:
         listing: The folder.
-        custom_engine: An engine of the user's own, which may load anything.
+        engine: As the model's configuration names it; one of the user's own may load anything.
         named: The file that the model's configuration names.
 
     Returns:
@@ -121,20 +160,25 @@ def model_entry(listing: Listing, *, custom_engine: bool, named: str | None = No
     """
     if named is not None:
         return _named_entry(listing, named)
-    if MODEL_ONNX in listing.files:
-        return MODEL_ONNX
-    if MODEL_ONNX in listing.folders:
-        return f"{MODEL_ONNX}/{MODEL_ONNX}"
-    if custom_engine:
-        candidates = [name for name in listing.files if name.startswith("model.") and name != MODEL_TOML]
+    custom = engine is not None and ":" in engine
+    suffixes = (".onnx",) if custom else model_suffixes(engine)
+    for suffix in suffixes:
+        if _MODEL + suffix in listing.files:
+            return _MODEL + suffix
+        if _MODEL + suffix in listing.folders:
+            return f"{_MODEL + suffix}/{_MODEL + suffix}"
+    if custom:
+        candidates = [name for name in listing.files if name.startswith(f"{_MODEL}.") and name != MODEL_TOML]
         return candidates[0] if len(candidates) == 1 else None
-    if len(listing.onnx) == 1:
-        return listing.onnx[0]
-    if listing.onnx:
-        raise LayoutError("several .onnx files", f"name the one to serve {MODEL_ONNX}")
+    for suffix in suffixes:
+        found = [name for name in listing.files if name.endswith(suffix)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise LayoutError(f"several {suffix} files", f"name the one to serve {_MODEL + suffix}")
     if _SAVED_MODEL in listing.files:
         raise LayoutError("a TensorFlow SavedModel", f"convert it to {MODEL_ONNX}, for example with tf2onnx")
-    raise LayoutError("no model", f"put {MODEL_ONNX} here")
+    raise LayoutError("no model", f"put {_MODEL + suffixes[0]} here")
 
 
 def _named_entry(listing: Listing, named: str) -> str:
@@ -147,10 +191,10 @@ def _named_entry(listing: Listing, named: str) -> str:
 
 def no_versions(listing: Listing) -> LayoutError:
     """What to say about a model's folder in which there is no model."""
-    if listing.onnx:
-        return LayoutError(
-            f"no {MODEL_ONNX} and no version folder", f"rename {listing.onnx[0]} to {MODEL_ONNX}"
-        )
+    if listing.models:
+        found = by_preference(listing.models, None)[0]
+        standard = _MODEL + found.removeprefix(stem(found))
+        return LayoutError(f"no {standard} and no version folder", f"rename {found} to {standard}")
     if listing.folders:
         remedy = (
             f"version folders are called by a number, such as 1/{MODEL_ONNX}; found {listing.folders[0]}/"

@@ -35,11 +35,13 @@ class FoundModel:
         name: What clients call it.
         versions: Highest first, at least one where the model can be served.
         file: What its model.toml, config.pbtxt and models.config say; empty without one.
+        unreadable: Versions that are there and cannot be read. One that is served already is served on.
     """
 
     name: str
     versions: tuple[FoundVersion, ...]
     file: ModelConfig
+    unreadable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

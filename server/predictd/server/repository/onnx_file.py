@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
+from predictd.server.repository.file_error import ModelFileError
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GRAPH = 7
 # ModelProto's fields and their wire types; others may follow in later versions of ONNX.
@@ -33,22 +35,8 @@ _LONGEST_VARINT = 10
 _LFS_POINTER = b"version https://git-lfs"
 
 
-class OnnxFileError(Exception):
-    """The file is no ONNX model.
-
-    Attributes:
-        what: What it is instead.
-        remedy: What to do about it.
-    """
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}: {remedy}")
-        self.what = what
-        self.remedy = remedy
-
-
 def check_onnx_file(file: BinaryIO) -> None:
-    """Raise OnnxFileError unless this can be an ONNX model.
+    """Raise ModelFileError unless this can be an ONNX model.
 
     Args:
         file: Open for reading, at its beginning.
@@ -56,9 +44,9 @@ def check_onnx_file(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if size == 0:
-        raise OnnxFileError("an empty file", "copy the model again")
+        raise ModelFileError("an empty file", "copy the model again")
     if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-        raise OnnxFileError("a pointer of Git LFS, not the model", "fetch the model with git lfs pull")
+        raise ModelFileError("a pointer of Git LFS, not the model", "fetch the model with git lfs pull")
     file.seek(0)
     numbers: set[int] = set()
     for _ in range(_MOST_FIELDS):
@@ -87,7 +75,7 @@ def _skip_field(file: BinaryIO, size: int) -> int:
     length = {_FIXED64: 8, _FIXED32: 4}.get(wire_type) or (_varint(file, size) if wire_type == _BYTES else 0)
     end = file.tell() + length
     if end > size:
-        raise OnnxFileError(f"cut short: {size} of at least {end} bytes are there", "copy the model again")
+        raise ModelFileError(f"cut short: {size} of at least {end} bytes are there", "copy the model again")
     file.seek(end)
     return number
 
@@ -97,12 +85,12 @@ def _varint(file: BinaryIO, size: int) -> int:
     for at in range(_LONGEST_VARINT):
         byte = file.read(1)
         if not byte:
-            raise OnnxFileError(f"cut short after {size} bytes", "copy the model again")
+            raise ModelFileError(f"cut short after {size} bytes", "copy the model again")
         value |= (byte[0] & 0x7F) << (7 * at)
         if byte[0] < 0x80:
             return value
     raise _no_model()
 
 
-def _no_model() -> OnnxFileError:
-    return OnnxFileError("not an ONNX model", "export the model to ONNX, or name the engine that loads this")
+def _no_model() -> ModelFileError:
+    return ModelFileError("not an ONNX model", "export the model to ONNX, or name the engine that loads this")

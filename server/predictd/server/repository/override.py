@@ -16,7 +16,7 @@ from predictd.server.config.units import suggestion
 from predictd.server.errors import InvalidRequestError
 
 # What `predictd check` and `predictd models` say of where a setting comes from.
-ORIGIN = Origin(Path("(given when it was loaded)"))
+ORIGIN = Origin(Path("given when it was loaded"))
 
 _MOST_ROWS = 2**31 - 1
 _MOST_INSTANCES = 1024

@@ -122,7 +122,9 @@ def _reconcile_model(model: str, wanted: Wanted, lanes: Sequence[Observed]) -> l
         starting = missing
     else:
         actions += [Retire(lane.lane) for lane in serving]
-        going = any(lane.content not in wanted.contents for lane in lanes)
+        going = any(
+            lane.content not in wanted.contents or lane.state is LaneState.UNLOADING for lane in lanes
+        )
         starting = [] if going else missing
     return actions + [Start(model, content) for content in starting]
 

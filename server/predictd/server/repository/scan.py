@@ -26,14 +26,18 @@ from predictd.server.repository.layout import (
     CONFIG_PBTXT,
     MODEL_ONNX,
     MODEL_TOML,
+    SUFFIXES,
     LayoutError,
     Listing,
+    by_preference,
     check_name,
+    check_served,
     configured,
     is_plain_model,
     looks_like_version,
     model_entry,
     no_versions,
+    stem,
     version_of,
     visible,
 )
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
 
 
 def scan(paths: Sequence[Path]) -> Scan:
-    """Find the models under some paths: .onnx files, model folders, repositories and models.config files.
+    """Find the models under some paths: model files, model folders, repositories and models.config files.
 
     What cannot be served becomes a Problem and keeps nothing else from being found.
     """
@@ -102,15 +106,26 @@ class _Scanner:
         if path.suffix == TFS_SUFFIX:
             self._read_tfs_config(path)
             return
-        if path.suffix != ".onnx":
-            raise LayoutError(
-                "not an .onnx file", "give an .onnx file, a model's folder, a repository or a models.config"
-            )
-        check_name(path.stem)
-        with self._rejecting(path.stem):
-            config = path.with_suffix(".toml")
+        if path.suffix not in SUFFIXES:
+            kinds = " or ".join(SUFFIXES)
+            remedy = f"give an {kinds} file, a model's folder, a repository or a models.config"
+            raise LayoutError("not a model file", remedy)
+        self._read_files(path.parent, path.stem, [path.name])
+
+    def _read_files(self, folder: Path, name: str, files: Sequence[str]) -> None:
+        """Read a model that is a file; of several with its name the one that its engine serves."""
+        check_name(name)
+        with self._rejecting(name):
+            config = folder / f"{name}.toml"
             reading = self._reading(config, read_model_file) if config.exists() else Reading(ModelConfig())
-            self._add(path.stem, (FoundVersion(1, _loadable(path)),), reading)
+            engine = reading.config.engine
+            chosen, *others = by_preference(files, engine) or files
+            for other in others:
+                what = f"not served, as {chosen} is the model of this name"
+                remedy = f"remove it, or name its engine in {config.name}"
+                self.warnings.append(Problem(folder / other, what, remedy))
+            check_served(chosen, engine)
+            self._add(name, (FoundVersion(1, _loadable(folder / chosen)),), reading)
 
     def _read_tfs_config(self, path: Path) -> None:
         listed = read_tfs_config(path)
@@ -121,14 +136,17 @@ class _Scanner:
                 self._read_model(model.base_path, model.name, model.config)
 
     def _read_repository(self, path: Path, listing: Listing) -> None:
-        if not listing.folders and not listing.onnx:
+        if not listing.folders and not listing.models:
             raise LayoutError("no model here", f"put <name>.onnx or <name>/1/{MODEL_ONNX} into it")
         for name in listing.folders:
             with self._reporting(path / name):
                 self._read_model(path / name, name)
-        for name in listing.onnx:
-            with self._reporting(path / name):
-                self._read_file(path / name)
+        named: dict[str, list[str]] = {}
+        for file in listing.models:
+            named.setdefault(stem(file), []).append(file)
+        for name, files in named.items():
+            with self._reporting(path / files[0]):
+                self._read_files(path, name, files)
 
     def _read_model(self, path: Path, name: str, above: ModelConfig | None = None) -> None:
         """Read a model's folder; `above` is what somebody else says of it, who knows better."""
@@ -141,19 +159,16 @@ class _Scanner:
             config = reading.config
             candidates = [folder for folder in listing.folders if looks_like_version(folder)]
             if candidates:
-                versions = self._read_versions(path, candidates, config)
-                if MODEL_ONNX in listing.files:
-                    what, remedy = (
-                        "not served, as there are version folders beside it",
-                        "move it into one or remove it",
-                    )
-                    self.problems.append(Problem(path / MODEL_ONNX, what, remedy))
-            elif MODEL_ONNX in listing.files or MODEL_TOML in listing.files:
-                versions = (FoundVersion(1, _entry(path, listing, config)),)
+                versions, unreadable = self._read_versions(path, candidates, config)
+                for file in listing.standard:
+                    what = "not served, as there are version folders beside it"
+                    self.problems.append(Problem(path / file, what, "move it into one or remove it"))
+            elif listing.standard or MODEL_TOML in listing.files:
+                versions, unreadable = (FoundVersion(1, _entry(path, listing, config)),), ()
             else:
                 raise no_versions(listing)
             self._check_versions(path, config, versions, candidates)
-            self._add(name, versions, reading)
+            self._add(name, versions, reading, unreadable)
 
     def _read_config(self, path: Path, name: str, listing: Listing) -> Reading:
         """Triton's file first, then our own, which may say more and may say it otherwise."""
@@ -188,14 +203,20 @@ class _Scanner:
 
     def _read_versions(
         self, path: Path, names: Sequence[str], config: ModelConfig
-    ) -> tuple[FoundVersion, ...]:
+    ) -> tuple[tuple[FoundVersion, ...], tuple[int, ...]]:
+        """The versions that can be loaded, highest first, and those that cannot be read."""
         versions: list[FoundVersion] = []
+        unreadable: list[int] = []
         for name in names:
             folder = path / name
             with self._reporting(folder):
                 version = version_of(name)
-                versions.append(FoundVersion(version, _entry(folder, list_folder(folder), config)))
-        return tuple(sorted(versions, key=lambda found: found.version, reverse=True))
+                try:
+                    versions.append(FoundVersion(version, _entry(folder, list_folder(folder), config)))
+                except OSError:
+                    unreadable.append(version)
+                    raise
+        return tuple(sorted(versions, key=lambda found: found.version, reverse=True)), tuple(unreadable)
 
     def _check_versions(
         self, path: Path, config: ModelConfig, versions: Sequence[FoundVersion], candidates: Sequence[str]
@@ -218,8 +239,14 @@ class _Scanner:
                     Problem(origin.path, what, "correct the label or the policy", origin.line)
                 )
 
-    def _add(self, name: str, versions: tuple[FoundVersion, ...], reading: Reading) -> None:
-        model = FoundModel(name, versions, reading.config)
+    def _add(
+        self,
+        name: str,
+        versions: tuple[FoundVersion, ...],
+        reading: Reading,
+        unreadable: tuple[int, ...] = (),
+    ) -> None:
+        model = FoundModel(name, versions, reading.config, unreadable)
         # Without any version, each candidate has left its own problem.
         if not reading.usable or not versions:
             self.rejected.setdefault(name, model)
@@ -263,19 +290,21 @@ def _is_model(path: Path, listing: Listing) -> bool:
     if not versions:
         return is_plain_model(listing)
     # A repository's models may have numbers for names; then their folders hold versions, not files.
-    return configured(listing) or any(_holds_onnx(path / name) for name in versions)
+    return configured(listing) or any(_holds_models(path / name) for name in versions)
 
 
-def _holds_onnx(folder: Path) -> bool:
+def _holds_models(folder: Path) -> bool:
     try:
-        return bool(list_folder(folder).onnx)
+        return bool(list_folder(folder).models)
     except OSError:
         # Reading the version will report it.
         return True
 
 
 def _entry(folder: Path, listing: Listing, config: ModelConfig) -> Path:
-    name = model_entry(listing, custom_engine=config.custom_engine, named=config.model_file)
+    name = model_entry(listing, engine=config.engine, named=config.model_file)
+    if name is not None:
+        check_served(name, config.engine)
     return _loadable(folder if name is None else folder / name)
 
 

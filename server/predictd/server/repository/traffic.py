@@ -139,6 +139,38 @@ def set_label(known: Known, traffic: Traffic, label: str, version: int, *, allow
     return replace(traffic, labels=labels)
 
 
+def replace_labels(
+    known: Known, traffic: Traffic, labels: Mapping[str, int], *, allow_unready: bool
+) -> Traffic:
+    """Make labels all that a model has of those set at run time, by TensorFlow Serving's rules.
+
+    Args:
+        known: The model.
+        traffic: What was set before.
+        labels: Versions by label.
+        allow_unready: A label that means no other version now may be given to one that is not ready.
+
+    Raises:
+        TrafficError: They cannot be set so.
+    """
+    means = {**known.configured, **traffic.labels}
+    for label, version in labels.items():
+        check_shape(label)
+        if known.states.get(version) == READY:
+            continue
+        if version < 1:
+            raise TrafficError("INVALID_ARGUMENT", f"label '{label}': there is no version {version}")
+        if not allow_unready or means.get(label, version) != version:
+            raise TrafficError(
+                "FAILED_PRECONDITION",
+                f"label '{label}' cannot be given to version {version} of model '{known.name}', which is not "
+                "currently available for inference",
+            )
+    if len(labels) > LABELS_MAX:
+        raise TrafficError("FAILED_PRECONDITION", f"model '{known.name}' may have {LABELS_MAX} labels")
+    return replace(traffic, labels=dict(labels))
+
+
 def remove_label(known: Known, traffic: Traffic, label: str) -> Traffic:
     """Take back what was set at run time; what the configuration says of the label holds again.
 

@@ -1,10 +1,9 @@
 """What is on disk now, and whether it may be loaded already: content that still changes waits.
 
 A version's fingerprint is made of the names, sizes and times of its files and of the model's configuration. New
-content is taken once it was seen twice without a change and nothing was written into it for a moment; an ONNX file
-must besides be whole (see `onnx_file`), and so must its external data (see `external_data`). So a model that is copied
-slowly is never loaded half, while one that is moved into place, with the times that it had, is taken at the second
-look.
+content is taken once it was seen twice without a change and nothing was written into it for a moment; the model file
+must besides be whole (see `file_check`). So a model that is copied slowly is never loaded half, while one that is
+moved into place, with the times that it had, is taken at the second look.
 """
 
 from __future__ import annotations
@@ -12,19 +11,27 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from predictd.engines.traits import COMPANIONS
 from predictd.server.config.model_config import ModelConfig, overlay
-from predictd.server.repository.external_data import check_external_data, external_status
+from predictd.server.repository.external_data import external_status
+from predictd.server.repository.file_check import check_file
+from predictd.server.repository.file_error import ModelFileError
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
-from predictd.server.repository.onnx_file import OnnxFileError, check_onnx_file
+from predictd.server.repository.policies import served
 from predictd.server.repository.reconcile import Content, Wanted
 from predictd.server.repository.scan import scan
 
 QUIET_SECONDS = 1.0
 _NO_OVERRIDES: Mapping[str, ModelConfig] = {}
+
+
+def untuned(found: Scan) -> Scan:
+    """Models as their own files configure them."""
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ def look(
     paths: Sequence[Path],
     now_seconds: float | None = None,
     overrides: Mapping[str, ModelConfig] = _NO_OVERRIDES,
+    tune: Callable[[Scan], Scan] = untuned,
 ) -> Sight:
     """Scan the paths and take the fingerprint of every version that shall be served.
 
@@ -75,9 +83,10 @@ def look(
         paths: Where the models are.
         now_seconds: The time.
         overrides: What lies over the configurations of models, by name.
+        tune: Puts what was tuned below the models' configurations.
     """
     now = time.time() if now_seconds is None else now_seconds
-    found = _overridden(scan(paths), overrides)
+    found = tune(_overridden(scan(paths), overrides))
     sightings = {}
     for model in found.models:
         for version in served_versions(model):
@@ -116,11 +125,12 @@ def updated(before: Sight, now: Sight, names: Collection[str]) -> Sight:
 
 
 def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
-    # Which versions are served, what they are called and where that is written changes nothing in any of them.
-    loaded = replace(model.file, labels={}, version_policy=None, origins={})
+    # Which versions are served and how, what they are called and where that is written changes nothing in any of them.
+    loaded = replace(model.file, labels={}, version_policy=None, swap=None, origins={})
     digest = hashlib.blake2b(repr(loaded).encode(), digest_size=16)
     newest = 0.0
-    for name, status in (*_files(version.path), *_external(version.path)):
+    files = (*_files(version.path), *_external(version.path), *_named_files(model.file))
+    for name, status in files:
         digest.update(
             f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\0".encode(errors="replace")
         )
@@ -131,11 +141,11 @@ def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
 
 
 def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The model file and what stands beside it in its version folder, such as external data."""
+    """The model file, its companion, and what stands beside it in its version folder, such as external data."""
     try:
         folder = path if path.is_dir() else path.parent
         beside = path.is_dir() or folder.name.isdigit()
-        for file in sorted(folder.iterdir()) if beside else [path]:
+        for file in sorted(folder.iterdir()) if beside else _both(path):
             yield file.name, file.stat()
     except OSError:
         # It is being replaced at this moment: another fingerprint than before and after.
@@ -152,14 +162,27 @@ def _external(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     return external_status(path) if path.suffix == ".onnx" else iter(())
 
 
+def _both(path: Path) -> list[Path]:
+    companion = path.with_suffix(COMPANIONS.get(path.suffix, path.suffix))
+    return [path, companion] if companion != path and companion.exists() else [path]
+
+
+def _named_files(config: ModelConfig) -> Iterator[tuple[str, os.stat_result]]:
+    """The files that the configuration names and that clients see the content of."""
+    for output in config.outputs:
+        if output.labels_file is None:
+            continue
+        try:
+            yield str(output.labels_file), output.labels_file.stat()
+        except OSError:
+            # Its absence is a state like another, and loading says what is wrong with it.
+            yield f"no {output.labels_file}", os.stat_result((0,) * 10)
+
+
 def _broken(path: Path) -> str:
-    if path.suffix != ".onnx":
-        return ""
     try:
-        with path.open("rb") as file:
-            check_onnx_file(file)
-        check_external_data(path)
-    except OnnxFileError as error:
+        check_file(path)
+    except ModelFileError as error:
         return f"{path}: {error}"
     except OSError as error:
         return f"{path}: {error.strerror}"
@@ -196,7 +219,12 @@ def decide(
     """
     contents: dict[str, list[Content]] = {model.name: [] for model in now.scan.models}
     held = False
+    kept = {key for model in now.scan.models for key in _kept(model, serving)}
+    for name, version in kept:
+        contents[name].append(Content(version, serving[name, version]))
     for (name, version), sighting in now.versions.items():
+        if not _beside(sighting.model, version, kept):
+            continue
         fingerprint = sighting.fingerprint
         taken = serving.get((name, version)) == fingerprint or (name, version, fingerprint) in started
         if not taken and before is not None:
@@ -217,7 +245,28 @@ def decide(
     for model in now.scan.rejected:
         # It is there and cannot be served as it is: what was served stays.
         _keep_all(contents.setdefault(model.name, []), model.name, serving)
-    return Decision({name: Wanted(tuple(dict.fromkeys(found))) for name, found in contents.items()}, held)
+    resource = {model.name for model in now.scan.models if model.file.swap == "resource"}
+    wanted = {
+        name: Wanted(tuple(dict.fromkeys(found)), preserve_availability=name not in resource)
+        for name, found in contents.items()
+    }
+    return Decision(wanted, held)
+
+
+def _kept(model: FoundModel, serving: Mapping[tuple[str, int], str]) -> list[tuple[str, int]]:
+    """The versions that cannot be read, are served, and stay so: those that the policy would choose with them there."""
+    there = [version for version in model.unreadable if (model.name, version) in serving]
+    return [(model.name, version) for version in there if version in _chosen(model, there)]
+
+
+def _beside(model: FoundModel, version: int, kept: Collection[tuple[str, int]]) -> bool:
+    """Whether the policy chooses a version that can be read when those that are kept count, too."""
+    there = [number for name, number in kept if name == model.name]
+    return not there or version in _chosen(model, there)
+
+
+def _chosen(model: FoundModel, unreadable: Sequence[int]) -> tuple[int, ...]:
+    return served([*(found.version for found in model.versions), *unreadable], model.file.version_policy)
 
 
 def _keep_all(contents: list[Content], name: str, serving: Mapping[tuple[str, int], str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from predictd.engines.traits import engine_for_suffix
 from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS, LaneConfig, QueueRules
 from predictd.server.config.model_config import ModelConfig, QueuePolicy
 from predictd.server.config.settings import Settings
@@ -172,7 +173,7 @@ def pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
         threads=threads,
         shared=shared,
         # Lanes of other engines may come to a shared pool later, and its workers' environment stays as it is.
-        engines=frozenset() if shared else frozenset(_engine(model) for model in pool.models),
+        engines=frozenset() if shared else _engines(pool, settings),
         allocator=_agreed(pool, "allocator") or settings.allocator,
         openmp=_agreed(pool, "openmp"),
         spin=spin,
@@ -182,6 +183,12 @@ def pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
             for name, value in wishes.items()
             for key, origin in _wished(pool, settings, name, value)
         },
+    )
+
+
+def _engines(pool: PoolModels, settings: Settings) -> frozenset[str]:
+    return frozenset(
+        _engine(model, version, settings) for model in pool.models for version in served_versions(model)
     )
 
 
@@ -230,8 +237,9 @@ def lanes(
     return [_lane(next(ids), model, version, plans[0], settings) for model, version in found]
 
 
-def _engine(model: FoundModel) -> str:
-    return model.file.engine or DEFAULT_ENGINE
+def _engine(model: FoundModel, version: FoundVersion, settings: Settings) -> str:
+    usual = engine_for_suffix(version.path.suffix, settings.engine)
+    return model.file.engine or usual or DEFAULT_ENGINE
 
 
 def _lane(
@@ -244,7 +252,7 @@ def _lane(
         model=model.name,
         version=version.version,
         path=str(version.path),
-        engine=_engine(model),
+        engine=_engine(model, version, settings),
         max_batch_size=_max_batch_size(file, settings),
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
         max_queue_size=max(rules.max_queue_size for rules in queues),
@@ -255,12 +263,14 @@ def _lane(
         parameters=dict(file.parameters),
         inputs=file.inputs,
         outputs=file.outputs,
+        served_outputs=file.served_outputs,
         warmup=file.warmup,
         origins={name: str(file.origins[name]) for name in _DECLARED if name in file.origins},
         preferred_batch_sizes=file.preferred_batch_sizes,
         priority_levels=file.priority_levels or 0,
         default_priority=file.default_priority or (len(queues) + 1) // 2,
         queues=queues,
+        tuned="" if file.tuned is None else str(file.tuned),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from predictd.server.config.lane import LaneConfig, LaneSignature
-from predictd.server.control.messages import LabelView, LaneView, PublishModel
+from predictd.server.control.messages import LabelView, LaneView, PublishModel, SettingView
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
 from predictd.server.repository.traffic import Known, Traffic, default_version, labels_now
 
@@ -24,6 +24,7 @@ class LaneRecord:
         fingerprint: Of the files that it was made from.
         started: When its load began, in seconds of the event loop's clock.
         loaded_by: Ids of the workers that have it.
+        settings: What holds for it, and where that comes from.
     """
 
     config: LaneConfig
@@ -36,6 +37,7 @@ class LaneRecord:
     fingerprint: str = ""
     started: float = 0.0
     loaded_by: set[int] = field(default_factory=set)
+    settings: tuple[SettingView, ...] = ()
 
     @property
     def name(self) -> str:
@@ -103,17 +105,19 @@ class Catalog:
 
     def publication(self, model: str) -> PublishModel:
         """What front ends are told of a model."""
-        records = _one_a_version(r for r in self._records.values() if r.config.model == model)
+        all_records = [record for record in self._records.values() if record.config.model == model]
+        records = _one_a_version(all_records)
         ready = [record.config.version for record in records if record.state == "READY"]
         traffic = self.traffic.get(model, Traffic())
         labels, meant = labels_now(self.known(model), traffic, self._meant.pop(model, {}))
         if records:
             self._meant[model] = meant
+        default = default_version(traffic.split, ready)
         return PublishModel(
             seq=0,
             name=model,
-            default_version=default_version(traffic.split, ready),
-            versions=[_view(record) for record in records],
+            default_version=default,
+            versions=[_view(record, _reason(record, all_records)) for record in records],
             labels=tuple(
                 LabelView(
                     name=one.name, version=one.version, set_by=one.set_by.value, next_version=one.next_version
@@ -121,6 +125,10 @@ class Catalog:
                 for one in labels
             ),
             split=tuple(traffic.split.items()),
+            settings=next(
+                (one.settings for one in records if default in (0, one.config.version)),
+                (),
+            ),
         )
 
     def known(self, model: str) -> Known:
@@ -170,15 +178,32 @@ def _standing(record: LaneRecord) -> tuple[bool, int]:
     return record.state == "READY", record.config.lane
 
 
-def _view(record: LaneRecord) -> LaneView:
+def _reason(shown: LaneRecord, records: Iterable[LaneRecord]) -> str:
+    """Why a version failed; of one that serves, why its newer content does not."""
+    failed = [
+        record
+        for record in records
+        if record.state == "FAILED"
+        and record.config.version == shown.config.version
+        and record.config.lane > shown.config.lane
+    ]
+    if shown.state != "READY" or not failed:
+        return shown.reason
+    newest = max(failed, key=lambda record: record.config.lane)
+    return f"the old content serves on, as the new one failed: {newest.reason}"
+
+
+def _view(record: LaneRecord, reason: str) -> LaneView:
     return LaneView(
         version=record.config.version,
         state=record.state,
         lane=record.config.lane,
         pool=record.pool,
-        reason=record.reason,
+        reason=reason,
         instances=record.instances,
         # What only workers need stays out: a model may have many versions, and a message a size.
-        config=msgspec.structs.replace(record.config, inputs=(), outputs=(), warmup=None, origins={}),
+        config=msgspec.structs.replace(
+            record.config, inputs=(), outputs=(), served_outputs=(), warmup=None, origins={}
+        ),
         signature=record.signature,
     )

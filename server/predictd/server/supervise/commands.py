@@ -27,6 +27,7 @@ from predictd.server.errors import (
 )
 from predictd.server.repository.override import read_override
 from predictd.server.supervise.catalog import LaneRecord
+from predictd.server.supervise.loads import LoadJournal
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Wants(Protocol):
 
     async def leave(self, names: Collection[str]) -> set[int]: ...
 
-    async def look_at_all(self, *, at_once: bool) -> bool: ...
+    async def look_until_settled(self) -> list[str]: ...
 
     async def is_there(self, name: str) -> bool: ...
 
@@ -78,12 +79,23 @@ class Commands:
         keeper: Owns what is wanted.
         around: The supervisor.
         told: Waits until front ends have taken in what they were sent.
+        label: Makes labels by model all that each has of what was set at run time; raises RequestError.
+        journal: Keeps what was loaded and unloaded.
     """
 
-    def __init__(self, keeper: Wants, around: Surroundings, told: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        keeper: Wants,
+        around: Surroundings,
+        told: Callable[[], Awaitable[None]],
+        label: Callable[[Mapping[str, Mapping[str, int]]], Awaitable[None]],
+        journal: LoadJournal,
+    ) -> None:
         self._keeper = keeper
         self._around = around
         self._told = told
+        self._label = label
+        self._journal = journal
 
     async def answer(self, command: Command, send: Callable[[Message], None]) -> None:
         """Carry a command out, and say what became of it."""
@@ -103,6 +115,7 @@ class Commands:
             case LoadModel(model=model, config=config):
                 await self._keeper.take({model: read_override(config, model)})
                 await self._loaded([model])
+                await self._keep_loaded({model: config})
             case UnloadModel(model=model):
                 await self._unload(model)
             case Reload():
@@ -138,7 +151,14 @@ class Commands:
             raise UnknownModelError(f"there is no model {model!r}")
         await self._leave([model])
 
+    async def _keep_loaded(self, configs: Mapping[str, str]) -> None:
+        # Where the disk decides what is loaded, a command is for this time only.
+        if self._keeper.explicit:
+            await self._journal.loaded(configs)
+
     async def _leave(self, models: Collection[str]) -> None:
+        if models:
+            await self._journal.unloaded(models)
         lanes = await self._keeper.leave(models)
         await self._until(lambda: not any(map(self._around.has_lane, lanes)))
 
@@ -151,9 +171,11 @@ class Commands:
 
     async def _reload(self) -> None:
         before = {lane.config.lane for lane in self._lanes() if lane}
-        await self._keeper.look_at_all(at_once=True)
+        broken = await self._keeper.look_until_settled()
         await self._until(lambda: all(lane and lane.state != "LOADING" for lane in self._lanes()))
         self._raise_failure([lane for lane in self._lanes() if lane and lane.config.lane not in before])
+        if broken:
+            raise FailedPreconditionError("; ".join(broken))
 
     def _lanes(self) -> list[LaneRecord | None]:
         return [lane for name in self._keeper.names for lane in self._keeper.wanted_lanes(name)]
@@ -171,6 +193,8 @@ class Commands:
         except UnknownModelError as error:
             raise InvalidRequestError(str(error)) from None
         await self._loaded(overrides.keys())
+        await self._label({model.name: model.labels for model in models})
+        await self._keep_loaded({model.name: model.config for model in models})
         await self._leave(others)
 
     async def _until(self, condition: Callable[[], bool]) -> None:

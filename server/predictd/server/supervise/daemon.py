@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -18,12 +19,14 @@ from predictd.server.launch.spawn import raise_nofile_limit
 from predictd.server.observe.http import Handler, HttpServer, Request, Response
 from predictd.server.observe.logs import configure
 from predictd.server.observe.routes import build_routes
+from predictd.server.repository.models import Scan
+from predictd.server.repository.tuning import TunedError
 from predictd.server.repository.watch import look
 from predictd.server.supervise.assembly import read_planner
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
-from predictd.server.supervise.selection import at_start, unservable
-from predictd.server.supervise.state_file import StateError, StateFile
+from predictd.server.supervise.selection import at_start, tuned_results, unservable
+from predictd.server.supervise.state_file import Loads, StateError, StateFile
 from predictd.server.supervise.supervisor import Supervisor
 
 OnReady = Callable[[dict[str, str]], None]
@@ -75,15 +78,25 @@ def _open_files(settings: Settings) -> StateFile | None:
     return None if settings.state_dir is None else StateFile(settings.state_dir)
 
 
-async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
-    sight = look(settings.paths)
-    found = sight.scan
+def _report(found: Scan) -> None:
     for problem in (*found.problems, *found.warnings):
         _log.warning("%s", problem)
-    why_not = unservable(settings, found)
+    for model in found.models:
+        if model.file.tuned is not None:
+            _log.info("model %s: %s", model.name, model.file.tuned)
+
+
+async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
+    planner = read_planner()
+    try:
+        tuned = tuned_results(settings, os.environ, planner.cores)
+    except TunedError as error:
+        return _refuse(f"tuned ({settings.origin('tuned')}): {error}")
+    sight = look(settings.paths, tune=tuned.apply)
+    _report(sight.scan)
+    why_not = unservable(settings, sight.scan)
     if why_not:
         return _refuse(why_not)
-    sight = at_start(settings, sight)
     try:
         http_address, http_sockets = listen(settings.http)
     except AddressError as error:
@@ -94,8 +107,10 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     except StateError as error:
         return _refuse(str(error))
 
-    planner = read_planner()
-    supervisor = Supervisor(settings, planner, sight, port, state)
+    wanted = at_start(settings, sight, Loads() if state is None else state.loads, tuned.apply)
+    for complaint in wanted.complaints:
+        _log.warning("%s", complaint)
+    supervisor = Supervisor(settings, planner, wanted, port, state, tuned.apply)
     for warning in supervisor.plan.warnings:
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), planner.budget).splitlines():
@@ -145,7 +160,9 @@ async def _started(
     """Wait until everything is loaded or failed, and tell whoever waits for it."""
     await supervisor.wait(lambda: supervisor.settled)
     failed = supervisor.catalog.failed
-    if failed and (settings.strict or not supervisor.catalog.serving):
+    # Whoever loads by command can do so again when nothing of what was restored can be served.
+    able = supervisor.catalog.serving or supervisor.keeper.explicit
+    if failed and (settings.strict or not able):
         first = failed[0]
         which = "--strict" if settings.strict else "no model can be served"
         supervisor.give_up(

@@ -7,10 +7,13 @@ import logging
 from collections.abc import Callable, Mapping
 
 from predictd.server.control.messages import LabelsDone, PublishModel, SetLabel, SetSplit
+from predictd.server.control.outcomes import failure
+from predictd.server.errors import ModelUnavailableError
 from predictd.server.repository.traffic import (
     Traffic,
     TrafficError,
     remove_label,
+    replace_labels,
     set_label,
     set_split,
     without_effect,
@@ -34,14 +37,23 @@ class Director:
         catalog: Says what is known of a model, and holds the result.
         state: Where settings are kept, and were by an earlier daemon; None if they end with this one.
         publish: Tells all front ends of a model, and then calls back.
+        tfs_unready_labels: Lists of models may give labels that are not in use to versions that are not ready.
     """
 
-    def __init__(self, catalog: Catalog, state: StateFile | None, publish: Publish) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        state: StateFile | None,
+        publish: Publish,
+        *,
+        tfs_unready_labels: bool = False,
+    ) -> None:
         if state is not None:
             catalog.traffic = dict(state.traffic)
         self._catalog = catalog
         self._state = state
         self._publish = publish
+        self._tfs_unready_labels = tfs_unready_labels
         self._one_at_a_time = asyncio.Lock()
         self._complained: set[str] = set()
         self._warned = False
@@ -63,13 +75,48 @@ class Director:
             late = "" if taken_in.done() else "it is set, but a front end has not confirmed it yet"
             child.send(LabelsDone(seq=message.seq, status="UNAVAILABLE" if late else "", message=late))
 
+    async def replace_labels(self, labels: Mapping[str, Mapping[str, int]]) -> None:
+        """Make labels, by model, all that each has of those set at run time; of all the models or of none.
+
+        Raises:
+            RequestError: They cannot be set so, or not kept.
+        """
+        try:
+            async with self._one_at_a_time:
+                taken_in = await self._apply(self._replaced(labels))
+        except TrafficError as error:
+            raise failure(error.status, str(error)) from error
+        except StateError as error:
+            _log.error("labels are refused: %s", error)
+            raise ModelUnavailableError("labels cannot be kept on disk") from error
+        if taken_in:
+            await asyncio.wait(taken_in, timeout=TAKEN_IN_SECONDS)
+
+    def _replaced(self, labels: Mapping[str, Mapping[str, int]]) -> dict[str, Traffic]:
+        changed = {}
+        for name, wanted in labels.items():
+            before = self._catalog.traffic.get(name, Traffic())
+            known = self._catalog.known(name)
+            after = replace_labels(known, before, wanted, allow_unready=self._tfs_unready_labels)
+            if after != before:
+                changed[name] = after
+        return changed
+
     async def _change(self, message: SetLabel | SetSplit) -> asyncio.Future[None]:
         """Check, keep and publish. The future is done once every front end took it in."""
-        name = message.model
-        traffic = self._changed(message)
-        everything = {**self._catalog.traffic, name: traffic}
-        if not traffic.versions:
-            del everything[name]
+        (taken_in,) = await self._apply({message.model: self._changed(message)})
+        _log.info("%s", _line(message))
+        return taken_in
+
+    async def _apply(self, changed: Mapping[str, Traffic]) -> list[asyncio.Future[None]]:
+        """Keep and publish what was set for some models. A future for each is done once every front end took it in."""
+        if not changed:
+            return []
+        everything = {
+            name: traffic
+            for name, traffic in {**self._catalog.traffic, **changed}.items()
+            if traffic.versions
+        }
         if self._state is not None:
             # Written before it takes effect: what was answered holds after any crash.
             await asyncio.to_thread(self._state.write, everything)
@@ -77,7 +124,9 @@ class Director:
             self._warned = True
             _log.warning("what is set at run time ends with the daemon: --state-dir would keep it")
         self._catalog.traffic = everything
-        _log.info("%s", _line(message))
+        return [self._published(name) for name in changed]
+
+    def _published(self, name: str) -> asyncio.Future[None]:
         taken_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._publish(self._catalog.publication(name), lambda: taken_in.set_result(None))
         return taken_in

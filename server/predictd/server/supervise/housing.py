@@ -13,7 +13,7 @@ from predictd.server.config.lane import pool_queues
 from predictd.server.config.settings import Settings
 from predictd.server.launch.instances import Memory
 from predictd.server.launch.memory import Headroom, headroom_bytes
-from predictd.server.launch.plan import LaunchPlan
+from predictd.server.launch.plan import ChildPlan, LaunchPlan
 from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.repository.watch import Sight
 from predictd.server.supervise.assembly import (
@@ -30,6 +30,10 @@ from predictd.server.supervise.assembly import (
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.growth import arena_limit_bytes
 from predictd.server.supervise.pool import Pool
+from predictd.server.supervise.shown import shown_settings
+
+# Of lanes whose pool cannot be made; the ids of pools begin at 1.
+NO_POOL = 0
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +49,19 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A pool for a lane. `runs` when it is there already and takes one lane more."""
+    """A pool for a lane.
 
-    pool: Pool
-    runs: bool
+    Attributes:
+        plans: Of its workers.
+        pool: None when it cannot be made.
+        runs: It is there already and takes one lane more.
+        failure: Why it cannot be made; else empty.
+    """
+
+    plans: tuple[ChildPlan, ...]
+    pool: Pool | None
+    runs: bool = False
+    failure: str = ""
 
 
 class Housing:
@@ -70,7 +83,12 @@ class Housing:
         )
         pools = tuple(self._pool(members, members.name, plan) for members in divided)
         records = tuple(
-            self.record(pool, model, version, sight.versions[model.name, version.version].fingerprint)
+            self.record(
+                Home(plan.pools[members.name], pool),
+                model,
+                version,
+                sight.versions[model.name, version.version].fingerprint,
+            )
             for members, pool in zip(divided, pools, strict=True)
             for model in members.models
             for version in model.versions
@@ -92,7 +110,7 @@ class Housing:
         members = self._members(model, known, catalog)
         pool = next((p for p in pools.values() if p.name == members.name), None)
         if pool is not None and len(members.models) > 1 and not pool.leaving:
-            return Home(pool, runs=True)
+            return Home(tuple(place.plan for place in pool.places), pool, runs=True)
         taken = {pool.name for pool in pools.values()}
         names = itertools.chain([members.name], (f"{members.name}~{number}" for number in itertools.count(2)))
         renamed = PoolModels(next(name for name in names if name not in taken), members.models)
@@ -102,7 +120,11 @@ class Housing:
         for warning in afforded.warnings[len(request.warnings) :]:
             _log.warning("%s", warning)
         plan = self._planner.plan(afforded)
-        return Home(self._pool(renamed, renamed.name, plan), runs=False)
+        plans = plan.pools[renamed.name]
+        try:
+            return Home(plans, self._pool(renamed, renamed.name, plan))
+        except OSError as error:
+            return Home(plans, None, failure=cannot_be_made(renamed.name, error))
 
     def isolation(self, record: LaneRecord, old: Pool) -> Pool:
         """A pool for one lane of a shared pool, with the CPUs of those that it had."""
@@ -128,12 +150,31 @@ class Housing:
         request = pool_request(PoolModels(name, members.models), self._settings)
         return Pool(next(self._pool_ids), name, plans, *pool_queues(configs), request=request)
 
-    def record(self, pool: Pool, model: FoundModel, version: FoundVersion, fingerprint: str) -> LaneRecord:
+    def record(
+        self,
+        home: Home,
+        model: FoundModel,
+        version: FoundVersion,
+        fingerprint: str,
+    ) -> LaneRecord:
         """A new lane in a pool."""
-        only = PoolModels(pool.name, (replace(model, versions=(version,)),))
-        (config,) = lanes(only, tuple(place.plan for place in pool.places), self._settings, self._lane_ids)
+        only = PoolModels(model.name, (replace(model, versions=(version,)),))
+        (config,) = lanes(only, home.plans, self._settings, self._lane_ids)
         now = asyncio.get_running_loop().time()
-        return LaneRecord(config, pool.id, len(pool.places), fingerprint=fingerprint, started=now)
+        pool = NO_POOL if home.pool is None else home.pool.id
+        return LaneRecord(
+            config,
+            pool,
+            len(home.plans),
+            fingerprint=fingerprint,
+            started=now,
+            settings=shown_settings(model.file, self._settings, config, len(home.plans)),
+        )
+
+
+def cannot_be_made(pool: str, error: OSError) -> str:
+    """What to say of a pool for which the system has too little left, such as descriptors."""
+    return f"pool {pool} cannot be made: {str(error.strerror or error).lower()}"
 
 
 def _outlives(pool: Pool, members: PoolModels, catalog: Catalog) -> bool:

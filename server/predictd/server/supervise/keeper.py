@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
-from predictd.server.config.model_config import ModelConfig, contradictions
-from predictd.server.errors import FailedPreconditionError, InvalidRequestError, UnknownModelError
-from predictd.server.repository.models import FoundModel, FoundVersion
-from predictd.server.repository.policies import missing
+from predictd.server.config.model_config import ModelConfig
+from predictd.server.repository.models import FoundModel, FoundVersion, Scan
 from predictd.server.repository.reconcile import (
     Cancel,
     Content,
@@ -24,12 +22,14 @@ from predictd.server.repository.reconcile import (
     Wanted,
     reconcile,
 )
-from predictd.server.repository.watch import Decision, Sight, Sighting, decide, look, only, updated
+from predictd.server.repository.watch import Decision, Sight, decide, look, only, untuned, updated
 from predictd.server.supervise.catalog import Catalog, LaneRecord
+from predictd.server.supervise.takeable import check_takeable
 
 POLL_SECONDS = 1.0
 # New content is looked at again soon: a model that was moved into place is loaded without waiting for the next poll.
 LOOK_AGAIN_SECONDS = 0.3
+_NO_OVERRIDES: Mapping[str, ModelConfig] = {}
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class Keeper:
         actions: Carries decisions out.
         polls: Look every second; else only when asked to.
         chosen: Names of the models that are wanted; None for all that are there.
+        overrides: What lies over the configurations of models, by name; `first` was seen with it.
+        tune: Puts what was tuned below the models' configurations.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Keeper:
         *,
         polls: bool,
         chosen: Collection[str] | None = None,
+        overrides: Mapping[str, ModelConfig] = _NO_OVERRIDES,
+        tune: Callable[[Scan], Scan] = untuned,
     ) -> None:
         self._paths = paths
         self._sight = first
@@ -78,7 +82,8 @@ class Keeper:
         self._actions = actions
         self._polls = polls
         self._chosen = None if chosen is None else set(chosen)
-        self._overrides: dict[str, ModelConfig] = {}
+        self._overrides = dict(overrides)
+        self._tune = tune
         # One look at a time: an older one must not undo what a newer one found.
         self._looking = asyncio.Lock()
         self._wanted: dict[str, Wanted] = dict(decide(None, first, {}).wanted)
@@ -100,36 +105,45 @@ class Keeper:
         """Look from time to time, until cancelled."""
         wait_seconds = POLL_SECONDS if self._polls else None
         while True:
-            asked = await _is_set(self._asked, wait_seconds)
+            await _is_set(self._asked, wait_seconds)
             self._asked.clear()
-            held = await self.look_at_all(at_once=asked)
+            held = await self.look_at_all()
             wait_seconds = LOOK_AGAIN_SECONDS if held else POLL_SECONDS if self._polls else None
 
-    async def look_at_all(self, *, at_once: bool) -> bool:
-        """Look, and do what is due. True when something new is there that has to settle.
+    async def look_until_settled(self) -> list[str]:
+        """Look at once, and again soon as long as something new is there that has to settle.
 
-        Args:
-            at_once: Take everything as it is, settled or not.
+        Returns:
+            What is new, at rest and no whole model: a line each.
         """
+        while True:
+            held = await self.look_at_all()
+            if not held:
+                return sorted(_broken(self._sight, self._serving()))
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def look_at_all(self) -> bool:
+        """Look, and do what is due. True when something new is there that has to settle."""
         async with self._looking:
-            sight = await asyncio.to_thread(look, self._paths, None, self._overrides)
+            sight = await asyncio.to_thread(look, self._paths, None, self._overrides, self._tune)
             self._complain(sight, self._serving())
             if self._chosen is not None:
                 sight = only(sight, self._chosen)
-            decision = self._decide(None if at_once else self._sight, sight)
+            decision = self._decide(self._sight, sight)
             self._sight = sight
             self._wanted = dict(decision.wanted)
             self._actions.take_labels(sight)
         self.reconcile()
         return decision.held
 
-    def _decide(self, before: Sight | None, sight: Sight) -> Decision:
+    def _decide(self, before: Sight | None, sight: Sight, again: Collection[str] = ()) -> Decision:
+        """What shall be served. Of the models in `again` what has failed counts for nothing."""
         started = {
             (record.config.model, record.config.version, record.fingerprint)
             for record in self._catalog.records()
             if record.state != "UNLOADING"
         }
-        return decide(before, sight, self._serving(), started)
+        return decide(before, sight, self._serving(again), started)
 
     # Commands -----------------------------------------------------------------------------------------------
 
@@ -159,14 +173,14 @@ class Keeper:
         """
         async with self._looking:
             together = {**self._overrides, **overrides}
-            sight = await asyncio.to_thread(look, self._paths, None, together)
+            sight = await asyncio.to_thread(look, self._paths, None, together, self._tune)
             for name in overrides:
-                _check(sight, name, together[name], (base_paths or {}).get(name, ""))
+                check_takeable(sight, name, together[name], (base_paths or {}).get(name, ""))
             self._overrides = {name: above for name, above in together.items() if above != ModelConfig()}
             if self._chosen is not None:
                 self._chosen.update(overrides)
             self._sight = updated(self._sight, sight, overrides)
-            self._wanted.update(self._decide(None, only(sight, overrides)).wanted)
+            self._wanted.update(self._decide(None, only(sight, overrides), again=overrides.keys()).wanted)
             for record in self._catalog.records():
                 if record.config.model in overrides and record.state == "FAILED":
                     self._actions.drop_lane(record.config.lane)
@@ -233,70 +247,35 @@ class Keeper:
             for record in self._catalog.records()
         ]
 
-    def _serving(self) -> dict[tuple[str, int], str]:
+    def _serving(self, again: Collection[str] = ()) -> dict[tuple[str, int], str]:
         """The content of each version that has a lane; of the one that is ready if there are two."""
         records = sorted(self._catalog.records(), key=lambda r: (r.state == "READY", r.config.lane))
         return {
             (record.config.model, record.config.version): record.fingerprint
             for record in records
-            if record.state != "UNLOADING"
+            if record.state != "UNLOADING" and not (record.state == "FAILED" and record.config.model in again)
         }
 
     def _complain(self, sight: Sight, serving: Mapping[tuple[str, int], str]) -> None:
         """Say each problem once, when it comes up. What was tried and has failed has been complained of already."""
         problems = {str(problem) for problem in sight.scan.problems}
-        problems |= {
-            _held(sighting)
-            for key, sighting in sight.versions.items()
-            if sighting.quiet and sighting.broken and serving.get(key) != sighting.fingerprint
-        }
+        problems |= _broken(sight, serving)
         for problem in sorted(problems - self._complained):
             _log.warning("%s", problem)
         self._complained = problems
 
 
-def _check(sight: Sight, name: str, override: ModelConfig, base_path: str) -> None:
-    """Raise unless a model can be loaded in this way."""
-    model = next((model for model in sight.scan.models if model.name == name), None)
-    if model is None:
-        _refuse(sight, name)
-    for version in missing([found.version for found in model.versions], override.version_policy):
-        raise InvalidRequestError(f"config: version_policy: model {name!r} has no version {version}")
-    if override != ModelConfig():
-        for notice in contradictions(model.file):
-            raise InvalidRequestError(f"config: {notice.field}: {notice.message}")
-    # Of what a client says, realpath refuses nothing but this.
-    if base_path and ("\0" in base_path or os.path.realpath(base_path) != os.path.realpath(_folder(model))):
-        raise InvalidRequestError(f"base_path {base_path!r} is not where the daemon has model {name!r} from")
+def _broken(sight: Sight, serving: Mapping[tuple[str, int], str]) -> set[str]:
+    """A line for each version that is new, at rest and no whole model."""
+    return {
+        f"version {sighting.version.version} of {sighting.model.name} is not loaded: {sighting.broken}"
+        for key, sighting in sight.versions.items()
+        if sighting.quiet and sighting.broken and serving.get(key) != sighting.fingerprint
+    }
 
 
-def _refuse(sight: Sight, name: str) -> NoReturn:
-    if any(model.name == name for model in sight.scan.rejected):
-        about = [
-            str(problem)
-            for problem in sight.scan.problems
-            if name in problem.path.parts or problem.path.stem == name
-        ]
-        reason = f": {'; '.join(about)}" if about else ""
-        raise FailedPreconditionError(f"model {name!r} cannot be served as it is{reason}")
-    raise UnknownModelError(f"there is no model {name!r} in the paths that the daemon serves")
-
-
-def _folder(model: FoundModel) -> Path:
-    """A model's own folder, which holds the folders of its versions if it has such."""
-    version = model.versions[0]
-    folder = version.path if version.path.is_dir() else version.path.parent
-    return folder.parent if folder.name == str(version.version) else folder
-
-
-def _held(sighting: Sighting) -> str:
-    return f"version {sighting.version.version} of {sighting.model.name} is not loaded: {sighting.broken}"
-
-
-async def _is_set(event: asyncio.Event, timeout_seconds: float | None) -> bool:
-    try:
+async def _is_set(event: asyncio.Event, timeout_seconds: float | None) -> None:
+    """Wait until an event is set, or so long."""
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_seconds):
             await event.wait()
-    except TimeoutError:
-        return False
-    return True

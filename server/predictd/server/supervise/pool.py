@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections import Counter
@@ -113,6 +114,9 @@ class Pool:
         request: What the launcher was asked for.
         blame: How often each lane was at work when a worker died.
         in_turn: Its workers wait, for their first load, until no other one loads on their CPUs.
+
+    Raises:
+        OSError: The system has too few descriptors left, or too little pipe memory.
     """
 
     def __init__(
@@ -132,10 +136,13 @@ class Pool:
         self.blame: Counter[int] = Counter()
         self.in_turn = False
         self.queue_limit = queue_records
-        self.queues = [make_pipe(queue_records) for _ in range(queues)]
-        self.carry = make_pipe(CARRY_RECORDS)
-        self.baton = make_pipe()
-        self.lock_fd = os.memfd_create("predictd-leader", os.MFD_CLOEXEC)
+        with contextlib.ExitStack() as made:
+            # What was made before the system had no more must not be lost.
+            self.queues = [_made(made, queue_records) for _ in range(queues)]
+            self.carry = _made(made, CARRY_RECORDS)
+            self.baton = _made(made)
+            self.lock_fd = os.memfd_create("predictd-leader", os.MFD_CLOEXEC)
+            made.pop_all()
         self.closed = False
 
     def worker_fds(self) -> list[int]:
@@ -181,3 +188,9 @@ class Pool:
         for pipe in (*self.queues, self.carry, self.baton):
             pipe.close()
         os.close(self.lock_fd)
+
+
+def _made(made: contextlib.ExitStack, *records: int) -> Pipe:
+    pipe = make_pipe(*records)
+    made.callback(pipe.close)
+    return pipe

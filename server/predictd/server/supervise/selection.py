@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
 from predictd.server.repository.models import Scan
-from predictd.server.repository.watch import Sight, only
+from predictd.server.repository.tuning import TunedResults, explicit_settings, this_machine
+from predictd.server.repository.watch import Sight
+from predictd.server.supervise.loads import ALL_MODELS, Restored, restore
+from predictd.server.supervise.state_file import Loads
 
-# In load_model.
-ALL_MODELS = "*"
 
+def at_start(settings: Settings, sight: Sight, loads: Loads, tune: Callable[[Scan], Scan]) -> Restored:
+    """What is served at the start, of all that was seen.
 
-def at_start(settings: Settings, sight: Sight) -> Sight:
-    """What is served at the start of all that was seen."""
-    if settings.model_control == "explicit" and ALL_MODELS not in settings.load_model:
-        return only(sight, settings.load_model)
-    return sight
+    Args:
+        settings: The daemon's.
+        sight: Of everything that is there.
+        loads: What commands loaded and unloaded before.
+        tune: Puts what was tuned below the models' configurations.
+    """
+    if settings.model_control == "explicit":
+        return restore(settings, sight, loads, tune)
+    what = "what was loaded and unloaded by command counts only with --model-control explicit"
+    return Restored(sight, complaints=() if loads == Loads() else (what,))
 
 
 def unservable(settings: Settings, found: Scan) -> str:
@@ -29,3 +40,13 @@ def unservable(settings: Settings, found: Scan) -> str:
     if settings.strict and found.problems:
         return f"{found.problems[0]} (--strict)"
     return ""
+
+
+def tuned_results(settings: Settings, environ: Mapping[str, str], cpus: int) -> TunedResults:
+    """The results of tuning that count on this machine, of which so many CPUs can be used at once.
+
+    Raises:
+        TunedError: The file that the settings name holds none.
+    """
+    folder = cache_folder(settings, environ)
+    return TunedResults(settings.tuned, folder, this_machine(cpus), explicit_settings(settings))

@@ -37,8 +37,8 @@ from predictd.server.observe.gauges import (
     Gauges,
     Readiness,
 )
-from predictd.server.repository.models import FoundModel, FoundVersion
-from predictd.server.repository.watch import Sight
+from predictd.server.repository.models import FoundModel, FoundVersion, Scan
+from predictd.server.repository.watch import Sight, untuned
 from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child
@@ -47,8 +47,9 @@ from predictd.server.supervise.counts import Counts
 from predictd.server.supervise.directing import Director
 from predictd.server.supervise.frontends import Frontends, FrontendSettings
 from predictd.server.supervise.growth import GrowthPolicy
-from predictd.server.supervise.housing import Housing
+from predictd.server.supervise.housing import Housing, cannot_be_made
 from predictd.server.supervise.keeper import Keeper
+from predictd.server.supervise.loads import LoadJournal, Restored
 from predictd.server.supervise.ports import ReservedPort, is_private
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
@@ -80,10 +81,12 @@ class Supervisor:
         self,
         settings: Settings,
         planner: Planner,
-        sight: Sight,
+        wanted: Restored,
         port: ReservedPort,
         state: StateFile | None = None,
+        tune: Callable[[Scan], Scan] = untuned,
     ) -> None:
+        sight = wanted.sight
         self._housing = Housing(settings, planner)
         made = self._housing.start(sight)
         self.plan = made.plan
@@ -105,7 +108,9 @@ class Supervisor:
         self.counts = Counts(Aggregate(), self._children)
         for record in self.catalog.records():
             self._name(record)
-        self._director = Director(self.catalog, state, self._wiring.publish)
+        self._director = Director(
+            self.catalog, state, self._wiring.publish, tfs_unready_labels=settings.tfs_unready_labels
+        )
         self.keeper = Keeper(
             settings.paths,
             sight,
@@ -113,8 +118,12 @@ class Supervisor:
             self,
             polls=settings.model_control == "poll",
             chosen=_names(sight) if settings.model_control == "explicit" else None,
+            tune=tune,
+            overrides=wanted.overrides,
         )
-        self._commands = Commands(self.keeper, self, self.counts.collect)
+        self._commands = Commands(
+            self.keeper, self, self.counts.collect, self._director.replace_labels, LoadJournal(state)
+        )
         self.take_labels(sight)
 
     def _name(self, record: LaneRecord) -> None:
@@ -238,7 +247,11 @@ class Supervisor:
 
     def _isolate(self, record: LaneRecord) -> None:
         """Give a lane of a shared pool a worker of its own, with the CPUs of those that it had."""
-        pool = self._housing.isolation(record, self._workers.pools[record.pool])
+        try:
+            pool = self._housing.isolation(record, self._workers.pools[record.pool])
+        except OSError as error:
+            self._workers.fail_lane(record, cannot_be_made(record.name, error))
+            return
         record.pool = pool.id
         record.instances = 1
         record.signature = None
@@ -249,11 +262,13 @@ class Supervisor:
     def start_lane(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
         """Load a version: into the pool that its model shares with others, else into one of its own."""
         home = self._housing.home(model, self.keeper.models, self._workers.pools, self.catalog)
-        record = self._housing.record(home.pool, model, version, fingerprint)
+        record = self._housing.record(home, model, version, fingerprint)
         self.catalog.add(record)
         self._name(record)
         _log.info("loading %s from %s", record.name, record.config.path)
-        if home.runs:
+        if home.pool is None:
+            self._workers.fail_lane(record, home.failure)
+        elif home.runs:
             self._workers.load(home.pool, record)
         else:
             self._workers.add_pool(home.pool, in_turn=True)
@@ -277,15 +292,41 @@ class Supervisor:
             self.drop_lane(lane)
 
     def drop_lane(self, lane: int) -> None:
-        """End a lane: one that is finished with, loads, or has failed."""
+        """End a lane: one that is finished with, loads, or has failed.
+
+        It is known until the workers of its pool are gone: so long they have its memory.
+        """
         record = self.catalog.record(lane)
         pool = self._workers.pools.get(record.pool)
         if pool is not None:
             self._workers.drop(pool, record)
-        else:
-            self.catalog.remove(lane)
+        self.catalog.remove(lane)
+        if self._lingers(record):
+            record.state = "UNLOADING"
+            self.catalog.add(record)
         self.counts.aggregate.forget_lane(lane)
         self._publish(record.config.model)
+
+    def _lingers(self, record: LaneRecord) -> bool:
+        """Whether a lane was the last of its pool, whose workers are on their way out."""
+        left = {pool.id for pool, _, _ in self._workers.children()} - self._workers.pools.keys()
+        return record.pool in left
+
+    def _forget_ended(self) -> None:
+        """Drop the lanes whose workers are gone, and then start what waited for that."""
+        ended = [
+            record
+            for record in self.catalog.records()
+            if record.state == "UNLOADING"
+            and record.pool not in self._workers.pools
+            and not self._lingers(record)
+        ]
+        for record in ended:
+            self.catalog.remove(record.config.lane)
+        self._check()
+        # Only now: a model of which nothing is left for a moment must not be forgotten by those who route.
+        for record in ended:
+            self._publish(record.config.model)
 
     def take_labels(self, sight: Sight) -> None:
         """Take in what the models' configurations say of labels. What cannot be read now says what it said before."""
@@ -303,7 +344,7 @@ class Supervisor:
         """A child was reaped: nobody waits for what it owed."""
         self.counts.forget(child.id)
         self._growth.settle(child.id)
-        self._check()
+        self._forget_ended()
 
     def give_up(self, reason: str) -> None:
         """The daemon cannot go on. The first reason counts."""

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from predictd.engines.api import Engine, ModelLoadError, Signature, TensorSpec
+from predictd.engines.api import DType, Engine, ModelLoadError, Signature, TensorSpec
 from predictd.server.config.labels import LabelsError, read_labels
 from predictd.server.config.lane import LaneConfig
 from predictd.server.config.model_config import TensorConfig, reshaped
 from predictd.server.worker.reshape import Reshape, ReshapedEngine
+from predictd.server.worker.selecting import SelectingEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,20 @@ def as_declared(engine: Engine, config: LaneConfig) -> tuple[Engine, Signature]:
         engine = ReshapedEngine(
             engine, signature, [tensor.reshape for tensor in inputs], [tensor.reshape for tensor in outputs]
         )
+    if config.served_outputs and any(spec.name not in config.served_outputs for spec in signature.outputs):
+        engine = SelectingEngine(engine, signature, config.served_outputs)
+        signature = engine.signature
     return engine, signature
+
+
+def declared_specs(tensors: Sequence[TensorConfig]) -> tuple[TensorSpec, ...]:
+    """Tensors as the model sees them, of which the configuration says both dtype and shape."""
+    return tuple(
+        TensorSpec(tensor.name, DType[tensor.dtype], shape, tensor.optional)
+        for tensor in tensors
+        for shape in [tensor.shape if tensor.model_shape is None else tensor.model_shape]
+        if tensor.dtype is not None and shape is not None
+    )
 
 
 def label_digests(config: LaneConfig) -> dict[str, str]:

@@ -22,7 +22,7 @@ from predictd.engines.cancellation import Cancellation
 from predictd.engines.heap import trim_heap
 from predictd.engines.registry import resolve
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
-from predictd.server.worker.declared import as_declared, label_digests
+from predictd.server.worker.declared import as_declared, declared_specs, label_digests
 from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.runner import LoadedLane
 from predictd.server.worker.warmup import is_guess, made_up, warm_up
@@ -62,6 +62,8 @@ def load_lane(
         device=config.device,
         cache=cache,
         parameters=config.parameters,
+        inputs=declared_specs(config.inputs),
+        outputs=declared_specs(config.outputs),
         cancel=cancel,
     )
     engine = resolve(config.engine)(Path(config.path), options)

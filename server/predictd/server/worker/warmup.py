@@ -121,7 +121,8 @@ def _run_batch_sizes(
 ) -> None:
     """A model may reject a size, or a text, that is guessed: no defect of the model."""
     sizes = sorted({*batch_sizes(config.max_batch_size), *config.preferred_batch_sizes})
-    sizes = sizes if signature.batches else [1]
+    # A batch with more rows than the engine takes is run in slices.
+    sizes = sorted({min(size, signature.max_rows or size) for size in sizes}) if signature.batches else [1]
     try:
         for rows in sizes:
             run([made_up(spec, rows, data) for spec in signature.inputs])

@@ -11,6 +11,7 @@ from predictd.protos.oip import model_config_pb2 as config_pb
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from predictd.server.config.lane import QueueRules
     from predictd.server.frontend.inference import (
         DurationSum,
         LaneStatistics,
@@ -60,9 +61,39 @@ def model_config(model: str, version: VersionInfo) -> pb.ModelConfigResponse:
         ],
         instance_group=[config_pb.ModelInstanceGroup(name=model, count=version.instances)],
     )
-    if version.batches and version.max_batch_size > 1:
-        config.dynamic_batching.max_queue_delay_microseconds = version.max_delay_ns // 1000
+    if (version.batches and version.max_batch_size > 1) or version.priority_levels:
+        config.dynamic_batching.CopyFrom(_batching(version))
     return pb.ModelConfigResponse(config=config)
+
+
+def _batching(version: VersionInfo) -> config_pb.ModelDynamicBatching:
+    """How batches are formed and requests wait."""
+    batching = config_pb.ModelDynamicBatching(
+        preferred_batch_size=version.preferred_batch_sizes if version.batches else (),
+        max_queue_delay_microseconds=version.max_delay_ns // 1000 if version.batches else 0,
+    )
+    if not version.queues:
+        return batching
+    # A model without levels of its own has the same rules for all of ours.
+    general = version.queues[version.default_priority - 1]
+    batching.default_queue_policy.CopyFrom(_queue_policy(general))
+    if version.priority_levels:
+        batching.priority_levels = version.priority_levels
+        batching.default_priority_level = version.default_priority
+        for level, rules in enumerate(version.queues, 1):
+            if rules != general:
+                batching.priority_queue_policy[level].CopyFrom(_queue_policy(rules))
+    return batching
+
+
+def _queue_policy(rules: QueueRules) -> config_pb.ModelQueuePolicy:
+    policy = config_pb.ModelQueuePolicy
+    return policy(
+        timeout_action=policy.DELAY if rules.delay else policy.REJECT,
+        default_timeout_microseconds=rules.timeout_ns // 1000,
+        allow_timeout_override=rules.timeout_override,
+        max_queue_size=rules.max_queue_size,
+    )
 
 
 def model_statistics(lanes: Iterable[LaneStatistics]) -> pb.ModelStatisticsResponse:

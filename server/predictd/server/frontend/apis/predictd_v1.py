@@ -82,6 +82,7 @@ def encode_model(info: ModelInfo) -> pb.Model:
             for label in info.labels
         ],
         split=_split(info) if info.split else None,
+        settings=[pb.Setting(name=one.name, value=one.value, origin=one.origin) for one in info.settings],
     )
 
 
@@ -186,6 +187,7 @@ def _version(info: VersionInfo) -> pb.ModelVersion:
         outputs=map(_spec, info.outputs),
         max_batch_size=info.max_batch_size if info.batches else 0,
         labels=info.labels,
+        tuned=info.tuned,
     )
 
 

@@ -58,12 +58,12 @@ def _listed(model: pb.ModelConfig) -> ListedModel:
     where = f"model {model.name!r}"
     if model.model_platform not in _PLATFORMS:
         raise InvalidRequestError(f"{where}: model_platform {model.model_platform!r} is not served here")
-    if model.version_labels:
-        raise InvalidRequestError(f"{where}: version_labels cannot be set here")
     if model.HasField("logging_config"):
         raise InvalidRequestError(f"{where}: logging_config: requests are not logged")
     policy = model.model_version_policy
     config = ""
     if policy.WhichOneof("policy_choice"):
         config = json.dumps({"version_policy": MessageToDict(policy, preserving_proto_field_name=True)})
-    return ListedModel(name=model.name, base_path=model.base_path, config=config)
+    return ListedModel(
+        name=model.name, base_path=model.base_path, config=config, labels=dict(model.version_labels)
+    )
