@@ -10,9 +10,10 @@ import pytest
 from onnx import helper
 
 from predictd.engines.api import DType, EngineOptions, ModelLoadError
+from predictd.engines.onnx_external import ExternalFile, external_files
 from predictd.engines.onnxruntime import load
 from predictd.server.repository.check import check
-from predictd.server.repository.external_data import ExternalFile, check_external_data, external_files
+from predictd.server.repository.external_data import check_external_data
 from predictd.server.repository.file_error import ModelFileError
 from predictd.server.repository.watch import decide, look
 from tests.fixtures import models

@@ -62,7 +62,7 @@ def open_shared(path: Path, options: EngineOptions) -> Any | None:
         if files.size_bytes < SHARED_BYTES_MIN:
             return None
         key = _key(files, settings)
-    except (OSError, ValueError, LookupError, RecursionError):
+    except OSError:
         # Whatever is wrong with the file, loading it says it better.
         return None
     return _Shared(path, options, options.cache, files, key).open()
