@@ -10,9 +10,9 @@ import pytest
 from predictd.server.control.messages import Ping
 from predictd.server.supervise import watching
 from predictd.server.supervise.held_back import Activity
+from predictd.server.supervise.limits import Limit
 from predictd.server.supervise.pool import Place
 from predictd.server.supervise.states import State
-from predictd.server.supervise.watchdog import Limit
 from predictd.server.supervise.watching import FRONTEND, WORKER, Watch
 from predictd.server.transport.claims import CLAIMS_BYTES, ClaimWriter
 from predictd.server.transport.memory import map_shared

@@ -16,6 +16,18 @@ from predictd.server.frontend.routing import Lane
 from predictd.server.transport.records import Status
 
 
+class LaneGoneError(ModelUnavailableError):
+    """The version that was to answer is served no more. Another one may, if the request does not name this one.
+
+    Attributes:
+        attempt: How often the request was running in a worker that died.
+    """
+
+    def __init__(self, message: str, attempt: int = 0) -> None:
+        super().__init__(message)
+        self.attempt = attempt
+
+
 def full(lane: Lane) -> OverloadedError:
     """Why a request is refused whose queue has no room."""
     return OverloadedError(f"the queue of model '{lane.model}' is full (max_queue_size)")
@@ -31,8 +43,9 @@ def too_late(call: Call) -> DeadlineError:
     )
 
 
-def failure(status: Status, model: str, text: str) -> RequestError:
+def failure(status: Status, call: Call, text: str) -> RequestError:
     """The error that a completion's status stands for."""
+    model = call.lane.model
     match status:
         case Status.INVALID_INPUT:
             return InvalidRequestError(f"model '{model}' cannot run on these inputs: {text}")
@@ -41,6 +54,6 @@ def failure(status: Status, model: str, text: str) -> RequestError:
                 f"no memory for the answer of model '{model}': {text or 'the arena is full'}"
             )
         case Status.UNKNOWN_LANE:
-            return ModelUnavailableError(f"model '{model}' is not served by this worker; try again")
+            return LaneGoneError(f"model '{model}' is not served by this worker; try again", call.attempt)
         case _:
             return InferenceError(f"model '{model}' failed: {text or 'the engine failed'}")

@@ -12,6 +12,7 @@ from predictd.server.control.messages import Message, StatisticsRequest
 from predictd.server.errors import DeadlineError, InvalidRequestError, ModelUnavailableError, RequestError
 from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import (
     DurationSum,
     InferRequest,
@@ -86,7 +87,16 @@ class Service:
             if self.refusing:
                 self.refused += 1
                 raise ModelUnavailableError("the server is shutting down")
-            response = await self._infer(lane, request, deadline_ns, accepted_ns)
+            response, attempt = None, 0
+            try:
+                response = await self._infer(lane, request, deadline_ns, accepted_ns)
+            except LaneGoneError as gone:
+                other = self._elsewhere(lane, request)
+                if other is None:
+                    raise
+                lane, attempt = other, gone.attempt
+            if response is None:
+                response = await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
         except RequestError as error:
             self._failed(lane, api, status_name(error), accepted_ns)
             raise
@@ -108,14 +118,14 @@ class Service:
         return response
 
     async def _infer(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int = 0
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
         queue = lane.queues.of(request.priority)
         patience_ns = queue.patience_ns(request.timeout_ns)
         call = self._dispatcher.call(
-            lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns
+            lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns, attempt
         )
         if within_ns := queue.answer_within_ns(request.timeout_ns):
             answered = await _within(within_ns, call)
@@ -130,6 +140,19 @@ class Service:
             batch_rows=answered.batch_rows,
             rows=admission.layout.rows,
         )
+
+    def _elsewhere(self, gone: Lane, request: InferRequest) -> Lane | None:
+        """Another lane for a request whose lane went with its worker; None if there is none that may answer it."""
+        if request.version is not None:
+            return None
+        try:
+            lane = self._routes.lane(request.model, None, request.label)
+        except RequestError:
+            return None
+        if lane.id == gone.id:
+            return None
+        self._recorder.retried(lane.id)
+        return lane
 
     def _failed(self, lane: Lane | None, api: str, status: str, accepted_ns: int) -> None:
         self._recorder.failed(lane.id if lane else None, api, status, time.monotonic_ns() - accepted_ns)

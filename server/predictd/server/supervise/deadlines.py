@@ -9,23 +9,16 @@ from predictd.server.supervise.child import Child
 
 
 class Deadlines:
-    """Calls back once a child has taken too long.
+    """Calls back when a child has taken too long."""
 
-    Args:
-        seconds: How long is too long.
-        passed: Called with the child.
-    """
-
-    def __init__(self, seconds: float, passed: Callable[[Child], None]) -> None:
-        self._seconds = seconds
-        self._passed = passed
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
-    def start(self, child: Child) -> None:
-        """Count from now."""
+    def start(self, child: Child, seconds: float, passed: Callable[[Child], None]) -> None:
+        """Call `passed` after so many seconds, instead of what was to be called before."""
         self.cancel(child)
-        self._timers[child.id] = self._loop.call_later(self._seconds, self._passed, child)
+        self._timers[child.id] = self._loop.call_later(seconds, passed, child)
 
     def cancel(self, child: Child) -> None:
         """It was in time, or is gone."""

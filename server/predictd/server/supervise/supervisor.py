@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from predictd.server.config.cache_folder import cache_folder
@@ -50,6 +51,7 @@ from predictd.server.supervise.frontends import Frontends, FrontendSettings
 from predictd.server.supervise.growth import GrowthPolicy
 from predictd.server.supervise.housing import Housing, cannot_be_made
 from predictd.server.supervise.keeper import Keeper
+from predictd.server.supervise.limits import work_limit
 from predictd.server.supervise.loads import LoadJournal, Restored
 from predictd.server.supervise.ports import ReservedPort, is_private
 from predictd.server.supervise.snapshot import snapshot
@@ -57,7 +59,8 @@ from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
 from predictd.server.supervise.watching import WORKER, Watch
 from predictd.server.supervise.wiring import Wiring
-from predictd.server.supervise.workers import Workers, WorkerSettings
+from predictd.server.supervise.worker_init import WorkerSettings
+from predictd.server.supervise.workers import Workers
 
 # The abi of transport.records, which imports NumPy; the supervisor does without. A test compares the two.
 ABI_VERSION = 1
@@ -110,7 +113,7 @@ class Supervisor:
             settings.hang_timeout_ns / 1e9,
             lambda: [(place, child) for _, place, child in self._workers.children()],
             self._frontends.children,
-            self._workers.limit,
+            partial(work_limit, settings, self.catalog),
         )
         self.counts = Counts(Aggregate(), self._children)
         for record in self.catalog.records():
@@ -140,7 +143,6 @@ class Supervisor:
         settings = WorkerSettings(
             arena_limit_bytes=self._growth.limit_bytes,
             load_timeout_seconds=self._settings.load_timeout_ns / 1e9,
-            run_timeout_seconds=self._settings.run_timeout_ns / 1e9,
             cache_directory=str(cache_folder(self._settings, os.environ) or ""),
             cache_limit_bytes=self._settings.cache_limit_bytes,
             log_level=self._settings.log_level,
@@ -282,7 +284,7 @@ class Supervisor:
         elif home.runs:
             self._workers.load(home.pool, record)
         else:
-            self._workers.add_pool(home.pool)
+            self._workers.add_pool(home.pool, in_turn=True)
         self._publish(model.name)
 
     def retire_lane(self, lane: int) -> None:

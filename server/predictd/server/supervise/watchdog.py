@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from predictd.server.transport.claims import Pulse
 
@@ -112,13 +111,6 @@ def patience(hang_timeout_seconds: float, factor: float = 1.0) -> Patience:
 def looks(seconds: float) -> int:
     """The looks, at least one, that are at least so many seconds."""
     return max(1, math.ceil(seconds / PERIOD_SECONDS))
-
-
-class Limit(NamedTuple):
-    """How long something may take, and the setting that says so."""
-
-    seconds: float
-    setting: str
 
 
 def verdict(record: Record, limits: Patience, run_looks: int) -> Reason | None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from predictd.server.control.messages import Ping
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.held_back import Activity, held_back, read_activity
+from predictd.server.supervise.limits import Limit
 from predictd.server.supervise.pool import Place
 from predictd.server.supervise.states import State
 from predictd.server.supervise.watchdog import (
     FRONTEND_FACTOR,
     PERIOD_SECONDS,
-    Limit,
     Look,
     Reason,
     Record,
