@@ -6,10 +6,12 @@ counters go on, for a counter that falls reads as a restart in Prometheus.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from predictd.server.errors import ShedReason
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
 from predictd.server.observe.deltas import (
     SUCCESS,
@@ -21,6 +23,9 @@ from predictd.server.observe.deltas import (
     RunSeries,
     WorkerDelta,
 )
+
+# The status of requests whose front end died: what gRPC tells a client whose connection breaks.
+LOST = "UNAVAILABLE"
 
 
 class Served(NamedTuple):
@@ -74,7 +79,7 @@ class RequestTotals:
 
 @dataclass(slots=True)
 class RunTotals:
-    """The sum of RunSeries and RetrySeries; the attributes are explained there."""
+    """The sum of RunSeries, RetrySeries and ShedSeries; the attributes are explained there."""
 
     tickets: int = 0
     rows: int = 0
@@ -83,6 +88,8 @@ class RunTotals:
     dropped: dict[DropReason, int] = field(default_factory=dict)
     retries: int = 0
     poison: int = 0
+    shed: dict[ShedReason, int] = field(default_factory=dict)
+    expected_ns: dict[int, int] = field(default_factory=dict)
 
     @property
     def runs(self) -> int:
@@ -104,6 +111,20 @@ class RunTotals:
             self.batches[key] = (runs_before + runs, ns_before + ns)
         for reason, count in series.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.expected_ns.update(series.expected_ns)
+
+
+@dataclass(slots=True)
+class _Frontend:
+    """What one living front end has told.
+
+    Attributes:
+        open: Requests that came and have not ended, by lane and API.
+        waits_ns: How long requests are expected to wait, by lane.
+    """
+
+    open: Counter[tuple[int | None, str]] = field(default_factory=Counter)
+    waits_ns: dict[int, int] = field(default_factory=dict)
 
 
 class Aggregate:
@@ -116,6 +137,8 @@ class Aggregate:
         self._lanes: dict[int, Served] = {}
         self._requests: dict[RequestKey, RequestTotals] = {}
         self._runs: dict[Served, RunTotals] = {}
+        self._accepted: Counter[tuple[Served | None, str]] = Counter()
+        self._frontends: dict[int, _Frontend] = {}
 
     def name_lane(self, lane: int, model: str, version: int) -> None:
         """Say which model version a lane serves, before its first delta comes."""
@@ -131,20 +154,52 @@ class Aggregate:
         del self._runs[served]
         for key in [key for key in self._requests if key.served == served]:
             del self._requests[key]
+        for came in [came for came in self._accepted if came[0] == served]:
+            del self._accepted[came]
 
-    def add_frontend(self, delta: FrontendDelta) -> None:
+    def add_frontend(self, delta: FrontendDelta, frontend: int) -> None:
         """Add what one front end did."""
+        known = self._frontends.setdefault(frontend, _Frontend())
+        known.waits_ns.update(delta.waits_ns)
+        for accepted in delta.accepted:
+            if self._is_known(accepted.lane):
+                self._accepted[self._served(accepted.lane), accepted.api] += accepted.requests
+                known.open[accepted.lane, accepted.api] += accepted.requests
         for series in delta.requests:
-            served = None if series.lane is None else self._lanes.get(series.lane)
-            if served is None and series.lane is not None:
-                continue
-            key = RequestKey(served, series.api, series.status)
-            self._requests.setdefault(key, RequestTotals()).add(series)
+            if self._is_known(series.lane):
+                key = RequestKey(self._served(series.lane), series.api, series.status)
+                self._requests.setdefault(key, RequestTotals()).add(series)
+                known.open[series.lane, series.api] -= series.requests
+        for shed in delta.shed:
+            runs = self._runs_of(shed.lane)
+            if runs is not None:
+                runs.shed[shed.reason] = runs.shed.get(shed.reason, 0) + shed.requests
         for retries in delta.retries:
             runs = self._runs_of(retries.lane)
             if runs is not None:
                 runs.retries += retries.retries
                 runs.poison += retries.poison
+
+    def frontend_gone(self, frontend: int) -> None:
+        """Count what a front end had accepted and not ended, as its clients see it: their connection broke."""
+        gone = self._frontends.pop(frontend, _Frontend())
+        for (lane, api), requests in gone.open.items():
+            if requests > 0 and self._is_known(lane):
+                key = RequestKey(self._served(lane), api, LOST)
+                self._requests.setdefault(key, RequestTotals()).requests += requests
+
+    def accepted(self) -> dict[tuple[Served | None, str], int]:
+        """Requests that came, by what serves them and API."""
+        return dict(self._accepted)
+
+    def expected_waits_ns(self) -> dict[Served, int]:
+        """How long a request is expected to wait, where it would wait longest, for each named model version."""
+        waits = dict.fromkeys(self._runs, 0)
+        for frontend in self._frontends.values():
+            for lane, expected_ns in frontend.waits_ns.items():
+                if (served := self._lanes.get(lane)) is not None:
+                    waits[served] = max(waits[served], expected_ns)
+        return waits
 
     def add_worker(self, delta: WorkerDelta) -> None:
         """Add what one worker did."""
@@ -168,6 +223,12 @@ class Aggregate:
             if key.served is not None:
                 requests.setdefault(key.served, []).append((key.status, totals))
         return [_statistics(served, runs, requests.get(served, [])) for served, runs in self.runs()]
+
+    def _is_known(self, lane: int | None) -> bool:
+        return lane is None or lane in self._lanes
+
+    def _served(self, lane: int | None) -> Served | None:
+        return None if lane is None else self._lanes[lane]
 
     def _runs_of(self, lane: int) -> RunTotals | None:
         served = self._lanes.get(lane)

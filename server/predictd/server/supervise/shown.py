@@ -24,7 +24,11 @@ _VALUE_CHARACTERS = 200
 _PLAN = "plan"
 # Labels are shown with what they mean; the outputs that are served are those that are declared.
 _HIDDEN = frozenset({"labels", "served_outputs"})
-_NAMES = {"max_delay_ns": "max_delay", "default_timeout_ns": "default_timeout"}
+_NAMES = {
+    "max_delay_ns": "max_delay",
+    "default_timeout_ns": "default_timeout",
+    "default_deadline_ns": "default_deadline",
+}
 
 
 def shown_settings(
@@ -59,6 +63,8 @@ def _general(settings: Settings, lane: LaneConfig, instances: int) -> Iterator[S
         ("max_batch_size", lane.max_batch_size),
         ("max_delay_ns", lane.max_delay_ns),
         ("max_queue_size", lane.max_queue_size),
+        ("max_queue_bytes", max(rules.max_queue_bytes for rules in lane.queue_rules)),
+        ("default_deadline_ns", lane.default_deadline_ns),
         ("max_request_rows", lane.max_request_rows),
     ):
         yield _view(name, value, _said(settings, _NAMES.get(name, name)))

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from pathlib import Path
 
@@ -161,11 +162,13 @@ class Worker:
         self._reserve_answers(lane)
         config = lane.config
         self._lanes[config.lane] = lane
+        self._recorder.expects(config.lane, lane.run_times.expected)
         self._rules[config.lane] = LaneRules(
             config.max_batch_size,
             config.max_delay_ns,
             lane.signature.batches,
             config.preferred_batch_sizes,
+            lane.run_times.expected_ns,
         )
         self.send(
             LaneLoaded(
@@ -199,7 +202,10 @@ class Worker:
             self._token.release()
             if batch is not None:
                 lane = self._lanes[int(batch.tickets[0]["lane"])]
+                started_ns = time.monotonic_ns()
                 compute_ns = self._runner.run(lane, batch)
+                ended_ns = time.monotonic_ns()
+                lane.run_times.ran(batch.rows, ended_ns - started_ns, ended_ns)
                 self._shares.charge(lane.config.lane, compute_ns)
                 self._learn(lane, batch.rows, compute_ns)
         for lane in self._lanes.values():
@@ -231,6 +237,7 @@ class Worker:
         while self._removed:
             number = self._removed.popleft()
             self._rules.pop(number, None)
+            self._recorder.expects(number, None)
             removed = self._lanes.pop(number, None)
             if removed is not None:
                 removed.engine.close()
