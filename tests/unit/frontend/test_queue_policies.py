@@ -211,7 +211,7 @@ def test_a_delayed_request_goes_behind_all_others_and_is_served() -> None:
         await refused(await sent(rig, 5, 6, to=one, priority=2))
         worker.fail(tickets[1:], Status.EXPIRED)
         await answered(rig, worker, tickets[:1], task, 1, 2)
-        assert str(await error_of(dated)).startswith("the deadline passed")
+        assert str(await error_of(dated)).startswith("the deadline of the request to model 'm' is too near")
 
     play(scenario)
 

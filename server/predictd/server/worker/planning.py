@@ -12,8 +12,8 @@ arrival within each priority. Rules:
   not fit or must run alone. A ticket without rows counts as one.
 * Where a lane prefers sizes, its batch ends earlier: where it has the most rows that are a preferred size exactly.
   Such a batch runs at once. When the waiting tickets, taken in order, add up to none of the sizes, none is kept to.
-* A batch that would take too long for some of its tickets ends earlier, where that answers more of them in time for
-  the time that it takes. Those that this leaves behind are dropped when nothing can answer them in time any more.
+* A batch that would take too long for some of its tickets ends earlier: where all are in time if the rest runs next,
+  else where it answers most of them in time for the time that it takes.
 * A batch that is not full, nor of a preferred size, may linger while more tickets can be read and nothing else could
   run instead, until one of its tickets has waited `max_delay_ns`, or half of the time that its deadline leaves it,
   or until a full batch would no longer be in time. With preferred sizes, one beyond the largest of them is full.
@@ -258,7 +258,7 @@ def _hopeless(window: Records, now_ns: int, rules: Mapping[int, LaneRules]) -> n
 
 
 def _in_time(window: Records, take: Indices, now_ns: int, rules: Mapping[int, LaneRules]) -> Indices:
-    """As much of a batch as answers most tickets in time for the time that it takes."""
+    """As much of a batch as loses nobody if the rest runs next, else what answers most in time for its time."""
     if len(take) < 2:
         return take
     lane = rules[int(window["lane"][take[0]])]
@@ -266,14 +266,18 @@ def _in_time(window: Records, take: Indices, now_ns: int, rules: Mapping[int, La
     rows = np.cumsum(np.maximum(window["rows"][take], 1))
     if by_ns.min() > now_ns + lane.expected_ns(int(rows[-1]), now_ns):
         return take
-    best, best_rate = take, 0.0
+    best, best_rate = len(take), 0.0
     for size in sorted({len(take) >> shift or 1 for shift in range(len(take).bit_length())}, reverse=True):
         run_ns = lane.expected_ns(int(rows[size - 1]), now_ns)
+        rest_ns = lane.expected_ns(int(rows[-1] - rows[size - 1]), now_ns)
         answered = np.count_nonzero(by_ns[:size] > now_ns + run_ns)
+        later = np.count_nonzero(by_ns[size:] > now_ns + run_ns + rest_ns)
+        if answered + later == len(take):
+            return take[:size]
         rate = answered / max(run_ns, 1)
         if rate > best_rate:
-            best, best_rate = take[:size], rate
-    return best
+            best, best_rate = size, rate
+    return take[:best]
 
 
 def _choose(
