@@ -15,6 +15,7 @@ import numpy as np
 
 from tests.bench import proc, subject
 from tests.bench.daemon import Daemon
+from tests.bench.metrics import Counters, scrape
 from tests.bench.payload import predict_payload
 from tests.bench.table import Ratio, Report, Spread, Table
 from tests.fixtures.open_loop import Offered, Raw, capacity, connect, offer
@@ -37,6 +38,7 @@ class _Overload(NamedTuple):
     before_bytes: int
     after_bytes: int
     soon_seconds: float
+    counted: Counters
 
 
 def run(settings: Settings) -> Report:
@@ -70,6 +72,7 @@ def run(settings: Settings) -> Report:
                 f"{offered.late_seconds * 1e3:.0f}",
                 f"{(one.after_bytes - one.before_bytes) / _MIB:+.0f}",
                 f"{one.soon_seconds * 1e3:.0f}",
+                f"{max(0, one.counted.ran - one.counted.ok)} of {one.counted.ran}",
                 codes,
             )
         )
@@ -85,6 +88,7 @@ def run(settings: Settings) -> Report:
         "generator late ms",
         "memory MiB",
         "one alone 1 s after, ms",
+        "run in vain",
         "",
     )
     report.tables.append(Table(title, head, rows))
@@ -99,7 +103,7 @@ async def _measure(
     usual_seconds = await _alone(calls, bodies)
     most = await capacity(calls, bodies, seconds=seconds, callers=_CALLERS)
     for factor in _AIMS:
-        before_bytes = _resident_bytes(daemon)
+        before, before_bytes = scrape(daemon.http), _resident_bytes(daemon)
         offered = await offer(
             calls,
             bodies,
@@ -109,8 +113,9 @@ async def _measure(
             seed=factor,
         )
         await asyncio.sleep(1)
+        counted = scrape(daemon.http).since(before)
         soon_seconds = await _alone(calls, bodies)
-        found.append(_Overload(factor, offered, before_bytes, _resident_bytes(daemon), soon_seconds))
+        found.append(_Overload(factor, offered, before_bytes, _resident_bytes(daemon), soon_seconds, counted))
     for channel in channels:
         await channel.close()
     return most, usual_seconds, found

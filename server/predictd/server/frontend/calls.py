@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from predictd.server.errors import OverloadedError
+from predictd.server.frontend.expectation import Expectation
 from predictd.server.frontend.inference import OutputTensor
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
@@ -47,6 +48,7 @@ class Call:
         answer_by_ns: The request's own deadline.
         patience_ns: How long it may wait in its queue, 0 as long as it takes.
         queue: Among whose requests it counts; None once it does no more.
+        expectation: Learns from its wait, whether or not the client is there to the end.
         ahead: Requests that were before it when it came.
         timer: Refuses it when it has waited long enough.
     """
@@ -69,6 +71,7 @@ class Call:
     answer_by_ns: int = NO_DEADLINE_NS
     patience_ns: int = 0
     queue: LaneQueue | None = None
+    expectation: Expectation | None = None
     ahead: int = 0
     timer: asyncio.TimerHandle | None = None
 

@@ -161,6 +161,7 @@ class Dispatcher:
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
             queue=queue,
+            expectation=queue.expectation,
             ahead=ahead,
         )
         queue.out += 1
@@ -310,8 +311,9 @@ class Dispatcher:
         if record[12] == Status.EXPIRED and call.flags & TicketFlag.DELAY and call.future is not None:
             self._delay(call)
             return
-        if record[12] == Status.OK and call.queue is not None and not call.attempt:
-            call.queue.expectation.answered(call.ahead, record[10], record[11], time.monotonic_ns())
+        # Also from those whose clients have given up: under overload these are the ones that waited.
+        if record[12] == Status.OK and call.expectation is not None and not call.attempt:
+            call.expectation.answered(call.ahead, record[10], record[11], time.monotonic_ns())
         self._finish(call)
         if call.future is None or call.future.done():
             return
