@@ -15,6 +15,7 @@ import numpy as np
 
 from tests.bench import proc, subject
 from tests.bench.daemon import Daemon
+from tests.bench.load import LoadError
 from tests.bench.metrics import Counters, scrape
 from tests.bench.payload import predict_payload
 from tests.bench.table import Ratio, Report, Spread, Table
@@ -102,6 +103,8 @@ async def _measure(
     found = []
     usual_seconds = await _alone(calls, bodies)
     most = await capacity(calls, bodies, seconds=seconds, callers=_CALLERS)
+    if not most:
+        raise LoadError(f"no request was answered within {seconds} s: there is no capacity to measure")
     for factor in _AIMS:
         before, before_bytes = scrape(daemon.http), _resident_bytes(daemon)
         offered = await offer(

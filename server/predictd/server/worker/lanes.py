@@ -15,7 +15,7 @@ from predictd.engines.registry import resolve
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.worker.declared import as_declared, declared_specs, label_digests
 from predictd.server.worker.efficiency import Efficiency
-from predictd.server.worker.run_times import LOW, MEDIAN, RunTimes
+from predictd.server.worker.run_times import LOW, MOST, RunTimes
 from predictd.server.worker.runner import LoadedLane
 from predictd.server.worker.warmup import is_guess, made_up, warm_up
 
@@ -70,7 +70,7 @@ def load_lane(config: LaneConfig, cache: CacheFolder | None, instances: int) -> 
         signature,
         digests,
         efficiency=_efficiency(config, signature),
-        run_times=RunTimes(LOW if _varies(signature) else MEDIAN),
+        run_times=RunTimes(LOW if _varies(signature) else MOST),
     )
     return WarmLane(lane, loaded - started, time.monotonic() - loaded)
 
