@@ -147,3 +147,47 @@ def test_the_order_of_series_does_not_depend_on_who_came_first(aggregate: Aggreg
         for served in (None, Served("bert", 1), Served("resnet", 3))
         for api in ("kserve", "predictd")
     ]
+
+
+def test_what_came_and_what_ended_are_the_same_also_after_a_swap_and_a_death(aggregate: Aggregate) -> None:
+    def balance() -> tuple[int, int]:
+        return sum(aggregate.accepted().values()), sum(requests_of(aggregate).values())
+
+    living, dying = FrontendRecorder(), FrontendRecorder()
+    for recorder in (living, dying):
+        for lane in (1, 1, 2, None):
+            recorder.accepted(lane, "kserve")
+    aggregate.add_frontend(living.take(), 1)
+    aggregate.add_frontend(dying.take(), 2)
+    assert balance() == (8, 0)
+    aggregate.name_lane(3, "resnet", 3)
+    aggregate.forget_lane(1)
+    for recorder, lane in ((living, 1), (living, 1), (living, 2), (living, None), (dying, 1)):
+        recorder.failed(lane, "kserve", "CANCELLED", 1_000)
+    aggregate.add_frontend(living.take(), 1)
+    aggregate.add_frontend(dying.take(), 2)
+    assert balance() == (8, 5)
+    for frontend in (2, 2, 1):
+        aggregate.frontend_gone(frontend)
+    assert balance() == (8, 8)
+    assert requests_of(aggregate)[Served("resnet", 3), "kserve", "UNAVAILABLE"] == 1
+    aggregate.forget_lane(3)
+    aggregate.forget_lane(2)
+    assert balance() == (2, 2)
+
+
+def test_waits_are_those_of_the_front_end_where_it_takes_longest_and_end_with_it(
+    aggregate: Aggregate,
+) -> None:
+    frontends = [FrontendRecorder() for _ in range(2)]
+    resnet, bert = Served("resnet", 3), Served("bert", 1)
+    for number, recorder in enumerate(frontends, 1):
+        recorder.waits(1, number * 100)
+        aggregate.add_frontend(recorder.take(), number)
+    assert aggregate.expected_waits_ns() == {resnet: 200, bert: 0}
+    aggregate.frontend_gone(2)
+    assert aggregate.expected_waits_ns() == {resnet: 100, bert: 0}
+    # Nobody came any more.
+    aggregate.add_frontend(frontends[0].take(), 1)
+    assert aggregate.expected_waits_ns() == {resnet: 0, bert: 0}
+    assert not frontends[0].take().waits_ns

@@ -26,6 +26,8 @@ from predictd.server.observe.deltas import (
 
 # The status of requests whose front end died: what gRPC tells a client whose connection breaks.
 LOST = "UNAVAILABLE"
+# Lanes that were replaced: children tell what they did for them within seconds.
+_FORMER_LANES_KEPT = 1024
 
 
 class Served(NamedTuple):
@@ -130,13 +132,14 @@ class _Frontend:
 class Aggregate:
     """Adds up deltas. It belongs to the supervisor's event loop.
 
-    A delta for a lane without a name is not counted: the lane was forgotten while the delta was under way.
+    A delta for a lane without a name is not counted: its version was forgotten while the delta was under way.
     """
 
     def __init__(self) -> None:
         self._lanes: dict[int, Served] = {}
         self._requests: dict[RequestKey, RequestTotals] = {}
         self._runs: dict[Served, RunTotals] = {}
+        self._former: dict[int, Served] = {}
         self._accepted: Counter[tuple[Served | None, str]] = Counter()
         self._frontends: dict[int, _Frontend] = {}
 
@@ -149,8 +152,15 @@ class Aggregate:
     def forget_lane(self, lane: int) -> None:
         """Drop a retired lane, and its model version's totals unless another lane still serves that."""
         served = self._lanes.pop(lane)
+        for frontend in self._frontends.values():
+            frontend.waits_ns.pop(lane, None)
         if served in self._lanes.values():
+            # What children have not told yet belongs to the version, which is still there.
+            self._former[lane] = served
+            if len(self._former) > _FORMER_LANES_KEPT:
+                del self._former[next(iter(self._former))]
             return
+        self._former = {lane: other for lane, other in self._former.items() if other != served}
         del self._runs[served]
         for key in [key for key in self._requests if key.served == served]:
             del self._requests[key]
@@ -170,6 +180,7 @@ class Aggregate:
                 key = RequestKey(self._served(series.lane), series.api, series.status)
                 self._requests.setdefault(key, RequestTotals()).add(series)
                 known.open[series.lane, series.api] -= series.requests
+        known.open = Counter({key: requests for key, requests in known.open.items() if requests})
         for shed in delta.shed:
             runs = self._runs_of(shed.lane)
             if runs is not None:
@@ -225,13 +236,13 @@ class Aggregate:
         return [_statistics(served, runs, requests.get(served, [])) for served, runs in self.runs()]
 
     def _is_known(self, lane: int | None) -> bool:
-        return lane is None or lane in self._lanes
+        return lane is None or lane in self._lanes or lane in self._former
 
     def _served(self, lane: int | None) -> Served | None:
-        return None if lane is None else self._lanes[lane]
+        return None if lane is None else self._lanes.get(lane) or self._former[lane]
 
     def _runs_of(self, lane: int) -> RunTotals | None:
-        served = self._lanes.get(lane)
+        served = self._lanes.get(lane) or self._former.get(lane)
         return None if served is None else self._runs[served]
 
 
