@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from predictd.server.errors import InferenceError
+from predictd.server.frontend.failures import LaneGoneError
 from tests.fixtures.frontend import doubled, lane
 from tests.fixtures.scripted_workers import (
     Rig,
@@ -325,6 +326,32 @@ def test_a_pool_that_is_gone_fails_what_waits_in_it_and_nothing_else() -> None:
         assert str(await error_of(waiting)) == "model 'm' failed: it crashed five times"
         assert rig.dispatcher.in_flight == 1
         await answered(rig, helper, other.read(), elsewhere, 5, 6)
+
+    play(scenario)
+
+
+def test_a_request_that_ran_when_its_pool_went_runs_alone_elsewhere_and_kills_one_worker_at_most() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool, worker = start(rig)
+        first = await sent(rig, 1, 2)
+        worker.hold(pool.read(), running=True)
+        worker.die()
+        pool.close()
+        del rig.pools[1]
+        rig.dispatcher.pool_gone(1, "its files are gone")
+        error = await error_of(first)
+        assert isinstance(error, LaneGoneError)
+        assert error.attempt == 1
+        other = rig.add_pool(2)
+        helper = rig.add_worker(2, other)
+        second = await sent(rig, 1, 2, to=lane(pool=2), attempt=error.attempt)
+        (ticket,) = other.read()
+        assert (ticket.alone, ticket.attempt) == (True, 1)
+        helper.hold([ticket], running=True)
+        helper.die()
+        assert isinstance(await error_of(second), InferenceError)
+        rig.add_worker(3, other)
+        returned(rig.workers[3], other.read())
 
     play(scenario)
 

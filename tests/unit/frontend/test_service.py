@@ -11,7 +11,7 @@ import pytest
 
 from predictd.engines.api import DType
 from predictd.server.config.lane import QueueRules, WireTensor
-from predictd.server.control.messages import Message, StatisticsRequest
+from predictd.server.control.messages import LaneView, Message, StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -22,6 +22,7 @@ from predictd.server.errors import (
 from predictd.server.frontend import service as service_module
 from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.clients import ClientLimit
+from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import DurationSum, InferRequest
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
@@ -41,9 +42,11 @@ class FakeDispatcher:
         self.deadlines: list[int] = []
         self.priorities: list[int] = []
         self.patience_ns: list[int] = []
+        self.attempts: list[tuple[int, int]] = []
 
     async def call(self, *arguments: Any) -> Answered:
-        _lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns = arguments
+        lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns, attempt = arguments
+        self.attempts.append((lane.id, attempt))
         self.wanted.append(wanted)
         self.priorities.append(queue.level)
         self.patience_ns.append(patience_ns)
@@ -93,6 +96,48 @@ def test_an_answer_carries_who_gave_it_and_how_long_it_took() -> None:
     assert (response.queue_ns, response.compute_ns) == (3, 4)
     assert (setup.dispatcher.deadlines, setup.dispatcher.priorities) == ([99], [2])
     assert setup.counted() == {(11, "OK"): 1}
+
+
+def going(setup: list[Setup], *after: LaneView, **labels: int) -> Calls:
+    """The first request finds its lane gone, and the model as it is published afterwards."""
+
+    async def call() -> Answered:
+        if len(setup[0].dispatcher.attempts) == 1:
+            setup[0].routes.publish(publication(*after, labels=labels))
+            raise LaneGoneError("model 'm' failed: its workers are stopped", 1)
+        return await answered()
+
+    return call
+
+
+@pytest.mark.parametrize("label", [None, "stable"])
+def test_a_request_whose_version_went_is_answered_by_the_one_that_took_its_place(label: str | None) -> None:
+    setups: list[Setup] = []
+    setup = Setup(going(setups, view(2), view(1, "UNLOADING"), stable=2))
+    setups.append(setup)
+    setup.routes.publish(publication(view(1), labels={"stable": 1}))
+    response = asyncio.run(setup.infer(request(1, 2, label=label)))
+    assert (response.version, setup.dispatcher.attempts) == (2, [(11, 0), (12, 1)])
+    delta = setup.recorder.take()
+    assert [(one.lane, one.status) for one in delta.requests] == [(12, "OK")]
+    assert [(one.lane, one.retries) for one in delta.retries] == [(12, 1)]
+
+
+@pytest.mark.parametrize(
+    ("version", "after"),
+    [(1, view(2)), (None, view(1)), (None, view(2, "LOADING"))],
+    ids=["it names its version", "nothing took its place", "what takes its place is not ready"],
+)
+def test_a_request_is_not_answered_by_a_version_that_it_did_not_mean(
+    version: int | None, after: LaneView
+) -> None:
+    setups: list[Setup] = []
+    setup = Setup(going(setups, after))
+    setups.append(setup)
+    with pytest.raises(ModelUnavailableError, match=r"^model 'm' failed: its workers are stopped$"):
+        asyncio.run(setup.infer(request(1, 2, version=version)))
+    assert len(setup.dispatcher.attempts) == 1
+    assert setup.counted() == {(11, "UNAVAILABLE"): 1}
 
 
 def test_a_split_is_drawn_for_each_request_whoever_asks() -> None:

@@ -11,12 +11,14 @@ from predictd.server.config.lane import QueueRules
 from predictd.server.config.model_config import ModelConfig, Origin, QueuePolicy
 from predictd.server.config.settings import Settings
 from predictd.server.launch.budget import make_budget
+from predictd.server.launch.instances import Memory
 from predictd.server.launch.plan import PoolRequest
 from predictd.server.launch.topology import Cpu, Topology
 from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.supervise.assembly import (
     Planner,
     PoolModels,
+    afford,
     divide,
     lanes,
     plan_request,
@@ -78,6 +80,17 @@ def test_instances_are_those_of_the_most_demanding_model_and_else_the_settings()
     assert [one.instances for one in plan_request(pools, settings, {}).pools] == [3, 1, 2]
     assert [one.instances for one in plan_request(pools, Settings(), {}).pools] == [3, 1, None]
     assert [one.threads for one in plan_request(pools, settings, {}).pools] == [5, 5, 5]
+
+
+def test_no_more_workers_are_asked_for_than_there_is_memory_for() -> None:
+    pools = (pool_models("a", found("a", instances=3)), pool_models("b"))
+    request = plan_request(pools, Settings(), {})
+    afforded = afford(request, {"a": 100 << 20, "b": 0}, Memory(600 << 20, "/proc/meminfo"))
+    assert [(one.name, one.instances) for one in afforded.pools] == [("a", 1), ("b", None)]
+    assert [warning[:52] for warning in afforded.warnings] == [
+        "pool a: 1 instead of the 3 workers asked for, as a w"
+    ]
+    assert afford(request, {"a": 0, "b": 0}, Memory(1 << 40, "")) == request
 
 
 def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:

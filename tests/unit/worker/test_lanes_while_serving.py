@@ -169,27 +169,38 @@ def test_lanes_that_come_while_others_load_are_loaded_after_them(tmp_path: Path)
         worker.stop()
 
 
-def test_a_load_does_not_keep_it_from_anything_and_a_lane_taken_away_meanwhile_is_told_of(
-    tmp_path: Path,
-) -> None:
+def test_a_load_keeps_it_from_nothing_and_what_is_taken_away_meanwhile_is_given_up(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with working(lane(1)) as worker:
         worker.expect_load(1)
         assert worker.hear() == Warm()
         worker.channel.send(Serve())
-        worker.add(lane(2, load_gate=str(gate)))
+        worker.add(lane(2, load_gate=str(gate)), lane(3), lane(4))
         assert worker.hear() == LaneLoading(lane=2)
-        worker.channel.send(RemoveLane(lane=2))
-        worker.answers()
-        gate.touch()
-        loaded = worker.hear()
-        assert isinstance(loaded, LaneLoaded)
-        assert loaded.lane == 2
-        for number in (2, 1, 99):
+        for number in (2, 3):
             worker.channel.send(RemoveLane(lane=number))
         worker.answers()
-        worker.add(lane(3))
-        worker.expect_load(3)
+        gate.touch()
+        assert worker.hear() == LaneFailed(lane=2, reason="the load was given up")
+        worker.expect_load(4)
+        for number in (4, 1, 99):
+            worker.channel.send(RemoveLane(lane=number))
+        worker.answers()
+        worker.add(lane(5))
+        worker.expect_load(5)
+        worker.stop()
+
+
+def test_an_engine_that_listens_stops_its_load_at_once_and_the_next_one_begins(tmp_path: Path) -> None:
+    never = str(tmp_path / "never")
+    with working(lane(1, load_gate=never, heeds_cancel="true"), lane(2)) as worker:
+        assert worker.hear() == LaneLoading(lane=1)
+        worker.channel.send(RemoveLane(lane=1))
+        assert worker.hear() == LaneFailed(lane=1, reason="the load was given up")
+        worker.expect_load(2)
+        assert worker.hear() == Warm()
+        worker.add(lane(3, load_gate=never, heeds_cancel="true"))
+        assert worker.hear() == LaneLoading(lane=3)
         worker.stop()
 
 

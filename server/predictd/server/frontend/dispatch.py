@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from predictd.server.errors import (
     InferenceError,
-    ModelUnavailableError,
     OverloadedError,
 )
 from predictd.server.frontend.admission import Admission
@@ -22,7 +21,7 @@ from predictd.server.frontend.calls import (
     held_slots,
     recovery,
 )
-from predictd.server.frontend.failures import full, too_heavy, too_late, too_long
+from predictd.server.frontend.failures import LaneGoneError, check_wait, full, too_heavy, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.outcomes import outcome
@@ -114,6 +113,7 @@ class Dispatcher:
         deadline_ns: int,
         accepted_ns: int,
         patience_ns: int = 0,
+        attempt: int = 0,
     ) -> Answered:
         """Send a request to the lane's pool and wait for its answer.
 
@@ -126,13 +126,14 @@ class Dispatcher:
             deadline_ns: Its own, 0 for none.
             accepted_ns: When it came.
             patience_ns: How long it may wait in its queue, 0 as long as it takes.
+            attempt: How often it was running in a worker that died, of a lane that is gone.
 
         Raises:
             RequestError: Whatever came instead of an answer.
         """
         pool = self._pools[lane.pool]
         ahead = pool.ahead(queue.level, self._workers.values())
-        self._check_wait(lane, queue, ahead, deadline_ns)
+        self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
         self._check_room(lane, pool, queue, ahead, admission.layout.size_bytes)
         self.retirements.begin(lane.id)
         try:
@@ -153,7 +154,7 @@ class Dispatcher:
             future=asyncio.get_running_loop().create_future(),
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
-            flags=admission.flags | patience | delay,
+            flags=admission.flags | patience | delay | (TicketFlag.ALONE if attempt else 0),
             size_bytes=admission.layout.size_bytes,
             priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
@@ -163,6 +164,7 @@ class Dispatcher:
             queue=queue,
             expectation=queue.expectation,
             ahead=ahead,
+            attempt=attempt,
         )
         queue.out += 1
         queue.out_bytes += call.size_bytes
@@ -172,16 +174,6 @@ class Dispatcher:
         admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
         self._enqueue(pool, call)
         return await self._answer(pool, call)
-
-    def _check_wait(self, lane: Lane, queue: LaneQueue, ahead: int, deadline_ns: int) -> None:
-        """Raise OverloadedError for a request that is not expected to be answered by its deadline."""
-        now_ns = time.monotonic_ns()
-        wait_ns = queue.expectation.wait_ns(ahead, now_ns)
-        self._recorder.waits(lane.id, wait_ns)
-        if deadline_ns and wait_ns:
-            left_ns = deadline_ns - now_ns
-            if excess_ns := queue.expectation.excess_ns(ahead, left_ns, now_ns):
-                raise too_long(lane, wait_ns, left_ns, excess_ns)
 
     def _check_room(self, lane: Lane, pool: PoolLink, queue: LaneQueue, ahead: int, size_bytes: int) -> None:
         """Raise OverloadedError for a request whose queue is full."""
@@ -204,7 +196,7 @@ class Dispatcher:
         if block is None:
             block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
             if pool.id not in self._pools:
-                raise ModelUnavailableError(f"model '{lane.model}' stopped to be served")
+                raise LaneGoneError(f"model '{lane.model}' stopped to be served")
         try:
             return block, *self._calls.take_slot()
         except OverloadedError:
@@ -397,7 +389,7 @@ class Dispatcher:
                 self._finish(call)
                 if call.future is not None and not call.future.done():
                     call.future.set_exception(
-                        ModelUnavailableError(f"model '{call.lane.model}' failed: {reason}")
+                        LaneGoneError(f"model '{call.lane.model}' failed: {reason}", call.attempt)
                     )
         del self._pools[pool_id]
         pool.queues.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from predictd.server.config.units import format_duration
 from predictd.server.errors import (
     DeadlineError,
@@ -12,12 +14,25 @@ from predictd.server.errors import (
     RequestError,
 )
 from predictd.server.frontend.calls import Call
+from predictd.server.frontend.expectation import Expectation
 from predictd.server.frontend.routing import Lane
 from predictd.server.transport.records import NO_DEADLINE_NS, Status
 
 # What a client is told that asks a full queue of which nothing else is known.
 _RETRY_AFTER_SECONDS = 0.1
 _RETRY_AFTER_SECONDS_MAX = 10.0
+
+
+class LaneGoneError(ModelUnavailableError):
+    """The version that was to answer is served no more. Another one may, if the request does not name this one.
+
+    Attributes:
+        attempt: How often the request was running in a worker that died.
+    """
+
+    def __init__(self, message: str, attempt: int = 0) -> None:
+        super().__init__(message)
+        self.attempt = attempt
 
 
 def full(lane: Lane, wait_ns: int = 0) -> OverloadedError:
@@ -41,14 +56,29 @@ def too_heavy(lane: Lane, size_bytes: int, wait_ns: int) -> OverloadedError:
     )
 
 
-def too_long(lane: Lane, wait_ns: int, left_ns: int, excess_ns: int) -> OverloadedError:
-    """Why a request is refused that would not be answered by its deadline."""
-    return OverloadedError(
-        f"the queue of model '{lane.model}' is expected to take {_about(wait_ns)}, "
-        f"and the deadline of the request is in {_about(left_ns)}",
-        excess_ns / 1e9,
-        "expected_wait",
-    )
+def check_wait(lane: Lane, known: Expectation, ahead: int, deadline_ns: int) -> int:
+    """How long a request is expected to wait.
+
+    Args:
+        lane: Of the request.
+        known: What is known of its queue.
+        ahead: Requests that are before it.
+        deadline_ns: Its own, 0 for none.
+
+    Raises:
+        OverloadedError: It is not expected to be answered by its deadline.
+    """
+    now_ns = time.monotonic_ns()
+    wait_ns = known.wait_ns(ahead, now_ns)
+    left_ns = deadline_ns - now_ns
+    if deadline_ns and (excess_ns := known.excess_ns(ahead, left_ns, now_ns)):
+        raise OverloadedError(
+            f"the queue of model '{lane.model}' is expected to take {_about(wait_ns)}, "
+            f"and the deadline of the request is in {_about(left_ns)}",
+            excess_ns / 1e9,
+            "expected_wait",
+        )
+    return wait_ns
 
 
 def _about(ns: int) -> str:
@@ -74,8 +104,9 @@ def too_late(call: Call, now_ns: int) -> DeadlineError:
     )
 
 
-def failure(status: Status, model: str, text: str) -> RequestError:
+def failure(status: Status, call: Call, text: str) -> RequestError:
     """The error that a completion's status stands for."""
+    model = call.lane.model
     match status:
         case Status.INVALID_INPUT:
             return InvalidRequestError(f"model '{model}' cannot run on these inputs: {text}")
@@ -84,6 +115,6 @@ def failure(status: Status, model: str, text: str) -> RequestError:
                 f"no memory for the answer of model '{model}': {text or 'the arena is full'}"
             )
         case Status.UNKNOWN_LANE:
-            return ModelUnavailableError(f"model '{model}' is not served by this worker; try again")
+            return LaneGoneError(f"model '{model}' is not served by this worker; try again", call.attempt)
         case _:
             return InferenceError(f"model '{model}' failed: {text or 'the engine failed'}")

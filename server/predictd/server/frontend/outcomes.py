@@ -30,4 +30,4 @@ def outcome(call: Call, record: tuple[int, ...], link: WorkerLink | None) -> Ans
     if status == Status.EXPIRED:
         raise too_late(call, time.monotonic_ns())
     text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
-    raise failure(Status(status), call.lane.model, text)
+    raise failure(Status(status), call, text)

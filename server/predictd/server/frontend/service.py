@@ -20,6 +20,7 @@ from predictd.server.errors import (
 from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import (
     DurationSum,
     InferRequest,
@@ -102,7 +103,16 @@ class Service:
                 self.refused += 1
                 raise ModelUnavailableError("the server is shutting down")
             with self._clients.request():
-                response = await self._infer(lane, request, deadline_ns, accepted_ns)
+                response, attempt = None, 0
+                try:
+                    response = await self._infer(lane, request, deadline_ns, accepted_ns)
+                except LaneGoneError as gone:
+                    other = self._elsewhere(lane, request)
+                    if other is None:
+                        raise
+                    lane, attempt = other, gone.attempt
+                if response is None:
+                    response = await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
         except RequestError as error:
             if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
                 self._recorder.shed(lane.id, error.limit)
@@ -128,7 +138,7 @@ class Service:
         return response
 
     async def _infer(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int = 0
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
@@ -140,7 +150,7 @@ class Service:
             own_ns = accepted_ns + (within_ns or default_ns)
             deadline_ns = min(deadline_ns or own_ns, own_ns)
         call = self._dispatcher.call(
-            lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns
+            lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns, attempt
         )
         if within_ns:
             answered = await _within(
@@ -160,6 +170,19 @@ class Service:
             batch_rows=answered.batch_rows,
             rows=admission.layout.rows,
         )
+
+    def _elsewhere(self, gone: Lane, request: InferRequest) -> Lane | None:
+        """Another lane for a request whose lane went with its worker; None if there is none that may answer it."""
+        if request.version is not None:
+            return None
+        try:
+            lane = self._routes.lane(request.model, None, request.label)
+        except RequestError:
+            return None
+        if lane.id == gone.id:
+            return None
+        self._recorder.retried(lane.id)
+        return lane
 
     def _failed(self, lane: Lane | None, api: str, status: str, accepted_ns: int) -> None:
         if lane is None:

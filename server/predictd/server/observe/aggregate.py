@@ -192,12 +192,20 @@ class Aggregate:
                 runs.poison += retries.poison
 
     def frontend_gone(self, frontend: int) -> None:
-        """Count what a front end had accepted and not ended, as its clients see it: their connection broke."""
+        """Count what a front end had accepted and not ended, as its clients see it: their connection broke.
+
+        A request that another version answered in place of its own came here and ended there.
+        """
         gone = self._frontends.pop(frontend, _Frontend())
+        lost: Counter[str] = Counter()
+        for (_, api), requests in gone.open.items():
+            lost[api] += requests
         for (lane, api), requests in gone.open.items():
-            if requests > 0 and self._is_known(lane):
+            ended = min(requests, lost[api])
+            if ended > 0 and self._is_known(lane):
+                lost[api] -= ended
                 key = RequestKey(self._served(lane), api, LOST)
-                self._requests.setdefault(key, RequestTotals()).requests += requests
+                self._requests.setdefault(key, RequestTotals()).requests += ended
 
     def accepted(self) -> dict[tuple[Served | None, str], int]:
         """Requests that came, by what serves them and API."""

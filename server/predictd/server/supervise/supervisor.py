@@ -55,7 +55,8 @@ from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
 from predictd.server.supervise.wiring import Wiring
-from predictd.server.supervise.workers import Workers, WorkerSettings
+from predictd.server.supervise.worker_init import WorkerSettings
+from predictd.server.supervise.workers import Workers
 
 # The abi of transport.records, which imports NumPy; the supervisor does without. A test compares the two.
 ABI_VERSION = 1
@@ -271,7 +272,7 @@ class Supervisor:
         elif home.runs:
             self._workers.load(home.pool, record)
         else:
-            self._workers.add_pool(home.pool)
+            self._workers.add_pool(home.pool, in_turn=True)
         self._publish(model.name)
 
     def retire_lane(self, lane: int) -> None:
