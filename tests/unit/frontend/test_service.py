@@ -21,6 +21,7 @@ from predictd.server.errors import (
 )
 from predictd.server.frontend import service as service_module
 from predictd.server.frontend.calls import Answered
+from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import DurationSum, InferRequest
 from predictd.server.frontend.routing import Routes
@@ -54,7 +55,9 @@ class FakeDispatcher:
 
 
 class Setup:
-    def __init__(self, answer: Calls, draw: Callable[[], float] = random.random, **lane: object) -> None:
+    def __init__(
+        self, answer: Calls, draw: Callable[[], float] = random.random, limit: int = 0, **lane: object
+    ) -> None:
         self.dispatcher = FakeDispatcher(answer)
         self.recorder = FrontendRecorder()
         self.sent: list[Message] = []
@@ -67,6 +70,7 @@ class Setup:
             self.dispatcher,  # type: ignore[arg-type]
             self.recorder,
             lambda message, _: self.sent.append(message),
+            ClientLimit(limit),
         )
 
     def infer(self, one: InferRequest, deadline_ns: int = 0) -> Coroutine[Any, Any, Any]:
