@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest import mock
 
+from predictd.server.frontend import dispatch
 from predictd.server.frontend import main as frontend_main
 from predictd.server.supervise import keeper, starter, supervisor
 from predictd.server.transport.claims import ClaimWriter
@@ -57,6 +58,9 @@ class Machine(Protocol):
 
     def exited(self, status: int) -> None:
         """The process that runs ended itself."""
+
+    def completed(self, records: bytes) -> None:
+        """The front end that runs has read completions."""
 
     def replacements(self) -> list[tuple[object, str, object]]:
         """What else stands in: module, name, stand-in."""
@@ -106,6 +110,19 @@ class _Os:
     @staticmethod
     def _exit(status: int) -> None:
         Powered.machine.exited(status)
+
+
+class _FrontendOs:
+    """Stands for the module `os` where front ends read what was completed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    @staticmethod
+    def read(fd: int, size: int) -> bytes:
+        data = os.read(fd, size)
+        Powered.machine.completed(data)
+        return data
 
 
 class _Poll:
@@ -190,6 +207,7 @@ class _Fcntl:
             Powered.machine.unlock(file)
             _point("after unlock")
         elif not Powered.machine.lock(file):
+            _point("lock held")
             raise BlockingIOError
         else:
             _point("after lock")
@@ -229,6 +247,7 @@ def _replacements() -> list[tuple[object, str, object]]:
     return [
         *((module, "os", stand_in_os) for module in (worker_main, intake, runner, response_memory, token)),
         (frontend_main, "os", stand_in_os),
+        (dispatch, "os", _FrontendOs()),
         *((module, "select", polls) for module in (worker_main, intake, response_memory)),
         *((module, "threading", threads) for module in (worker_main, response_memory)),
         *((module, "gc", no_collections) for module in (worker_main, frontend_main)),

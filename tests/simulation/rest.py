@@ -47,6 +47,9 @@ def _of_supervisor(world: World) -> Iterator[str]:
         yield f"acknowledgements are owed: {supervisor._wiring._acks._owed}"
     if any(child.process.inbox or child.process.outbox for child in world.children):
         yield "messages are under way"
+    for child in world.children:
+        if not child.process.alive:
+            yield f"{child.title} #{child.id} is dead and not reaped"
 
 
 def _of_frontend(door: FrontendProcess) -> Iterator[str]:

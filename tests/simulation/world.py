@@ -8,6 +8,8 @@ import heapq
 import itertools
 import os
 import random
+import struct
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from predictd.server.supervise.loads import Restored
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import RestartPolicy
 from predictd.server.supervise.supervisor import Supervisor
+from predictd.server.transport.records import COMPLETION_STRUCT, Status
 from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.lanes import WarmLane
 from predictd.server.worker.runner import LoadedLane
@@ -42,6 +45,7 @@ from tests.simulation.processes import (
     SimulatedChild,
     WorkerProcess,
 )
+from tests.simulation.rest import unrest
 from tests.simulation.schedule import MS, Schedule
 from tests.simulation.strand import KilledError, Strand
 
@@ -52,6 +56,8 @@ LOAD_NS = 3 * MS
 TRACE_LINES = 400
 _ARENA_BYTES = 1 << 26
 _PLENTY_BYTES = 1 << 40
+
+_COMPLETION = struct.Struct(COMPLETION_STRUCT)
 
 Replacement = tuple[object, str, object]
 
@@ -92,6 +98,7 @@ class World:
         self.leaving = False
         self.violation: ViolationError | None = None
         self.steps = 0
+        self._completed: set[tuple[int, int, int]] = set()
         self._mutations = mutations
         self._current: Process | None = None
         self._doomed: dict[Process, int] = {}
@@ -147,7 +154,7 @@ class World:
                 keeper._policy = RestartPolicy(longest_delay_seconds=0.2)
                 keeper._draw = self.draw
             self.supervisor.start()
-        self.run_until("the daemon is ready", lambda: self.supervisor.ready and len(self.client.doors) > 0)
+        self.run_until("the daemon is ready", lambda: self.supervisor.ready and self.at_rest())
 
     def _play(self) -> None:
         self.client.begin()
@@ -160,7 +167,10 @@ class World:
             self.leaving = True
             with Running(self._loop):
                 drained = self._loop.create_task(self.supervisor.drain())
-        self.run_until("every request ended", lambda: self.client.all_ended)
+        end_ns = begin_ns + self.schedule.end_ns
+        self.run_until(
+            "every request ended", lambda: self.clock.now_ns >= end_ns and self.client.all_ended
+        )
         self.armed.clear()
         if drained is not None:
             self.run_until("the drain ended", drained.done)
@@ -192,8 +202,6 @@ class World:
 
     def unrest(self) -> list[str]:
         """What is under way or kept still: of an idle daemon nothing may be."""
-        from tests.simulation.rest import unrest
-
         return unrest(self)
 
     # Steps ----------------------------------------------------------------------------------------------------
@@ -379,9 +387,17 @@ class World:
         self._current.begin(name, target)
 
     def exited(self, status: int) -> None:
-        import sys
-
         self.violated(f"a process ended itself with {status}", sys.exc_info()[1])
+
+    def completed(self, records: bytes) -> None:
+        assert self._current is not None
+        for record in _COMPLETION.iter_unpack(records):
+            if record[12] == Status.PROBE:
+                continue
+            ticket = (self._current.id, record[0], record[1])
+            if ticket in self._completed:
+                self.violated(f"{self._current.title}: slot {record[0]} was completed twice")
+            self._completed.add(ticket)
 
     def replacements(self) -> list[Replacement]:
         return [

@@ -1,0 +1,85 @@
+"""The simulator finds bugs: three that were planted, each in one decision of the real code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from predictd.server.frontend.calls import Call, held_slots, recovery
+from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.pools import PoolLink
+from predictd.server.transport.claims import read_claims
+from tests.simulation.play import play, search, shrink
+from tests.simulation.schedule import Trouble
+from tests.simulation.world import Replacement
+
+SEEDS = range(400)
+
+
+def lost_ticket() -> Replacement:
+    """After a death only what goes first is looked for."""
+    real: Callable[[Dispatcher, PoolLink], None] = Dispatcher._send_probes
+
+    def send_probes(dispatcher: Dispatcher, pool: PoolLink) -> None:
+        real(dispatcher, pool)
+        for number, probe in list(dispatcher._probes.items()):
+            if probe.level > 1:
+                del dispatcher._probes[number]
+
+    return Dispatcher, "_send_probes", send_probes
+
+
+def double_answer() -> Replacement:
+    """What a dead worker claimed is put back although it may have been answered."""
+
+    def worker_gone(dispatcher: Dispatcher, worker: int, *, dead: bool) -> None:
+        link = dispatcher._workers.get(worker)
+        if link is None:
+            return
+        if dead:
+            state, tickets = read_claims(link.claims)
+            for slot, generation in held_slots(tickets, dispatcher._frontend):
+                call = dispatcher._calls.find(slot, generation)
+                if call is not None:
+                    dispatcher._recover(call, recovery(state, call.attempt))
+            dispatcher._send_probes(dispatcher._pools[link.pool])
+        del dispatcher._workers[worker]
+        link.close()
+
+    return Dispatcher, "worker_gone", worker_gone
+
+
+def leaked_block() -> Replacement:
+    """The block of a request whose client left is not given back."""
+    real: Callable[[Dispatcher, Call], None] = Dispatcher._finish
+
+    def finish(dispatcher: Dispatcher, call: Call) -> None:
+        if call.future is not None:
+            real(dispatcher, call)
+            return
+        arena = dispatcher._pools[call.lane.pool].arena
+        real(dispatcher, call)
+        arena.allocate(call.block.size_bytes)
+
+    return Dispatcher, "_finish", finish
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (lost_ticket, "not within bounds: every request ended"),
+        (double_answer, "was completed twice"),
+        (leaked_block, "request blocks"),
+    ],
+)
+def test_a_planted_bug_is_found_and_its_schedule_shrunk(plant: Callable[[], Replacement], says: str) -> None:
+    mutations = [plant()]
+    found = search(SEEDS, mutations)
+    assert found is not None, "nothing was found"
+    assert says in found.violation
+    small = shrink(found, mutations)
+    assert small.violation
+    assert len(small.schedule.requests) <= len(found.schedule.requests)
+    assert play(small.schedule).violation == "", "the bug is ours and not the planted one"
+    assert all(isinstance(fault.trouble, Trouble) for fault in small.schedule.faults)
