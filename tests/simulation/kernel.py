@@ -240,9 +240,7 @@ def _replacements() -> list[tuple[object, str, object]]:
         EPOLLIN=select.EPOLLIN,
     )
     threads = SimpleNamespace(Event=_Event, Thread=_Thread, Lock=threading.Lock)
-    no_collections = SimpleNamespace(
-        collect=lambda: 0, freeze=lambda: None, set_threshold=lambda *_: None
-    )
+    no_collections = SimpleNamespace(collect=lambda: 0, freeze=lambda: None, set_threshold=lambda *_: None)
     machine = Powered.machine
     return [
         *((module, "os", stand_in_os) for module in (worker_main, intake, runner, response_memory, token)),

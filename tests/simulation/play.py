@@ -133,7 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of many (default: 0)")
     parser.add_argument("--count", type=int, default=1000, help="how many (default: 1000)")
     parser.add_argument("--step", type=int, default=1, help="every so many of them (default: 1)")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many at once")
+    parser.add_argument(
+        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many at once"
+    )
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return replay(options.seed)
@@ -153,5 +155,7 @@ def _share(first: int, count: int, processes: int) -> int:
     ]
     running = [subprocess.Popen(command) for command in commands]
     failed = sum(process.wait() != 0 for process in running)
-    print(f"{count} schedules from seed {first} on: {f'{failed} processes failed' if failed else 'nothing was violated'}")
+    print(
+        f"{count} schedules from seed {first} on: {f'{failed} processes failed' if failed else 'nothing was violated'}"
+    )
     return int(failed > 0)

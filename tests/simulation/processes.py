@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -126,8 +127,7 @@ class Process:
 
 
 class WorkerProcess(Process):
-    """A worker: its run loop and its loader are strands; what its control thread does happens between two points.
-    """
+    """A worker: its run loop and its loader are strands; what its control thread does happens between two points."""
 
     def __init__(self, world: World, number: int, title: str) -> None:
         super().__init__(world, number, title)
@@ -287,6 +287,11 @@ class FrontendProcess(Process):
 
     def unwind(self) -> None:
         self.loop.close()
+        for call in self.frontend.server.calls if self.frontend else ():
+            handler = call.get_coro()
+            # One that never began would be complained of.
+            if isinstance(handler, Coroutine) and inspect.getcoroutinestate(handler) == inspect.CORO_CREATED:
+                handler.close()
 
 
 class SimulatedChild:

@@ -137,7 +137,14 @@ def draw_schedule(seed: int) -> Schedule:
 
 
 def _draw_request(
-    draw: random.Random, number: int, span_ns: int, models: int, wide: int, *, poisonous: bool, deadlines: bool
+    draw: random.Random,
+    number: int,
+    span_ns: int,
+    models: int,
+    wide: int,
+    *,
+    poisonous: bool,
+    deadlines: bool,
 ) -> Asked:
     kind = draw.choices([Kind.GOOD, Kind.BAD, Kind.POISON], [20, 1, 1.5 if poisonous else 0])[0]
     return Asked(

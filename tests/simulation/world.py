@@ -27,6 +27,7 @@ from predictd.server.supervise.loads import Restored
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import RestartPolicy
 from predictd.server.supervise.supervisor import Supervisor
+from predictd.server.supervise.workers import BLAME_LIMIT
 from predictd.server.transport.records import COMPLETION_STRUCT, Status
 from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.lanes import WarmLane
@@ -168,9 +169,7 @@ class World:
             with Running(self._loop):
                 drained = self._loop.create_task(self.supervisor.drain())
         end_ns = begin_ns + self.schedule.end_ns
-        self.run_until(
-            "every request ended", lambda: self.clock.now_ns >= end_ns and self.client.all_ended
-        )
+        self.run_until("every request ended", lambda: self.clock.now_ns >= end_ns and self.client.all_ended)
         self.armed.clear()
         if drained is not None:
             self.run_until("the drain ended", drained.done)
@@ -394,10 +393,16 @@ class World:
         for record in _COMPLETION.iter_unpack(records):
             if record[12] == Status.PROBE:
                 continue
+            if record[12] == Status.UNKNOWN_LANE and not self._moved(record[9]):
+                self.violated(f"a ticket of lane {record[9]} went to a worker that does not serve it")
             ticket = (self._current.id, record[0], record[1])
             if ticket in self._completed:
                 self.violated(f"{self._current.title}: slot {record[0]} was completed twice")
             self._completed.add(ticket)
+
+    def _moved(self, lane: int) -> bool:
+        """Whether a lane is so much to blame that it was given a pool of its own."""
+        return any(pool.blame[lane] >= BLAME_LIMIT for pool in self.supervisor._workers.pools.values())
 
     def replacements(self) -> list[Replacement]:
         return [

@@ -15,6 +15,7 @@ from predictd.server.control.messages import Message, StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
     InvalidRequestError,
+    LaneMovedError,
     ModelUnavailableError,
     OverloadedError,
     UnknownModelError,
@@ -40,9 +41,11 @@ class FakeDispatcher:
         self.deadlines: list[int] = []
         self.priorities: list[int] = []
         self.patience_ns: list[int] = []
+        self.attempts: list[tuple[int, int]] = []
 
     async def call(self, *arguments: Any) -> Answered:
-        _lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns = arguments
+        lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns, attempt = arguments
+        self.attempts.append((lane.pool, attempt))
         self.wanted.append(wanted)
         self.priorities.append(queue.level)
         self.patience_ns.append(patience_ns)
@@ -100,6 +103,32 @@ def test_a_split_is_drawn_for_each_request_whoever_asks() -> None:
     # Nothing is left to draw.
     assert setup.service.draw("m", 2, None).version == 2
     assert setup.service.version("m", None, None).version == 1
+
+
+def test_a_request_whose_lane_got_another_pool_is_sent_there() -> None:
+    async def moved_at_first() -> Answered:
+        if len(setup.dispatcher.attempts) == 1:
+            one = view(signature=signature(), config=config(11), lane=11, pool=9)
+            setup.routes.publish(publication(one))
+            raise LaneMovedError("model 'm' is not served by this worker; try again", 1)
+        return await answered()
+
+    setup = Setup(moved_at_first)
+    asyncio.run(setup.infer(request(1, 2)))
+    (_, first), (pool, attempt) = setup.dispatcher.attempts
+    assert (first, pool, attempt) == (0, 9, 1), "what it has survived already counts there too"
+    assert setup.counted() == {(11, "OK"): 1}
+
+
+def test_a_request_whose_lane_is_nowhere_is_not_sent_for_ever() -> None:
+    async def moved() -> Answered:
+        raise LaneMovedError("model 'm' is not served by this worker; try again", 0)
+
+    setup = Setup(moved)
+    with pytest.raises(ModelUnavailableError, match="try again"):
+        asyncio.run(setup.infer(request(1, 2)))
+    assert len(setup.dispatcher.attempts) == 2
+    assert setup.counted() == {(11, "UNAVAILABLE"): 1}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from predictd.server.frontend.calls import (
     probe_ticket,
     recovery,
 )
-from predictd.server.frontend.failures import failure, full, too_late
+from predictd.server.frontend.failures import failure, full, moved, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
 from predictd.server.frontend.queues import TicketQueues
@@ -128,6 +128,7 @@ class Dispatcher:
         deadline_ns: int,
         accepted_ns: int,
         patience_ns: int = 0,
+        attempt: int = 0,
     ) -> Answered:
         """Send a request to the lane's pool and wait for its answer.
 
@@ -140,6 +141,7 @@ class Dispatcher:
             deadline_ns: Its own, 0 for none.
             accepted_ns: When it came.
             patience_ns: How long it may wait in its queue, 0 as long as it takes.
+            attempt: How often it was running in a worker that died, in the pool that its lane was in before.
 
         Raises:
             RequestError: Whatever came instead of an answer.
@@ -157,6 +159,7 @@ class Dispatcher:
             raise
         deadline_ns = deadline_ns or NO_DEADLINE_NS
         patient_until_ns = accepted_ns + patience_ns if patience_ns else NO_DEADLINE_NS
+        alone = TicketFlag.ALONE if attempt else 0
         delay = TicketFlag.DELAY if queue.rules.delay and patient_until_ns < deadline_ns else 0
         call = Call(
             slot=slot,
@@ -167,11 +170,12 @@ class Dispatcher:
             future=asyncio.get_running_loop().create_future(),
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
-            flags=admission.flags | delay,
+            flags=admission.flags | delay | alone,
             size_bytes=admission.layout.size_bytes,
             priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
             deadline_ns=min(deadline_ns, patient_until_ns),
+            attempt=attempt,
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
             queue=queue,
@@ -307,6 +311,8 @@ class Dispatcher:
             return Answered(outputs, queue_ns, compute_ns, batch_rows)
         if status == Status.EXPIRED:
             raise too_late(call)
+        if status == Status.UNKNOWN_LANE:
+            raise moved(call)
         text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
         raise failure(Status(status), call.lane.model, text)
 

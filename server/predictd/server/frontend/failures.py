@@ -7,7 +7,7 @@ from predictd.server.errors import (
     DeadlineError,
     InferenceError,
     InvalidRequestError,
-    ModelUnavailableError,
+    LaneMovedError,
     OverloadedError,
     RequestError,
 )
@@ -31,6 +31,12 @@ def too_late(call: Call) -> DeadlineError:
     )
 
 
+def moved(call: Call) -> LaneMovedError:
+    """Why a request was not run whose worker does not serve its lane any more."""
+    message = f"model '{call.lane.model}' is not served by this worker; try again"
+    return LaneMovedError(message, call.attempt)
+
+
 def failure(status: Status, model: str, text: str) -> RequestError:
     """The error that a completion's status stands for."""
     match status:
@@ -40,7 +46,5 @@ def failure(status: Status, model: str, text: str) -> RequestError:
             return OverloadedError(
                 f"no memory for the answer of model '{model}': {text or 'the arena is full'}"
             )
-        case Status.UNKNOWN_LANE:
-            return ModelUnavailableError(f"model '{model}' is not served by this worker; try again")
         case _:
             return InferenceError(f"model '{model}' failed: {text or 'the engine failed'}")

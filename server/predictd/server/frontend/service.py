@@ -9,7 +9,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from predictd.server.control.messages import Message, StatisticsRequest
-from predictd.server.errors import DeadlineError, InvalidRequestError, ModelUnavailableError, RequestError
+from predictd.server.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    LaneMovedError,
+    ModelUnavailableError,
+    RequestError,
+)
 from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.inference import (
@@ -86,7 +92,11 @@ class Service:
             if self.refusing:
                 self.refused += 1
                 raise ModelUnavailableError("the server is shutting down")
-            response = await self._infer(lane, request, deadline_ns, accepted_ns)
+            try:
+                response = await self._infer(lane, request, deadline_ns, accepted_ns)
+            except LaneMovedError as error:
+                lane = self._routes.lane(request.model, request.version, request.label)
+                response = await self._infer(lane, request, deadline_ns, accepted_ns, error.attempt)
         except RequestError as error:
             self._failed(lane, api, status_name(error), accepted_ns)
             raise
@@ -108,14 +118,14 @@ class Service:
         return response
 
     async def _infer(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int = 0
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
         queue = lane.queues.of(request.priority)
         patience_ns = queue.patience_ns(request.timeout_ns)
         call = self._dispatcher.call(
-            lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns
+            lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns, attempt
         )
         if within_ns := queue.answer_within_ns(request.timeout_ns):
             answered = await _within(within_ns, call)
