@@ -22,8 +22,8 @@ from predictd.server.errors import (
 from predictd.server.frontend.calls import MAX_ATTEMPTS
 from predictd.server.frontend.inference import InferRequest, InferResponse, InputTensor
 from tests.simulation.engine import REFUSAL
+from tests.simulation.frontend_process import FrontendProcess
 from tests.simulation.loop import Running
-from tests.simulation.processes import FrontendProcess
 from tests.simulation.schedule import MS, Asked, Kind
 from tests.simulation.troubles import Troubles
 

@@ -1,7 +1,7 @@
-"""What the product sees of the kernel inside a simulated world: real pipes and memory, simulated time, waits and locks.
+"""The kernel as the product sees it in a simulated world: real pipes and memory, simulated time, waits and locks.
 
-Modules of the product get stand-ins for `os`, `select`, `threading`, `queue` and `fcntl`. Whatever another process could
-see the effect of is a point at which others may run, or the process may be killed: just before it and just after.
+Modules of the product get stand-ins for `os`, `select`, `threading`, `queue` and `fcntl`. Whatever another process
+could see the effect of is a point at which others may run, or the process may be killed: just before and just after.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest import mock
+
+from typing_extensions import override
 
 from predictd.server.frontend import dispatch
 from predictd.server.frontend import main as frontend_main
@@ -216,15 +218,18 @@ class _Fcntl:
 class Claims(ClaimWriter):
     """A claim table whose writes others may see one by one."""
 
+    @override
     def hold(self, tickets: bytes) -> None:
         _point("before claim")
         super().hold(tickets)
         _point("after claim")
 
+    @override
     def start(self) -> None:
         super().start()
         _point("after start")
 
+    @override
     def clear(self) -> None:
         _point("before clear")
         super().clear()

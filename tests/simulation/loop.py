@@ -14,8 +14,8 @@ from typing import Any
 from tests.simulation.clock import Clock
 
 
-class Loop(asyncio.AbstractEventLoop):
-    """As much of an event loop as supervisor and front ends use.
+class Loop:
+    """As much of an event loop as supervisor and front ends use; the rest would only be there to be unused.
 
     Args:
         clock: Of the world.
@@ -24,6 +24,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def __init__(self, clock: Clock, on_error: Callable[[str, BaseException | None], None]) -> None:
         self._clock = clock
+        self._as_loop: Any = self
         self._on_error = on_error
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
@@ -89,7 +90,7 @@ class Loop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = asyncio.Handle(callback, args, self._as_loop, context)
         self._ready.append(handle)
         return handle
 
@@ -101,7 +102,7 @@ class Loop(asyncio.AbstractEventLoop):
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = asyncio.TimerHandle(when, callback, args, self._as_loop, context)
         heapq.heappush(self._timers, (when, next(self._numbers), handle))
         return handle
 
@@ -109,25 +110,23 @@ class Loop(asyncio.AbstractEventLoop):
         """Cancelled timers are forgotten when they come up."""
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self._as_loop)
 
     def create_task(
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self, name=name, context=context)
+        return asyncio.Task(coro, loop=self._as_loop, name=name, context=context)
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+    def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
         if fd >= 0:  # A mailbox is nothing to poll.
-            self._readers[fd] = asyncio.Handle(callback, args, self)
+            self._readers[fd] = asyncio.Handle(callback, args, self._as_loop)
             self._poll.register(fd, select.POLLIN)
 
-    def remove_reader(self, fd: Any) -> bool:
+    def remove_reader(self, fd: int) -> bool:
         self._poll.unregister(fd)
         return self._readers.pop(fd, None) is not None
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         del executor
         future = self.create_future()
         future.set_result(func(*args))
@@ -149,7 +148,7 @@ class Running:
         self._loop = loop
 
     def __enter__(self) -> None:
-        asyncio._set_running_loop(self._loop)
+        asyncio._set_running_loop(self._loop._as_loop)
 
     def __exit__(self, *_: object) -> None:
         asyncio._set_running_loop(None)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from tests.simulation.schedule import Schedule, draw_schedule
+from tests.simulation.schedule import Asked, Fault, Schedule, draw_schedule
 from tests.simulation.world import Replacement, ViolationError, World
 
 TRACE_LINES = 150
@@ -58,13 +58,13 @@ def play(schedule: Schedule, mutations: Sequence[Replacement] = ()) -> Played:
 def shrink(played: Played, mutations: Sequence[Replacement] = ()) -> Played:
     """Leave out what faults and requests the violation does without."""
     tries = SHRINKS_MAX
-    for attribute in ("faults", "requests"):
-        for one in getattr(played.schedule, attribute):
-            kept = tuple(other for other in getattr(played.schedule, attribute) if other is not one)
-            if tries:
-                tries -= 1
-                again = play(replace(played.schedule, **{attribute: kept}), mutations)
-                played = again if again.violation else played
+    parts: list[Asked | Fault] = [*played.schedule.faults, *played.schedule.requests]
+    for part in parts:
+        if not tries:
+            break
+        tries -= 1
+        again = play(played.schedule.without(part), mutations)
+        played = again if again.violation else played
     return played
 
 

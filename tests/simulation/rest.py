@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from predictd.server.supervise.pool import Pool
 from predictd.server.supervise.states import State
 from predictd.server.transport.claims import ClaimState, read_claims
-from tests.simulation.processes import FrontendProcess, WorkerProcess
+from tests.simulation.frontend_process import FrontendProcess
+from tests.simulation.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,23 +35,27 @@ def _of_supervisor(world: World) -> Iterator[str]:
         if place.state is not State.SERVING:
             yield f"front end {place.index} is {place.state}"
     for pool in supervisor._workers.pools.values():
-        for place in pool.places:
-            if place.state not in (State.SERVING, State.FAILED, State.STOPPED):
-                yield f"worker {place.index} of pool {pool.name} is {place.state}"
-        if pool.gone:
-            continue
-        for level, queue in enumerate(pool.queues, 1):
-            if queue.depth():
-                yield f"{queue.depth()} tickets wait in queue {level} of pool {pool.name}"
-        if pool.carry.depth():
-            yield f"{pool.carry.depth()} tickets are in the carry of pool {pool.name}"
+        yield from _of_pool(pool)
     if supervisor._wiring._acks._owed:
         yield f"acknowledgements are owed: {supervisor._wiring._acks._owed}"
-    if any(child.process.inbox or child.process.outbox for child in world.children):
-        yield "messages are under way"
     for child in world.children:
+        if child.process.inbox or child.process.outbox:
+            yield f"messages from or to {child.title} #{child.id} are under way"
         if not child.process.alive:
             yield f"{child.title} #{child.id} is dead and not reaped"
+
+
+def _of_pool(pool: Pool) -> Iterator[str]:
+    for place in pool.places:
+        if place.state not in (State.SERVING, State.FAILED, State.STOPPED):
+            yield f"worker {place.index} of pool {pool.name} is {place.state}"
+    if pool.gone:
+        return
+    for level, queue in enumerate(pool.queues, 1):
+        if queue.depth():
+            yield f"{queue.depth()} tickets wait in queue {level} of pool {pool.name}"
+    if pool.carry.depth():
+        yield f"{pool.carry.depth()} tickets are in the carry of pool {pool.name}"
 
 
 def _of_frontend(door: FrontendProcess) -> Iterator[str]:

@@ -1,10 +1,10 @@
-"""What happens in one schedule, drawn from its seed: the daemon's shape, who asks for what, and what goes wrong when."""
+"""What happens in one schedule, drawn from its seed: the daemon's shape, who asks for what, what goes wrong when."""
 
 from __future__ import annotations
 
 import enum
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MS = 1_000_000
 
@@ -98,7 +98,16 @@ class Schedule:
     @property
     def end_ns(self) -> int:
         """When nothing new happens any more."""
-        return max((one.at_ns for one in (*self.requests, *self.faults)), default=0)
+        moments = [*(one.at_ns for one in self.requests), *(one.at_ns for one in self.faults)]
+        return max(moments, default=0)
+
+    def without(self, part: Asked | Fault) -> Schedule:
+        """The same, but for one request or fault."""
+        return replace(
+            self,
+            requests=tuple(one for one in self.requests if one is not part),
+            faults=tuple(one for one in self.faults if one is not part),
+        )
 
 
 def draw_schedule(seed: int) -> Schedule:

@@ -30,14 +30,13 @@ class Strand:
 
     current: ClassVar[Strand | None] = None
 
-    def __init__(self, name: str, target: Callable[[], None], enter: Callable[[], None]) -> None:
+    def __init__(self, name: str, target: Callable[[], None]) -> None:
         self.name = name
         self.done = False
         self.error: BaseException | None = None
         self.killed = False
         self.point = "begin"
         self._target = target
-        self._enter = enter
         self._ready: Callable[[], bool] | None = None
         self.wakes_ns: int | None = None
         # Batons rather than semaphores, which take three times as long; nobody has them at first.
@@ -77,7 +76,6 @@ class Strand:
     def _main(self) -> None:
         self._go.acquire()
         try:
-            self._enter()
             self._target()
         except KilledError:
             pass

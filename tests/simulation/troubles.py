@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulation.processes import SIGKILL
+from tests.simulation.process import SIGKILL
 from tests.simulation.schedule import MS, Fault, Trouble
 
 if TYPE_CHECKING:

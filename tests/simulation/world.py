@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import heapq
 import itertools
 import os
@@ -33,28 +34,23 @@ from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.lanes import WarmLane
 from predictd.server.worker.runner import LoadedLane
 from tests.fixtures.supervision import FixedPlanner
+from tests.simulation.child import SimulatedChild
 from tests.simulation.clients import Client
 from tests.simulation.clock import Clock
 from tests.simulation.engine import SIGNATURE, SimulatedEngine
+from tests.simulation.frontend_process import FrontendProcess
 from tests.simulation.kernel import MODULES, Powered
 from tests.simulation.loop import Loop, Running
-from tests.simulation.processes import (
-    SIGKILL,
-    SIGSEGV,
-    FrontendProcess,
-    Process,
-    SimulatedChild,
-    WorkerProcess,
-)
+from tests.simulation.process import SIGKILL, SIGSEGV, Process
 from tests.simulation.rest import unrest
 from tests.simulation.schedule import MS, Schedule
 from tests.simulation.strand import KilledError, Strand
+from tests.simulation.worker_process import WorkerProcess
 
 STEPS_MAX = 60_000
 QUIET_WITHIN_NS = 60_000 * MS
 REAPED_WITHIN_NS = 5 * MS
 LOAD_NS = 3 * MS
-TRACE_LINES = 400
 _ARENA_BYTES = 1 << 26
 _PLENTY_BYTES = 1 << 40
 
@@ -161,7 +157,7 @@ class World:
         self.client.begin()
         begin_ns = self.clock.now_ns
         for fault in self.schedule.faults:
-            self.at(begin_ns + fault.at_ns, lambda fault=fault: self.client.troubles.strike(fault))
+            self.at(begin_ns + fault.at_ns, functools.partial(self.client.troubles.strike, fault))
         drained: asyncio.Task[bool] | None = None
         if self.schedule.drain_at_ns:
             self.run_until("", lambda: self.clock.now_ns >= begin_ns + self.schedule.drain_at_ns)
