@@ -115,9 +115,7 @@ class Client:
         request = _request(asked)
         world.trace(f"{door.title} is asked {asked.number} ({asked.kind.name.lower()}, {asked.rows} rows)")
         with Running(door.loop):
-            call = door.frontend._service.infer(request, "simulated", deadline_ns)
-            task = door.loop.create_task(call)
-        door.asked += 1
+            task = door.loop.create_task(self._ask(door, request, deadline_ns))
         calls = door.frontend.server.calls
         calls.add(task)
         task.add_done_callback(calls.discard)
@@ -127,6 +125,13 @@ class Client:
             world.at(now_ns + asked.cancel_after_ns, functools.partial(self._leave, pending))
         if deadline_ns:
             world.at(deadline_ns + LEAVES_AFTER_NS, functools.partial(self._leave, pending))
+
+    @staticmethod
+    async def _ask(door: FrontendProcess, request: InferRequest, deadline_ns: int) -> InferResponse:
+        """The handler: what begins here was accepted, and a client that left before was never there."""
+        assert door.frontend is not None
+        door.asked += 1
+        return await door.frontend._service.infer(request, "simulated", deadline_ns)
 
     def _leave(self, pending: Pending) -> None:
         if not pending.over:
@@ -189,7 +194,10 @@ class Client:
                 due = world.deaths[asked.number] > MAX_ATTEMPTS
                 return None if due else f"is called poison after {world.deaths[asked.number]} deaths"
             case OverloadedError():
-                bounded = schedule.max_queue_size < len(schedule.requests) or self.troubles.memory
+                room = min(schedule.max_queue_size, 64 if schedule.small_pipes else 1024)
+                # Probes take room, too: after each death each front end sends one into each queue.
+                probes = world.worker_deaths * (schedule.frontends + world.killed_frontends)
+                bounded = room < len(schedule.requests) + probes or self.troubles.memory
                 return None if bounded else "is refused for want of room that is there"
             case UnknownModelError():
                 gone = asked.version and self.troubles.swaps

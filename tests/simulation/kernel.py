@@ -81,7 +81,10 @@ class Powered:
         with contextlib.ExitStack() as stack:
             for target, name, stand_in in (*_replacements(), *machine.replacements()):
                 stack.enter_context(mock.patch.object(target, name, stand_in))
-            yield
+            try:
+                yield
+            finally:
+                del cls.machine
 
 
 def _point(name: str) -> None:

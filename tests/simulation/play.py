@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
+import itertools
 import logging
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.simulation.schedule import Asked, Fault, Schedule, draw_schedule
 from tests.simulation.world import Replacement, ViolationError, World
 
 TRACE_LINES = 150
-SHRINKS_MAX = 150
-COLLECT_EVERY = 50
+SHRINKS_MAX = 60
+COLLECT_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,12 @@ def play(schedule: Schedule, mutations: Sequence[Replacement] = ()) -> Played:
 
 def shrink(played: Played, mutations: Sequence[Replacement] = ()) -> Played:
     """Leave out what faults and requests the violation does without."""
-    tries = SHRINKS_MAX
     parts: list[Asked | Fault] = [*played.schedule.faults, *played.schedule.requests]
-    for part in parts:
-        if not tries:
-            break
-        tries -= 1
-        again = play(played.schedule.without(part), mutations)
-        played = again if again.violation else played
+    with _collecting() as collect:
+        for part in parts[:SHRINKS_MAX]:
+            again = play(played.schedule.without(part), mutations)
+            played = again if again.violation else played
+            collect()
     return played
 
 
@@ -76,18 +76,27 @@ def search(seeds: Iterable[int], mutations: Sequence[Replacement] = ()) -> Playe
     return None
 
 
-def _each(seeds: Iterable[int], mutations: Sequence[Replacement] = ()) -> Iterable[Played]:
-    # Worlds are full of rings; what was there before is none of theirs.
+def _each(seeds: Iterable[int], mutations: Sequence[Replacement] = ()) -> Iterator[Played]:
+    with _collecting() as collect:
+        for seed in seeds:
+            yield play(draw_schedule(seed), mutations)
+            collect()
+
+
+@contextlib.contextmanager
+def _collecting() -> Iterator[Callable[[], None]]:
+    """Worlds are rings full of descriptors. What was there before is none of theirs and is not looked at."""
     gc.collect()
     gc.freeze()
-    gc.disable()
+    played = itertools.count(1)
+
+    def collect() -> None:
+        if next(played) % COLLECT_EVERY == 0:
+            gc.collect()
+
     try:
-        for number, seed in enumerate(seeds, 1):
-            yield play(draw_schedule(seed), mutations)
-            if number % COLLECT_EVERY == 0:
-                gc.collect()
+        yield collect
     finally:
-        gc.enable()
         gc.unfreeze()
         gc.collect()
 

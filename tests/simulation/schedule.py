@@ -79,6 +79,7 @@ class Schedule:
     Attributes:
         drain_at_ns: When the daemon is told to leave, 0 for once all is answered.
         preemption: How likely others run at a point.
+        small_pipes: The queues and the carry are as small as the kernel makes pipes.
     """
 
     seed: int
@@ -92,6 +93,7 @@ class Schedule:
     compute_ns: int
     preemption: float
     drain_at_ns: int
+    small_pipes: bool
     requests: tuple[Asked, ...] = field(default=())
     faults: tuple[Fault, ...] = field(default=())
 
@@ -115,7 +117,7 @@ def draw_schedule(seed: int) -> Schedule:
     draw = random.Random(seed)
     models = draw.choice([1, 1, 1, 2])
     span_ns = draw.choice([2, 10, 40]) * MS
-    count = draw.choice([3, 8, 15, 30])
+    count = draw.choice([3, 8, 15, 30, 3, 8, 15, 30, 120])
     poisonous = draw.random() < 0.15
     deadlines = draw.random() < 0.3
     wide = draw.choice([2, 2, 2, 2000])
@@ -140,6 +142,7 @@ def draw_schedule(seed: int) -> Schedule:
         compute_ns=draw.choice([20_000, 500_000, 5 * MS]),
         preemption=draw.choice([0.05, 0.2, 0.5]),
         drain_at_ns=draw.randrange(span_ns) if draw.random() < 0.15 else 0,
+        small_pipes=draw.random() < 0.3,
         requests=requests,
         faults=faults,
     )

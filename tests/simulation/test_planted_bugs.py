@@ -14,7 +14,7 @@ from tests.simulation.play import play, search, shrink
 from tests.simulation.schedule import Trouble
 from tests.simulation.world import Replacement
 
-SEEDS = range(400)
+SEEDS = range(2000)
 
 
 def lost_ticket() -> Replacement:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import functools
 import heapq
 import itertools
+import mmap
 import os
 import random
 import struct
@@ -29,6 +31,7 @@ from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import RestartPolicy
 from predictd.server.supervise.supervisor import Supervisor
 from predictd.server.supervise.workers import BLAME_LIMIT
+from predictd.server.transport.pipes import F_SETPIPE_SZ, capacity
 from predictd.server.transport.records import COMPLETION_STRUCT, Status
 from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.lanes import WarmLane
@@ -48,8 +51,8 @@ from tests.simulation.strand import KilledError, Strand
 from tests.simulation.worker_process import WorkerProcess
 
 STEPS_MAX = 60_000
-QUIET_WITHIN_NS = 60_000 * MS
-REAPED_WITHIN_NS = 5 * MS
+QUIET_WITHIN_NS = 15_000 * MS
+REAPED_WITHIN_NS = (MS // 50, 5 * MS)
 LOAD_NS = 3 * MS
 _ARENA_BYTES = 1 << 26
 _PLENTY_BYTES = 1 << 40
@@ -73,8 +76,14 @@ class World:
     Attributes:
         client: Who asks.
         deaths: Of each request, the workers that died while they ran it.
+        lane_deaths: The same of lanes.
         killed_frontends: How many.
-        troubled: Points at which something was made to go wrong.
+        worker_deaths: How many, the last ones of the stop included.
+        lanes: All that were ever loaded.
+        memory_until_ns: Until when no arena may grow.
+        armed: Points at which the next workers die, and how often each is passed before.
+        reached: How often each point was passed.
+        leaving: The daemon was told to.
     """
 
     def __init__(self, schedule: Schedule, mutations: Sequence[Replacement] = ()) -> None:
@@ -85,8 +94,8 @@ class World:
         self.supervisor_descriptors: set[int] = set()
         self.deaths: Counter[int] = Counter()
         self.lane_deaths: Counter[int] = Counter()
-        self.runs: Counter[int] = Counter()
         self.killed_frontends = 0
+        self.worker_deaths = 0
         self.lanes: dict[int, LaneConfig] = {}
         self.memory_until_ns = 0
         self.armed: list[tuple[str, int]] = []
@@ -130,28 +139,37 @@ class World:
                 self._loop.close()
 
     def _boot(self) -> None:
+        schedule = self.schedule
         settings = Settings(
             arena_limit_bytes=_ARENA_BYTES,
             model_control="none",
-            max_batch_size=self.schedule.max_batch_size,
-            max_delay_ns=self.schedule.max_delay_ns,
-            max_queue_size=self.schedule.max_queue_size,
+            max_batch_size=schedule.max_batch_size,
+            max_delay_ns=schedule.max_delay_ns,
+            max_queue_size=schedule.max_queue_size,
             cache_dir=None,
             lame_duck_ns=0,
-            drain_timeout_ns=20_000 * MS,
+            drain_timeout_ns=10_000 * MS,
         )
         with Running(self._loop):
             self.supervisor = Supervisor(
                 settings,
-                FixedPlanner(frontends=self.schedule.frontends),
+                FixedPlanner(frontends=schedule.frontends),
                 Restored(self.sight),
                 ReservedPort(Address("127.0.0.1", 1), ("127.0.0.1:1",), ()),
             )
             for keeper in (self.supervisor._workers, self.supervisor._frontends):
                 keeper._policy = RestartPolicy(longest_delay_seconds=0.2)
                 keeper._draw = self.draw
+            if schedule.small_pipes:
+                self._shrink_pipes()
             self.supervisor.start()
         self.run_until("the daemon is ready", lambda: self.supervisor.ready and self.at_rest())
+
+    def _shrink_pipes(self) -> None:
+        for pool in self.supervisor._pools:
+            for pipe in (*pool.queues, pool.carry):
+                fcntl.fcntl(pipe.write_fd, F_SETPIPE_SZ, mmap.PAGESIZE)
+                pipe.records = capacity(pipe.write_fd)
 
     def _play(self) -> None:
         self.client.begin()
@@ -295,6 +313,7 @@ class World:
     def died(self, process: Process, status: int) -> None:
         """A process is dead, and will be reaped."""
         if isinstance(process, WorkerProcess):
+            self.worker_deaths += 1
             at_work = list(process.at_work())
             self.deaths.update(number for _, number in at_work)
             self.lane_deaths.update({lane for lane, _ in at_work})
@@ -307,7 +326,7 @@ class World:
                 child.reap(status)
             self.children.remove(child)
 
-        self.at(self.clock.now_ns + self.draw.randrange(REAPED_WITHIN_NS), reap)
+        self.at(self.clock.now_ns + self.draw.randrange(self.draw.choice(REAPED_WITHIN_NS)), reap)
 
     @contextlib.contextmanager
     def inside(self, process: Process) -> Iterator[None]:
@@ -468,7 +487,6 @@ class World:
 
     def run_begins(self, lane: int, numbers: Sequence[int]) -> None:
         assert isinstance(self._current, WorkerProcess)
-        self.runs.update(numbers)
         self.trace(f"{self._current.title} runs {list(numbers)} in lane {lane}")
 
     def compute(self) -> None:

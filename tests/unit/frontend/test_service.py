@@ -120,14 +120,14 @@ def test_a_request_whose_lane_got_another_pool_is_sent_there() -> None:
     assert setup.counted() == {(11, "OK"): 1}
 
 
-def test_a_request_whose_lane_is_nowhere_is_not_sent_for_ever() -> None:
+def test_a_request_whose_lane_is_nowhere_else_is_not_sent_again() -> None:
     async def moved() -> Answered:
         raise LaneMovedError("model 'm' is not served by this worker; try again", 0)
 
     setup = Setup(moved)
     with pytest.raises(ModelUnavailableError, match="try again"):
         asyncio.run(setup.infer(request(1, 2)))
-    assert len(setup.dispatcher.attempts) == 2
+    assert len(setup.dispatcher.attempts) == 1
     assert setup.counted() == {(11, "UNAVAILABLE"): 1}
 
 

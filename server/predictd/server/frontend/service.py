@@ -92,11 +92,7 @@ class Service:
             if self.refusing:
                 self.refused += 1
                 raise ModelUnavailableError("the server is shutting down")
-            try:
-                response = await self._infer(lane, request, deadline_ns, accepted_ns)
-            except LaneMovedError as error:
-                lane = self._routes.lane(request.model, request.version, request.label)
-                response = await self._infer(lane, request, deadline_ns, accepted_ns, error.attempt)
+            response = await self._wherever(lane, request, deadline_ns, accepted_ns)
         except RequestError as error:
             self._failed(lane, api, status_name(error), accepted_ns)
             raise
@@ -117,8 +113,22 @@ class Service:
         )
         return response
 
+    async def _wherever(
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+    ) -> InferResponse:
+        """Answer a request, and follow its lane where that gets another pool while the request waits."""
+        attempt = 0
+        while True:
+            try:
+                return await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
+            except LaneMovedError as error:
+                before, attempt = lane, error.attempt
+                lane = self._routes.lane(request.model, request.version, request.label)
+                if (lane.id, lane.pool) == (before.id, before.pool):
+                    raise
+
     async def _infer(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int = 0
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
