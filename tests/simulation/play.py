@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from tests.simulation.schedule import Asked, Fault, Schedule, draw_schedule
+from tests.simulation.schedule import Schedule, draw_schedule
 from tests.simulation.world import Replacement, ViolationError, World
 
 TRACE_LINES = 150
-SHRINKS_MAX = 60
+SHRINKS_MAX = 100
 COLLECT_EVERY = 10
 
 
@@ -58,13 +58,21 @@ def play(schedule: Schedule, mutations: Sequence[Replacement] = ()) -> Played:
 
 
 def shrink(played: Played, mutations: Sequence[Replacement] = ()) -> Played:
-    """Leave out what faults and requests the violation does without."""
-    parts: list[Asked | Fault] = [*played.schedule.faults, *played.schedule.requests]
+    """Leave out what faults and requests the violation does without: first many at once, then one by one."""
+    tries = SHRINKS_MAX
+    size = max(len(played.schedule.parts) // 2, 1)
     with _collecting() as collect:
-        for part in parts[:SHRINKS_MAX]:
-            again = play(played.schedule.without(part), mutations)
-            played = again if again.violation else played
-            collect()
+        while size:
+            at = 0
+            while tries and at < len(played.schedule.parts):
+                tries -= 1
+                again = play(played.schedule.without(played.schedule.parts[at : at + size]), mutations)
+                if again.violation:
+                    played = again
+                else:
+                    at += size
+                collect()
+            size //= 2
     return played
 
 

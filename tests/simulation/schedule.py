@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 MS = 1_000_000
@@ -103,12 +104,17 @@ class Schedule:
         moments = [*(one.at_ns for one in self.requests), *(one.at_ns for one in self.faults)]
         return max(moments, default=0)
 
-    def without(self, part: Asked | Fault) -> Schedule:
-        """The same, but for one request or fault."""
+    @property
+    def parts(self) -> tuple[Asked | Fault, ...]:
+        """What it could do without."""
+        return (*self.faults, *self.requests)
+
+    def without(self, parts: Sequence[Asked | Fault]) -> Schedule:
+        """The same, but for some requests and faults."""
         return replace(
             self,
-            requests=tuple(one for one in self.requests if one is not part),
-            faults=tuple(one for one in self.faults if one is not part),
+            requests=tuple(one for one in self.requests if one not in parts),
+            faults=tuple(one for one in self.faults if one not in parts),
         )
 
 
