@@ -9,7 +9,7 @@ PROTOS := $(shell find protos -name '*.proto')
 export PYTHONSAFEPATH := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: run test check bench soak docs lock install clean
+.PHONY: run test check bench simulate soak docs lock install clean
 
 run: $(STAMP)
 	$(BIN)/predictd demo $(ARGS)
@@ -26,6 +26,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m tests.bench $(ARGS)
+
+# Schedules of a simulated daemon: ARGS='--count 10000', or one again: ARGS='--seed 7'.
+simulate: $(STAMP)
+	PYTHONPATH=. $(BIN)/python -m tests.simulation $(ARGS)
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=0 $(ARGS)

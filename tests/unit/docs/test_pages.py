@@ -26,7 +26,11 @@ _SERIES = re.compile(r"_(?:bucket|sum|count)\b")
 _TARGET = re.compile(r"(?:`|^|\$ )make ([a-z]+)", re.MULTILINE)
 # The user's own, and those of other programs.
 _THEIR_FILES = {"model.toml", "predictd.toml", "models/", "uv.lock"}
-_THEIR_FLAGS = {"--require-hashes", "--no-deps", "--quick", "--json", "--only", "--clients", "--serve"}
+_THEIR_FLAGS = {
+    *("--require-hashes", "--no-deps"),
+    *("--quick", "--json", "--only", "--clients", "--serve"),
+    *("--count", "--first", "--seed"),
+}
 
 
 def missing(named: Callable[[str], set[str]], known: set[str]) -> dict[str, set[str]]:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from predictd.server.transport.pipes import Pipe, make_pipe
 from predictd.server.worker.token import LeaderToken
 
@@ -119,6 +121,17 @@ def test_a_release_wakes_a_waiting_worker_with_a_baton_that_the_next_holder_take
         token.release()
         assert token.try_acquire()
         assert baton.depth() == 0
+
+
+def test_who_tries_in_vain_takes_the_baton_and_sleeps_on() -> None:
+    with lock() as (fd, baton), holder(fd, baton) as other:
+        token = LeaderToken(fd, baton.read_fd, baton.write_fd, contended=True)
+        assert hear(other) == "True"
+        os.write(baton.write_fd, b"\0")
+        assert not token.try_acquire()
+        assert baton.depth() == 0
+        with pytest.raises(BlockingIOError):
+            os.read(baton.read_fd, 1)
 
 
 def test_batons_that_nobody_takes_never_block_a_release() -> None:

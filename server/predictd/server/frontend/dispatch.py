@@ -126,7 +126,7 @@ class Dispatcher:
             deadline_ns: Its own, 0 for none.
             accepted_ns: When it came.
             patience_ns: How long it may wait in its queue, 0 as long as it takes.
-            attempt: How often it was running in a worker that died, of a lane that is gone.
+            attempt: How often it was running in a worker that died, where it was sent before.
 
         Raises:
             RequestError: Whatever came instead of an answer.
@@ -159,12 +159,12 @@ class Dispatcher:
             priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
             deadline_ns=min(deadline_ns, patient_until_ns),
+            attempt=attempt,
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
             queue=queue,
             expectation=queue.expectation,
             ahead=ahead,
-            attempt=attempt,
         )
         queue.out += 1
         queue.out_bytes += call.size_bytes

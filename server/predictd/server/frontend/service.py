@@ -103,16 +103,7 @@ class Service:
                 self.refused += 1
                 raise ModelUnavailableError("the server is shutting down")
             with self._clients.request():
-                response, attempt = None, 0
-                try:
-                    response = await self._infer(lane, request, deadline_ns, accepted_ns)
-                except LaneGoneError as gone:
-                    other = self._elsewhere(lane, request)
-                    if other is None:
-                        raise
-                    lane, attempt = other, gone.attempt
-                if response is None:
-                    response = await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
+                response = await self._wherever(lane, request, deadline_ns, accepted_ns)
         except RequestError as error:
             if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
                 self._recorder.shed(lane.id, error.limit)
@@ -137,8 +128,22 @@ class Service:
         )
         return response
 
+    async def _wherever(
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+    ) -> InferResponse:
+        """Answer a request, elsewhere if its lane goes, or gets another pool, while the request waits."""
+        attempt = 0
+        while True:
+            try:
+                return await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
+            except LaneGoneError as gone:
+                other = self._elsewhere(lane, request)
+                if other is None:
+                    raise
+                lane, attempt = other, gone.attempt
+
     async def _infer(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int = 0
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
@@ -172,14 +177,12 @@ class Service:
         )
 
     def _elsewhere(self, gone: Lane, request: InferRequest) -> Lane | None:
-        """Another lane for a request whose lane went with its worker; None if there is none that may answer it."""
-        if request.version is not None:
-            return None
+        """Where a request may go whose lane is not there any more; None if nowhere."""
         try:
-            lane = self._routes.lane(request.model, None, request.label)
+            lane = self._routes.lane(request.model, request.version, request.label)
         except RequestError:
             return None
-        if lane.id == gone.id:
+        if (lane.id, lane.pool) == (gone.id, gone.pool):
             return None
         self._recorder.retried(lane.id)
         return lane

@@ -34,13 +34,15 @@ class LeaderToken:
 
     def try_acquire(self) -> bool:
         """Take the token unless another worker holds it."""
+        if self._contended:
+            # Before the try, also one in vain: a baton that nobody takes would keep every follower awake, and the
+            # holder of now writes another after this.
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._baton_read_fd, 64)
         try:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return False
-        if self._contended:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._baton_read_fd, 64)
         return True
 
     def release(self) -> None:

@@ -1,0 +1,84 @@
+"""The simulator finds bugs: three that were planted, each in one decision of the real code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from predictd.server.frontend.calls import Call, held_slots, recovery
+from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.lost import Probes
+from predictd.server.frontend.pools import PoolLink
+from predictd.server.transport.claims import read_claims
+from tests.simulation.play import play, search, shrink
+from tests.simulation.world import Replacement
+
+SEEDS = range(2000)
+
+
+def lost_ticket() -> Replacement:
+    """After a death only what goes first is looked for."""
+    real: Callable[[Probes, PoolLink], None] = Probes.send
+
+    def send(probes: Probes, pool: PoolLink) -> None:
+        real(probes, pool)
+        probes._out = {number: probe for number, probe in probes._out.items() if probe.level == 1}
+
+    return Probes, "send", send
+
+
+def double_answer() -> Replacement:
+    """What a dead worker claimed is put back although it may have been answered."""
+
+    def worker_gone(dispatcher: Dispatcher, worker: int, *, dead: bool) -> None:
+        link = dispatcher._workers.get(worker)
+        if link is None:
+            return
+        if dead:
+            state, tickets = read_claims(link.claims)
+            for slot, generation in held_slots(tickets, dispatcher._frontend):
+                call = dispatcher._calls.find(slot, generation)
+                if call is not None:
+                    dispatcher._recover(call, recovery(state, call.attempt))
+            dispatcher._probes.send(dispatcher._pools[link.pool])
+        del dispatcher._workers[worker]
+        link.close()
+
+    return Dispatcher, "worker_gone", worker_gone
+
+
+def leaked_block() -> Replacement:
+    """The block of a request whose client left is not given back."""
+    real: Callable[[Dispatcher, Call], None] = Dispatcher._finish
+
+    def finish(dispatcher: Dispatcher, call: Call) -> None:
+        if call.future is not None:
+            real(dispatcher, call)
+            return
+        arena = dispatcher._pools[call.lane.pool].arena
+        real(dispatcher, call)
+        arena.allocate(call.block.size_bytes)
+
+    return Dispatcher, "_finish", finish
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (lost_ticket, "not within bounds: every request ended"),
+        # Its block is used again before the second run, so that the first to be seen may be any of these.
+        (double_answer, "was completed twice|the engine failed|not its own answer|answered by"),
+        (leaked_block, "request blocks"),
+    ],
+)
+def test_a_planted_bug_is_found_and_its_schedule_shrunk(plant: Callable[[], Replacement], says: str) -> None:
+    mutations = [plant()]
+    found = search(SEEDS, mutations)
+    assert found is not None, "nothing was found"
+    assert re.search(says, found.violation)
+    small = shrink(found, mutations)
+    assert small.violation
+    assert len(small.schedule.parts) <= min(len(found.schedule.parts), 10)
+    assert play(small.schedule).violation == "", "the bug is not the planted one"

@@ -1,0 +1,78 @@
+"""The daemon in simulated worlds: whatever goes wrong when, nothing is lost, doubled, mixed up or kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.play import describe, play, search, shrink
+from tests.simulation.schedule import Trouble, draw_schedule
+from tests.simulation.test_planted_bugs import leaked_block
+from tests.simulation.troubles import POINTS
+
+ROOT = Path(__file__).parents[2]
+# 10,000 schedules are played by CI beside the tests, and 100,000 by `make soak`.
+SCHEDULES = 800
+SOAK_SCHEDULES = 100_000
+
+
+def simulate(*arguments: str, hash_seed: int = 0) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": str(hash_seed)}
+    command = [sys.executable, "-m", "tests.simulation", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=3600
+    )
+
+
+def test_many_schedules_violate_nothing() -> None:
+    said = simulate("--count", str(SCHEDULES), "--processes", "2")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert said.stdout == f"{SCHEDULES} schedules from seed 0 on: nothing was violated\n"
+
+
+@pytest.mark.soak
+def test_very_many_schedules_violate_nothing() -> None:
+    said = simulate("--first", "1000000", "--count", str(SOAK_SCHEDULES))
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_a_seed_plays_the_same_each_time_in_whatever_process() -> None:
+    first, second = (simulate("--seed", "106", hash_seed=seed) for seed in (1, 2))
+    assert first.returncode == second.returncode == 0
+    assert first.stdout == second.stdout
+    assert "dies" in first.stdout
+
+
+def test_the_schedules_reach_every_kind_of_end_and_every_point() -> None:
+    """The tests above would be worth little if nothing happened in them."""
+    ended: Counter[str] = Counter()
+    points: Counter[str] = Counter()
+    troubles: Counter[Trouble] = Counter()
+    for seed in range(120):
+        played = play(draw_schedule(seed))
+        ended += played.ended
+        points += played.points
+        troubles.update(fault.trouble for fault in played.schedule.faults)
+    kinds = ("answered", "cancelled", "InferenceError", "OverloadedError", "DeadlineError")
+    assert min(ended[kind] for kind in kinds) > 0, ended
+    assert ended["lost with its front end"] > 0
+    assert set(POINTS) <= set(points)
+    assert set(troubles) == set(Trouble)
+
+
+def test_a_violation_names_its_seed_and_what_is_left_of_its_schedule() -> None:
+    mutations = [leaked_block()]
+    found = search(range(100), mutations)
+    assert found is not None
+    text = describe(found, shrink(found, mutations))
+    assert re.match(rf"seed {found.schedule.seed}: not within bounds", text)
+    assert f"python -m tests.simulation --seed {found.schedule.seed}" in text
+    assert "Asked(" in text
+    assert "leaves" in text
