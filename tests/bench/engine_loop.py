@@ -27,6 +27,7 @@ class Load(msgspec.Struct, kw_only=True):
     Attributes:
         rows: An .npz file with one row of each input.
         threads: None takes what the library takes by itself.
+        outputs: Name and shape of each, for an engine that has to be told.
     """
 
     engine: str
@@ -35,6 +36,7 @@ class Load(msgspec.Struct, kw_only=True):
     rows: str
     threads: int | None = None
     spin: bool = False
+    outputs: list[tuple[str, list[int]]] = []
 
 
 class Loaded(msgspec.Struct):
@@ -98,11 +100,22 @@ _PLAIN: Mapping[str, Callable[[Load], Run]] = {
 }
 
 
-def _adapter(load: Load) -> Run:
-    from predictd.engines.api import EngineOptions
+def _adapter(load: Load, row: Mapping[str, Array]) -> Run:
+    from predictd.engines.api import DType, EngineOptions, TensorSpec
     from predictd.engines.registry import resolve
 
-    options = EngineOptions(threads=load.threads or 1, spin=load.spin)
+    by_numpy = {dtype.numpy: dtype for dtype in DType}
+    declared = tuple(
+        TensorSpec(name, by_numpy[array.dtype], (-1, *array.shape[1:])) for name, array in row.items()
+    )
+    # TorchScript does not know what it takes.
+    inputs, outputs = (declared, load.outputs) if load.engine == "torch" else ((), ())
+    options = EngineOptions(
+        threads=load.threads or 1,
+        spin=load.spin,
+        inputs=inputs,
+        outputs=tuple(TensorSpec(name, DType.FP32, tuple(shape)) for name, shape in outputs),
+    )
     engine = resolve(load.engine)(Path(load.path), options)
     names = [spec.name for spec in engine.signature.inputs]
     return lambda batch: engine.run([batch[name] for name in names])
@@ -131,7 +144,7 @@ def main(lines: Iterable[str]) -> None:
     load = msgspec.json.decode(next(feed), type=Load)
     with np.load(load.rows) as file:
         row = dict(file)
-    run = _PLAIN[load.engine](load) if load.kind == "plain" else _adapter(load)
+    run = _PLAIN[load.engine](load) if load.kind == "plain" else _adapter(load, row)
     _say(Loaded())
     for line in feed:
         _say(_loop(run, row, msgspec.json.decode(line, type=Loop)))

@@ -26,11 +26,13 @@ class Subject:
         name: As it is served.
         path: Its file.
         row: The inputs of one request, different for each seed: one row each.
+        outputs: Name and shape of each, where the file does not tell.
     """
 
     name: str
     path: Path
     row: Callable[[int], Row]
+    outputs: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 def resnet50(folder: Path) -> Subject:
@@ -49,6 +51,19 @@ def minilm(folder: Path) -> Subject:
 def mlp(folder: Path) -> Subject:
     """A tiny MLP: what it costs is all ours."""
     return Subject("mlp", models.mlp(folder / "mlp.onnx"), _normal("x", 64))
+
+
+def dense(folder: Path) -> Subject:
+    """Many short matrix products: threads that wait for each other all the time."""
+    return Subject("dense", models.mlp(folder / "dense.onnx", width=1024, layers=8), _normal("x", 1024))
+
+
+def torch_convolutions(folder: Path) -> Subject:
+    """A small convolutional net as TorchScript: an OpenMP runtime inside."""
+    from tests.fixtures import torch_models
+
+    path = torch_models.script(folder / "convolutions.pt", torch_models.convolutions(64, 8))
+    return Subject("convolutions", path, _normal("input", 3, 32, 32), (("output", (-1, 10)),))
 
 
 def _normal(name: str, *shape: int) -> Callable[[int], Row]:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,10 @@ RECORD_BYTES = 64
 
 def echo(value: float, width: int = 1) -> Array:
     return np.full((1, width), value, np.float32)
+
+
+# These tests stop children for longer than a hanging one is given.
+patient = partial(running, environment={"PREDICTD_HANG_TIMEOUT": "1h"})
 
 
 @contextmanager
@@ -85,7 +90,7 @@ def _command(pid: int) -> bytes:
 def test_answers_of_a_dead_worker_are_taken_before_its_other_tickets_are_put_back(tmp_path: Path) -> None:
     """The front end sees an answer, the death and a closed release pipe in one turn, the death first."""
     model = custom(tmp_path, "echo", FAULTY, block_seconds=1.5)
-    with running(model, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+    with patient(model, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
         (worker,), (frontend,) = daemon.pids("workers"), daemon.pids("front ends")
         first = ask("echo", echo(BLOCK))
         wait_in_flight(daemon, 1)
@@ -110,7 +115,7 @@ def test_tickets_that_were_read_and_not_claimed_are_found_again(tmp_path: Path, 
     """A leader that lingers for more has tickets in hand that stand nowhere else."""
     model = custom(tmp_path, "echo", FAULTY)
     arguments = (model, "--max-delay", "3s", "--instances", str(instances))
-    with running(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+    with patient(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
         daemon.wait_until(lambda: serving(daemon, "echo") == instances, 20, "complete")
         answers = [ask("echo", echo(value), priority) for priority, value in enumerate([1.0, 2.0, 3.0, 4.0])]
         wait_in_flight(daemon, 4)
@@ -127,7 +132,7 @@ def test_tickets_in_the_carry_outlive_the_worker_that_put_them_there(tmp_path: P
     for name in ("slow", "quick"):
         file = custom(repository, name, FAULTY, block_seconds=2) / "model.toml"
         file.write_text('pool = "both"\n' + file.read_text())
-    with running(repository, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+    with patient(repository, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
         (worker,) = daemon.pids("workers")
         # From here on there is memory for requests; growing would wait for the worker.
         assert ask("slow", echo(0.0)).result().outputs["y"] == 0
@@ -148,7 +153,7 @@ def test_tickets_in_the_carry_outlive_the_worker_that_put_them_there(tmp_path: P
 
 def test_a_client_that_left_before_its_worker_died_leaves_nothing_behind(tmp_path: Path) -> None:
     model = custom(tmp_path, "echo", FAULTY, block_seconds=30)
-    with running(model, folder=tmp_path / "run") as daemon:
+    with patient(model, folder=tmp_path / "run") as daemon:
         (worker,) = daemon.pids("workers")
         with asking(daemon, deadline=1) as ask:
             answers = [ask("echo", echo(BLOCK)) for _ in range(5)]
@@ -166,7 +171,7 @@ def test_a_front_end_that_dies_waiting_for_memory_gives_its_claim_up(tmp_path: P
     """The supervisor hears the request for memory after the one who asked is dead."""
     model = models.identity(tmp_path / "wide.onnx", shape=("batch", WIDTH))
     arguments = (model, "--arena-limit", "3MiB", "--max-batch-size", "1")
-    with running(*arguments, folder=tmp_path / "run") as daemon, asking(daemon, deadline=5) as ask:
+    with patient(*arguments, folder=tmp_path / "run") as daemon, asking(daemon, deadline=5) as ask:
         (frontend,) = daemon.pids("front ends")
         for _ in range(4):
             with paused(daemon.process.pid):
@@ -185,7 +190,7 @@ def test_a_worker_that_dies_waiting_for_memory_gives_its_claim_up(tmp_path: Path
     """The size of its answers is known after the run only, so it asks for memory then."""
     model = models.identity(tmp_path / "wide.onnx", shape=("batch", "width"))
     arguments = (model, "--arena-limit", "4MiB", "--instances", "1")
-    with running(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+    with patient(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
         # From here on the front end has its memory.
         assert (ask("wide", echo(1.0, WIDTH)).result().outputs["y"] == 1).all()
         os.kill(daemon.pids("workers")[0], signal.SIGKILL)
@@ -203,7 +208,7 @@ def test_a_worker_that_dies_waiting_for_memory_gives_its_claim_up(tmp_path: Path
 
 def test_a_front_end_dies_while_a_worker_starts(tmp_path: Path) -> None:
     model = custom(tmp_path, "echo", FAULTY)
-    with running(model, folder=tmp_path / "run") as daemon:
+    with patient(model, folder=tmp_path / "run") as daemon:
         (worker,), (frontend,) = daemon.pids("workers"), daemon.pids("front ends")
         successor = wait_successor(daemon, "workers", worker)
         with paused(successor):
@@ -215,7 +220,7 @@ def test_a_front_end_dies_while_a_worker_starts(tmp_path: Path) -> None:
 
 def test_a_worker_dies_while_a_front_end_starts(tmp_path: Path) -> None:
     model = custom(tmp_path, "echo", FAULTY)
-    with running(model, folder=tmp_path / "run") as daemon:
+    with patient(model, folder=tmp_path / "run") as daemon:
         (worker,), (frontend,) = daemon.pids("workers"), daemon.pids("front ends")
         successor = wait_successor(daemon, "front ends", frontend)
         with paused(successor):
@@ -230,7 +235,7 @@ def test_a_worker_dies_while_a_front_end_starts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("role", ["workers", "front ends"])
 def test_the_daemon_is_told_to_leave_while_a_child_starts(tmp_path: Path, role: str) -> None:
     model = custom(tmp_path, "echo", FAULTY)
-    with running(model, "--frontends", "2", "--instances", "2", folder=tmp_path / "run") as daemon:
+    with patient(model, "--frontends", "2", "--instances", "2", folder=tmp_path / "run") as daemon:
         daemon.wait_until(lambda: serving(daemon, "echo") == 2, 20, "complete")
         successor = wait_successor(daemon, role, daemon.pids(role)[0])
         with paused(successor):
@@ -242,7 +247,7 @@ def test_memory_that_ran_out_while_a_worker_was_away_does_not_fail_its_model(tmp
     """Requests that waited for the worker took the memory that it had its answers in."""
     model = models.identity(tmp_path / "wide.onnx", shape=("batch", WIDTH))
     arguments = (model, "--arena-limit", "4MiB", "--max-batch-size", "1")
-    with running(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
+    with patient(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
         (worker,) = daemon.pids("workers")
         successor = wait_successor(daemon, "workers", worker)
         with paused(successor):

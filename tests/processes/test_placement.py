@@ -52,11 +52,27 @@ class Thread:
     cpu: int
 
 
-def _onnx(folder: Path) -> None:
+def _onnx(folder: Path) -> str:
     models.mlp(folder / "model.onnx", width=WIDTH)
+    return ""
 
 
-_EXPORTERS: Mapping[str, Callable[[Path], None]] = {"onnxruntime": _onnx, "openvino": _onnx}
+def _torch(folder: Path) -> str:
+    # Here, because it imports PyTorch, through the engine, which knows what its import warns of.
+    importlib.import_module("predictd.engines.torch.engine")
+    from tests.fixtures import torch_models
+
+    torch_models.script(folder / "model.pt", torch_models.Dense(WIDTH))
+    shape = f"shape = [-1, {WIDTH}]"
+    return f'[inputs.x]\ndtype = "FP32"\n{shape}\n[outputs.y]\ndtype = "FP32"\n{shape}\n'
+
+
+# Each writes a model and gives what model.toml has to say of its tensors.
+_EXPORTERS: Mapping[str, Callable[[Path], str]] = {
+    "onnxruntime": _onnx,
+    "openvino": _onnx,
+    "torch": _torch,
+}
 _RUNTIMES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
 
@@ -64,12 +80,10 @@ def _model(engine: str, folder: Path, *settings: str) -> Path:
     """A model for an engine; skips where there is no such engine."""
     if engine not in BUILT_IN or importlib.util.find_spec(_RUNTIMES[engine]) is None:
         pytest.skip(f"the engine {engine} is not installed")
-    if engine not in _EXPORTERS:
-        pytest.skip(f"there is no model for the engine {engine}")
     model = folder / MODEL
     (model / "1").mkdir(parents=True)
-    _EXPORTERS[engine](model / "1")
-    (model / "model.toml").write_text("\n".join([f'engine = "{engine}"', *settings]))
+    tensors = _EXPORTERS[engine](model / "1")
+    (model / "model.toml").write_text("\n".join([f'engine = "{engine}"', *settings, tensors]))
     return model
 
 

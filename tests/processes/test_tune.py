@@ -90,9 +90,7 @@ def test_what_is_better_is_found_kept_written_and_served(model: Path, tmp_path: 
     # From the model's own file.
     with serving(model, folder=tmp_path / "run") as daemon:
         assert len(daemon.pids("workers")) == 2
-        assert tuned(daemon, "slow").startswith(
-            "engine tests.fixtures.slow_engine:load, instances 2 (tuned on "
-        )
+        assert tuned(daemon, "slow").startswith("instances 2 (tuned on ")
         assert any("model slow: " in event.message and "tuned on" in event.message for event in log(daemon))
     with serving(model, "--instances", "1", folder=tmp_path / "run") as daemon:
         assert len(daemon.pids("workers")) == 1
@@ -157,7 +155,8 @@ def test_an_interrupt_keeps_the_best_so_far_and_leaves_nothing_running(model: Pa
     content = json.loads(evidence.read_text())
     assert not content["confirmed"]
     assert content["tuned"]["instances"] in (2, 3)
-    assert len(seen) > 3
+    # Tune itself, and whatever it ran at the time.
+    assert len(seen) > 1
     assert_gone(seen)
     # What is in the cache is served, too.
     with serving(

@@ -21,6 +21,7 @@ from predictd.server.transport.claims import (
     claimed_lanes,
     completed_batches,
     read_claims,
+    read_pulse,
 )
 from predictd.server.transport.memory import map_shared
 from predictd.server.transport.records import TICKET_STRUCT
@@ -52,6 +53,26 @@ class ClaimsMachine(RuleBasedStateMachine):
         self.state = ClaimState.IDLE
         self.held: list[tuple[int, int]] = []
         self.batches = 0
+        self.turns = 0
+
+    @rule()
+    def turn(self) -> None:
+        self.writer.turn()
+        self.turns += 1
+
+    @precondition(lambda self: self.state is ClaimState.IDLE)
+    @rule()
+    def close_an_engine(self) -> None:
+        self.writer.busy()
+        assert read_pulse(self.reader).busy_since_ns
+        self.writer.done()
+
+    @precondition(lambda self: self.state is ClaimState.RUNNING)
+    @rule()
+    def run_again(self) -> None:
+        before = read_pulse(self.reader)
+        self.writer.busy()
+        assert read_pulse(self.reader) >= before
 
     @precondition(lambda self: self.state is ClaimState.IDLE)
     @rule(tickets=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 2**32 - 1)), min_size=1, max_size=20))
@@ -78,6 +99,9 @@ class ClaimsMachine(RuleBasedStateMachine):
         assert state is self.state
         assert tickets == b"".join(encode(lane, slot) for lane, slot in self.held)
         assert completed_batches(self.reader) == self.batches
+        turns, busy_since_ns = read_pulse(self.reader)
+        assert turns == self.turns
+        assert bool(busy_since_ns) == (self.state is ClaimState.RUNNING)
         running = {lane for lane, _ in self.held} if self.state is ClaimState.RUNNING else set()
         assert claimed_lanes(self.reader) == running
 

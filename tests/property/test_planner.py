@@ -387,3 +387,14 @@ def test_a_lane_that_was_idle_does_not_shut_the_others_out(runs_before: int, tur
         shares.charge(lane, 10)
         served[lane] += 1
     assert abs(served[1] - served[2]) <= 2
+
+
+@given(st.dictionaries(st.integers(1, 20), st.integers(1, 10**9), min_size=1), st.data())
+def test_a_lane_that_went_leaves_nothing_behind(amounts: dict[int, int], data: st.DataObject) -> None:
+    shares = spent(amounts)
+    gone = data.draw(st.sampled_from(sorted(amounts)))
+    shares.forget(gone)
+    assert shares.spent_ns(gone) == shares.spent_ns(99), "like any lane that was never served"
+    for lane in amounts:
+        shares.forget(lane)
+    assert not shares._spent_ns

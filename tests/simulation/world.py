@@ -26,11 +26,11 @@ from predictd.server.config.units import Address
 from predictd.server.launch.memory import Headroom
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
 from predictd.server.repository.watch import Sight, Sighting
+from predictd.server.supervise.blame import BLAME_LIMIT
 from predictd.server.supervise.loads import Restored
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import RestartPolicy
 from predictd.server.supervise.supervisor import Supervisor
-from predictd.server.supervise.workers import BLAME_LIMIT
 from predictd.server.transport.pipes import F_SETPIPE_SZ, capacity
 from predictd.server.transport.records import COMPLETION_STRUCT, Status
 from predictd.server.worker.efficiency import Efficiency
@@ -465,9 +465,9 @@ class World:
         with Running(self._loop):
             self.supervisor.keeper.look_now()
 
-    def load_lane(self, config: LaneConfig, cache: object, instances: int) -> WarmLane:
+    def load_lane(self, config: LaneConfig, cache: object, instances: int, cancel: object) -> WarmLane:
         """Stands for `worker.lanes.load_lane`."""
-        del cache, instances
+        del cache, instances, cancel
         strand = Strand.current
         assert strand is not None
         self.point(strand, "before load")

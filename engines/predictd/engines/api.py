@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predictd.engines.cache import CacheFolder
+from predictd.engines.cancellation import Cancellation
 
 Array = npt.NDArray[Any]
 
@@ -121,6 +122,7 @@ class EngineOptions:
         inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
             files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
         outputs: The same of outputs.
+        cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
     """
 
     threads: int = 1
@@ -131,6 +133,7 @@ class EngineOptions:
     parameters: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    cancel: Cancellation = field(default_factory=Cancellation, compare=False)
 
 
 class EngineError(Exception):
@@ -139,6 +142,10 @@ class EngineError(Exception):
 
 class ModelLoadError(EngineError):
     """The model cannot be served: the file is broken or it needs what the engine does not support."""
+
+
+class LoadCancelledError(ModelLoadError):
+    """The load was given up before its end (`EngineOptions.cancel`)."""
 
 
 class InvalidInputError(EngineError):

@@ -24,18 +24,6 @@ class ModelUnavailableError(RequestError):
     """The model exists and cannot answer now: loading, failed, or the daemon is draining."""
 
 
-class LaneMovedError(ModelUnavailableError):
-    """The request waited in a pool that its lane has left.
-
-    Attributes:
-        attempt: How often it was running there in a worker that died.
-    """
-
-    def __init__(self, message: str, attempt: int) -> None:
-        super().__init__(message)
-        self.attempt = attempt
-
-
 class FailedPreconditionError(RequestError):
     """What would have to be there first is not: a signature that the model has, or a model that can be loaded."""
 

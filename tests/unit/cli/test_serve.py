@@ -53,7 +53,7 @@ def test_every_flag_reaches_the_daemon(
         "--max-message-size 9KiB "
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
-        "--load-timeout 11s --lame-duck 12s --drain-timeout 13s --strict "
+        "--load-timeout 11s --run-timeout 15s --hang-timeout 16s --lame-duck 12s --drain-timeout 13s --strict "
         "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --tuned off --log-level debug ."
     )
     assert serve(monkeypatch, *words) == 0
@@ -81,6 +81,8 @@ def test_every_flag_reaches_the_daemon(
         load_model=("a", "*"),
         allow_control=True,
         load_timeout_ns=11 * 10**9,
+        run_timeout_ns=15 * 10**9,
+        hang_timeout_ns=16 * 10**9,
         lame_duck_ns=12 * 10**9,
         drain_timeout_ns=13 * 10**9,
         strict=True,

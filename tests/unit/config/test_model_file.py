@@ -162,6 +162,7 @@ def test_an_engine_of_the_user_s_own_is_told_by_its_colon(
         ("preferred_batch_sizes = 4", "preferred_batch_sizes: expected an array of whole numbers"),
         ("preferred_batch_sizes = [0]", "preferred_batch_sizes: 0 is too small"),
         ("preferred_batch_sizes = [true]", "preferred_batch_sizes: expected a whole number, not a boolean"),
+        ("run_timeout = '900ms'", "run_timeout: 900ms is too small"),
         ("default_timeout = '0s'", "default_timeout: 0s is too small"),
         ("allow_timeout_override = 1", "allow_timeout_override: expected true or false, not an integer"),
         ("timeout_action = 'drop'", "timeout_action: 'drop' is not one of reject, delay"),

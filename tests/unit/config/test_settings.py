@@ -72,6 +72,8 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "load_model": ("a, b,a", ("a", "b"), '["a", "b"]'),
     "allow_control": ("true", True, "true"),
     "load_timeout": ("1m", 60 * 10**9, '"1m"'),
+    "run_timeout": ("2m", 120 * 10**9, '"2m"'),
+    "hang_timeout": ("3s", 3 * 10**9, '"3s"'),
     "lame_duck": ("5s", 5 * 10**9, '"5s"'),
     "drain_timeout": ("1h", 3600 * 10**9, '"1h"'),
     "strict": ("true", True, "true"),

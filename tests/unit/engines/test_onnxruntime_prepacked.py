@@ -1,5 +1,6 @@
 """Sessions that map their weights from the cache compute what all others do, and nothing there can spoil them."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,8 +13,9 @@ import numpy as np
 import onnx
 import pytest
 
-from predictd.engines.api import Array, DType, EngineOptions, ModelLoadError
+from predictd.engines.api import Array, DType, EngineOptions, LoadCancelledError, ModelLoadError
 from predictd.engines.cache import MANIFEST, CacheFolder
+from predictd.engines.cancellation import Cancellation
 from predictd.engines.onnxruntime import load, prepacked
 from predictd.engines.onnxruntime.files import ModelFiles, model_files
 from predictd.engines.onnxruntime.session import create_session
@@ -312,11 +314,11 @@ def test_what_can_never_be_loaded_is_loaded_without(
     path = models.mlp(tmp_path / "m.onnx", width=256)
     tried = []
 
-    def refuse(file: Path, settings: Any) -> Any:
+    def refuse(file: Path, settings: Any, cancel: Cancellation) -> Any:
         tried.append(file.name)
         if file.name == "model.onnx":
             raise ModelLoadError("refused")
-        return create_session(file, settings)
+        return create_session(file, settings, cancel)
 
     monkeypatch.setattr(prepacked, "create_session", refuse)
     assert answers(path, shared)[0].shape == (ROWS, 256)
@@ -358,3 +360,16 @@ def test_what_will_not_fit_is_not_begun(
 def test_nothing_is_printed(tmp_path: Path, shared: EngineOptions, capfd: pytest.CaptureFixture[str]) -> None:
     load(models.transformer(tmp_path / "m.onnx"), shared)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_load_that_is_given_up_makes_no_entry_and_spoils_none(
+    tmp_path: Path, shared: EngineOptions
+) -> None:
+    path = models.mlp(tmp_path / "m.onnx", width=256)
+    given_up = Cancellation()
+    given_up.set()
+    for made in (0, 1):
+        with pytest.raises(LoadCancelledError):
+            load(path, dataclasses.replace(shared, cancel=given_up))
+        assert len(entries(shared)) == made
+        answers(path, shared)

@@ -12,11 +12,11 @@ from predictd.server.errors import (
     DeadlineError,
     InferenceError,
     InvalidRequestError,
-    LaneMovedError,
     ModelUnavailableError,
     OverloadedError,
     RequestError,
 )
+from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.transport.records import NO_DEADLINE_NS, NO_SEGMENT, Status
 from tests.fixtures.frontend import doubled
 from tests.fixtures.scripted_workers import (
@@ -84,7 +84,7 @@ def test_a_ticket_carries_deadline_and_priority() -> None:
         (Status.ENGINE_FAILED, "boom", InferenceError, "model 'm' failed: boom"),
         (Status.ENGINE_FAILED, "", InferenceError, "model 'm' failed: the engine failed"),
         (Status.NO_MEMORY, "", OverloadedError, "no memory for the answer of model 'm': the arena is full"),
-        (Status.UNKNOWN_LANE, "", LaneMovedError, "model 'm' is not served by this worker; try again"),
+        (Status.UNKNOWN_LANE, "", LaneGoneError, "model 'm' is not served by this worker; try again"),
     ],
 )
 def test_each_way_to_fail_has_its_error(

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from predictd.server.errors import InferenceError
+from predictd.server.frontend.failures import LaneGoneError
 from tests.fixtures.frontend import doubled, lane
 from tests.fixtures.scripted_workers import (
     Rig,
@@ -41,7 +42,9 @@ def test_a_request_that_ran_in_a_dead_worker_runs_once_more_alone_and_is_then_po
         assert tasks[0].result().outputs[0].data == doubled(1, 2)
         error = await error_of(tasks[1])
         assert isinstance(error, InferenceError)
-        assert str(error) == "the request crashes the engine of model 'm'; it is not tried again"
+        assert str(error) == (
+            "the request crashes the engine of model 'm' or takes it longer than run_timeout; it is not tried again"
+        )
         (counted,) = rig.recorder.take().retries
         assert (counted.lane, counted.retries, counted.poison) == (11, 2, 1)
         third = rig.add_worker(3, pool)
@@ -325,6 +328,32 @@ def test_a_pool_that_is_gone_fails_what_waits_in_it_and_nothing_else() -> None:
         assert str(await error_of(waiting)) == "model 'm' failed: it crashed five times"
         assert rig.dispatcher.in_flight == 1
         await answered(rig, helper, other.read(), elsewhere, 5, 6)
+
+    play(scenario)
+
+
+def test_a_request_that_ran_when_its_pool_went_runs_alone_elsewhere_and_kills_one_worker_at_most() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool, worker = start(rig)
+        first = await sent(rig, 1, 2)
+        worker.hold(pool.read(), running=True)
+        worker.die()
+        pool.close()
+        del rig.pools[1]
+        rig.dispatcher.pool_gone(1, "its files are gone")
+        error = await error_of(first)
+        assert isinstance(error, LaneGoneError)
+        assert error.attempt == 1
+        other = rig.add_pool(2)
+        helper = rig.add_worker(2, other)
+        second = await sent(rig, 1, 2, to=lane(pool=2), attempt=error.attempt)
+        (ticket,) = other.read()
+        assert (ticket.alone, ticket.attempt) == (True, 1)
+        helper.hold([ticket], running=True)
+        helper.die()
+        assert isinstance(await error_of(second), InferenceError)
+        rig.add_worker(3, other)
+        returned(rig.workers[3], other.read())
 
     play(scenario)
 

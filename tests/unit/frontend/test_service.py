@@ -11,17 +11,17 @@ import pytest
 
 from predictd.engines.api import DType
 from predictd.server.config.lane import QueueRules, WireTensor
-from predictd.server.control.messages import Message, StatisticsRequest
+from predictd.server.control.messages import LaneView, Message, StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
     InvalidRequestError,
-    LaneMovedError,
     ModelUnavailableError,
     OverloadedError,
     UnknownModelError,
 )
 from predictd.server.frontend import service as service_module
 from predictd.server.frontend.calls import Answered
+from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import DurationSum, InferRequest
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
@@ -42,10 +42,12 @@ class FakeDispatcher:
         self.priorities: list[int] = []
         self.patience_ns: list[int] = []
         self.attempts: list[tuple[int, int]] = []
+        self.pools: list[int] = []
 
     async def call(self, *arguments: Any) -> Answered:
         lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns, attempt = arguments
-        self.attempts.append((lane.pool, attempt))
+        self.attempts.append((lane.id, attempt))
+        self.pools.append(lane.pool)
         self.wanted.append(wanted)
         self.priorities.append(queue.level)
         self.patience_ns.append(patience_ns)
@@ -94,6 +96,48 @@ def test_an_answer_carries_who_gave_it_and_how_long_it_took() -> None:
     assert setup.counted() == {(11, "OK"): 1}
 
 
+def going(setup: list[Setup], *after: LaneView, **labels: int) -> Calls:
+    """The first request finds its lane gone, and the model as it is published afterwards."""
+
+    async def call() -> Answered:
+        if len(setup[0].dispatcher.attempts) == 1:
+            setup[0].routes.publish(publication(*after, labels=labels))
+            raise LaneGoneError("model 'm' failed: its workers are stopped", 1)
+        return await answered()
+
+    return call
+
+
+@pytest.mark.parametrize("label", [None, "stable"])
+def test_a_request_whose_version_went_is_answered_by_the_one_that_took_its_place(label: str | None) -> None:
+    setups: list[Setup] = []
+    setup = Setup(going(setups, view(2), view(1, "UNLOADING"), stable=2))
+    setups.append(setup)
+    setup.routes.publish(publication(view(1), labels={"stable": 1}))
+    response = asyncio.run(setup.infer(request(1, 2, label=label)))
+    assert (response.version, setup.dispatcher.attempts) == (2, [(11, 0), (12, 1)])
+    delta = setup.recorder.take()
+    assert [(one.lane, one.status) for one in delta.requests] == [(12, "OK")]
+    assert [(one.lane, one.retries) for one in delta.retries] == [(12, 1)]
+
+
+@pytest.mark.parametrize(
+    ("version", "after"),
+    [(1, view(2)), (None, view(1)), (None, view(2, "LOADING"))],
+    ids=["it names its version", "nothing took its place", "what takes its place is not ready"],
+)
+def test_a_request_is_not_answered_by_a_version_that_it_did_not_mean(
+    version: int | None, after: LaneView
+) -> None:
+    setups: list[Setup] = []
+    setup = Setup(going(setups, after))
+    setups.append(setup)
+    with pytest.raises(ModelUnavailableError, match=r"^model 'm' failed: its workers are stopped$"):
+        asyncio.run(setup.infer(request(1, 2, version=version)))
+    assert len(setup.dispatcher.attempts) == 1
+    assert setup.counted() == {(11, "UNAVAILABLE"): 1}
+
+
 def test_a_split_is_drawn_for_each_request_whoever_asks() -> None:
     points = iter([0.0, 0.99, 0.0, 0.99])
     setup = Setup(answered, lambda: next(points))
@@ -105,30 +149,20 @@ def test_a_split_is_drawn_for_each_request_whoever_asks() -> None:
     assert setup.service.version("m", None, None).version == 1
 
 
-def test_a_request_whose_lane_got_another_pool_is_sent_there() -> None:
-    async def moved_at_first() -> Answered:
-        if len(setup.dispatcher.attempts) == 1:
-            one = view(signature=signature(), config=config(11), lane=11, pool=9)
-            setup.routes.publish(publication(one))
-            raise LaneMovedError("model 'm' is not served by this worker; try again", 1)
-        return await answered()
+@pytest.mark.parametrize("version", [None, 1])
+def test_a_request_follows_its_lane_through_pools(version: int | None) -> None:
+    async def moved_twice() -> Answered:
+        moves = len(setup.dispatcher.attempts)
+        if moves == 3:
+            return await answered()
+        setup.routes.publish(publication(view(config=config(11), lane=11, pool=7 + moves)))
+        raise LaneGoneError("gone", 1)
 
-    setup = Setup(moved_at_first)
-    asyncio.run(setup.infer(request(1, 2)))
-    (_, first), (pool, attempt) = setup.dispatcher.attempts
-    assert (first, pool, attempt) == (0, 9, 1), "what it has survived already counts there too"
+    setup = Setup(moved_twice)
+    asyncio.run(setup.infer(request(1, 2, version=version)))
+    assert setup.dispatcher.pools == [1, 8, 9]
+    assert setup.dispatcher.attempts == [(11, 0), (11, 1), (11, 1)]
     assert setup.counted() == {(11, "OK"): 1}
-
-
-def test_a_request_whose_lane_is_nowhere_else_is_not_sent_again() -> None:
-    async def moved() -> Answered:
-        raise LaneMovedError("model 'm' is not served by this worker; try again", 0)
-
-    setup = Setup(moved)
-    with pytest.raises(ModelUnavailableError, match="try again"):
-        asyncio.run(setup.infer(request(1, 2)))
-    assert len(setup.dispatcher.attempts) == 1
-    assert setup.counted() == {(11, "UNAVAILABLE"): 1}
 
 
 @pytest.mark.parametrize(

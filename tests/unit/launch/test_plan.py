@@ -193,6 +193,13 @@ def test_three_workers_on_two_nodes_leave_cores_rather_than_their_node() -> None
     assert masks(workers) == [(0, 1), (2, 3), (4, 5)]
 
 
+def test_a_lone_core_of_another_node_does_not_lure_a_worker_over() -> None:
+    topology = sockets(2, 4)
+    budget = make_budget((3, 4, 5, 6, 7), topology.ids, [])
+    (worker,) = plan(topology, budget, PlanRequest((POOL,))).pools["m"]
+    assert (worker.cpus, worker.threads, worker.numa_nodes) == ((4, 5, 6, 7), 4, (1,))
+
+
 def test_many_pools_take_the_nodes_in_turn() -> None:
     pools = [PoolRequest(name) for name in "abcdefgh"]
     result = planned(sockets(2, 4), *pools)

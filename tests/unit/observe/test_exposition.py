@@ -46,6 +46,7 @@ def gauges(*lanes: LaneGauge, ready: bool = True) -> Gauges:
         workers=(WorkerGauge("resnet", 0, "ready"), WorkerGauge("resnet", 1, "starting")),
         worker_states=("starting", "ready", "backoff"),
         worker_restarts={"resnet": 2},
+        kills={("worker", "silent"): 3, ("frontend", "stopped"): 0},
         processes=(
             ProcessGauge("supervisor", "0", 30_000_000),
             ProcessGauge("worker", "resnet/0", 90_000_000, arena_bytes=1 << 20),
@@ -133,6 +134,29 @@ def test_requests_are_counted_by_model_version_api_and_status() -> None:
     assert value(series, name, **RESNET, api="predictd", status="INTERNAL") == 1
     assert value(series, name, **RESNET, api="kserve", status="RESOURCE_EXHAUSTED") == 1
     assert value(series, name, model="", version="", api="kserve", status="NOT_FOUND") == 1
+
+
+def test_kills_are_counted_by_role_and_reason() -> None:
+    series = scrape(busy(), gauges())
+    assert value(series, "predictd_hang_kills_total", role="worker", reason="silent") == 3
+    assert value(series, "predictd_hang_kills_total", role="frontend", reason="stopped") == 0
+
+
+def test_what_holds_up_front_ends_is_added_up() -> None:
+    aggregate = Aggregate()
+    for lag_ns in (2_500_000, 1_000_000):
+        frontend = FrontendRecorder()
+        frontend.loop_lag.add(lag_ns)
+        frontend.gc_pauses.add(7_000_000_000)
+        aggregate.add_frontend(frontend.take())
+        aggregate.add_frontend(frontend.take())
+    series = scrape(aggregate, gauges())
+    lag, pause = "predictd_frontend_loop_lag_seconds", "predictd_frontend_gc_pause_seconds"
+    assert value(series, f"{lag}_count") == value(series, f"{pause}_count") == 2
+    assert value(series, f"{lag}_sum") == pytest.approx(0.0035)
+    assert value(series, f"{pause}_sum") == pytest.approx(14)
+    assert value(series, f"{lag}_bucket", le="0.001") == 1
+    assert value(series, f"{lag}_bucket", le="0.003") == 2
 
 
 def test_request_durations_are_those_of_good_answers() -> None:

@@ -11,12 +11,14 @@ from predictd.server.config.lane import QueueRules
 from predictd.server.config.model_config import ModelConfig, Origin, QueuePolicy
 from predictd.server.config.settings import Settings
 from predictd.server.launch.budget import make_budget
+from predictd.server.launch.instances import Memory
 from predictd.server.launch.plan import PoolRequest
 from predictd.server.launch.topology import Cpu, Topology
 from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.supervise.assembly import (
     Planner,
     PoolModels,
+    afford,
     divide,
     lanes,
     plan_request,
@@ -80,15 +82,38 @@ def test_instances_are_those_of_the_most_demanding_model_and_else_the_settings()
     assert [one.threads for one in plan_request(pools, settings, {}).pools] == [5, 5, 5]
 
 
+def test_no_more_workers_are_asked_for_than_there_is_memory_for() -> None:
+    pools = (pool_models("a", found("a", instances=3)), pool_models("b"))
+    request = plan_request(pools, Settings(), {})
+    afforded = afford(request, {"a": 100 << 20, "b": 0}, Memory(600 << 20, "/proc/meminfo"))
+    assert [(one.name, one.instances) for one in afforded.pools] == [("a", 1), ("b", None)]
+    assert [warning[:52] for warning in afforded.warnings] == [
+        "pool a: 1 instead of the 3 workers asked for, as a w"
+    ]
+    assert afford(request, {"a": 0, "b": 0}, Memory(1 << 40, "")) == request
+
+
 def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:
-    model = found("a", 1, 7, max_batch_size=3, max_delay_ns=0, engine="x.y:load", parameters={"k": "v"})
-    settings = Settings(max_batch_size=5, max_delay_ns=9, max_queue_size=11, max_request_rows=13)
+    model = found(
+        "a",
+        1,
+        7,
+        max_batch_size=3,
+        max_delay_ns=0,
+        engine="x.y:load",
+        run_timeout_ns=19,
+        parameters={"k": "v"},
+    )
+    settings = Settings(
+        max_batch_size=5, max_delay_ns=9, max_queue_size=11, max_request_rows=13, run_timeout_ns=17
+    )
     own, plain = lanes(pool_models("p", model, found("b")), (PLAN,), settings, count(20))
     assert (own.lane, own.model, own.version, own.path) == (20, "a", 7, "/models/a/7/model.onnx")
     assert (own.engine, own.parameters) == ("x.y:load", {"k": "v"})
     assert (own.max_batch_size, own.max_delay_ns, own.max_queue_size) == (3, 0, 11)
     assert (plain.lane, plain.engine, plain.max_batch_size, plain.max_delay_ns) == (21, "onnxruntime", 5, 9)
     assert own.max_request_rows == plain.max_request_rows == 13
+    assert (own.run_timeout_ns, plain.run_timeout_ns) == (19, 17)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ class Lanes:
             max_delay_ns=0,
             max_queue_size=64,
             max_request_rows=64,
+            run_timeout_ns=60 * 10**9,
             threads=1,
             parameters={},
         )

@@ -48,6 +48,7 @@ def test_each_setting_has_its_value_and_its_place(tmp_path: Path) -> None:
         "outputs": ("y", "model.toml:11"),
         "parameters": ("graph_optimization_level=basic", "model.toml:13"),
         "preferred_batch_sizes": ("2, 4", "model.toml:6"),
+        "run_timeout": ("1m", "default"),
         "spin": ("true", "model.toml:9"),
         "swap": ("resource", "model.toml:4"),
         "threads": (str(lane.threads), "PREDICTD_THREADS"),

@@ -13,6 +13,7 @@ import pytest
 from predictd.server.control.messages import (
     Ack,
     AddLanes,
+    LaneFailed,
     LaneLoaded,
     LaneLoading,
     PublishModel,
@@ -22,6 +23,8 @@ from predictd.server.control.messages import (
     Warm,
 )
 from predictd.server.supervise import housing, pool, starter
+from predictd.server.supervise import turns as turns_module
+from predictd.server.supervise import workers as workers_module
 from predictd.server.supervise.catalog import LaneRecord
 from predictd.server.supervise.counts import ANSWER_SECONDS
 from predictd.server.supervise.pool import Pool
@@ -85,8 +88,8 @@ def test_a_lane_that_comes_is_ready_once_every_worker_that_serves_has_it(nursery
         first, second = (crew.serve(child, 1) for child in list(nursery.children))
         record = come(crew, 2)
         states = []
-        assert [child.got(AddLanes)[-1].lanes for child in (first, second)] == [[record.config]] * 2
         for child in (first, second):
+            assert child.got(AddLanes)[-1].lanes == [record.config]
             crew.load(child, 2)
             states.append(record.state)
         assert states == ["LOADING", "READY"]
@@ -94,8 +97,29 @@ def test_a_lane_that_comes_is_ready_once_every_worker_that_serves_has_it(nursery
     play(nursery, scenario, 1)
 
 
-def test_a_worker_that_loads_gets_a_lane_that_comes_too_and_serves_when_it_has_it(nursery: Nursery) -> None:
+def test_a_lane_that_comes_while_a_worker_loads_waits_for_its_turn(nursery: Nursery) -> None:
     async def scenario(crew: Crew) -> None:
+        pool = crew.start(workers=2)
+        first, second = (crew.serve(child, 1) for child in list(nursery.children))
+        again = crew.hello(await crew.die(second))
+        record = come(crew, 2)
+        assert [len(child.got(AddLanes)) for child in (first, again)] == [1, 1], "another one loads there"
+        crew.load(again, 1)
+        again.says(Warm())
+        assert (pool.places[1].state, again.got(Serve)) == (State.SERVING, [Serve()])
+        for child in (first, again):
+            assert child.got(AddLanes)[-1].lanes == [record.config]
+            crew.load(child, 2)
+        assert record.state == "READY"
+
+    play(nursery, scenario, 1)
+
+
+def test_a_worker_that_lacks_what_others_serve_by_now_does_not_serve_before_it_has_it(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(crew: Crew) -> None:
+        monkeypatch.setattr(turns_module, "TURN_SECONDS", 0)
         pool = crew.start(workers=2)
         first, second = (crew.serve(child, 1) for child in list(nursery.children))
         again = crew.hello(await crew.die(second))
@@ -127,16 +151,71 @@ def test_a_lane_is_not_ready_while_nobody_serves_it(nursery: Nursery) -> None:
     play(nursery, scenario, 1)
 
 
-def test_a_load_that_takes_too_long_beside_others_fails_and_is_not_tried_again(nursery: Nursery) -> None:
+async def overdue(record: LaneRecord) -> None:
+    async with asyncio.timeout(10):
+        while record.state == "LOADING":
+            await turns()
+    assert (record.state, record.reason) == ("FAILED", "it takes more than 0.01 s to load (load_timeout)")
+
+
+@pytest.mark.parametrize("serving", [True, False])
+def test_a_load_that_takes_too_long_beside_others_is_given_up_without_disturbing_them(
+    nursery: Nursery, serving: bool
+) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start()
+        child = nursery.last
+        if serving:
+            crew.serve(child, 1)
+            record = come(crew, 2)
+            child.says(LaneLoading(lane=2))
+        else:
+            crew.hello(child)
+            crew.load(child, 1)
+            crew.catalog.add(LaneRecord(lane_config(2), 1, 1))
+            record = crew.catalog.record(2)
+            child.says(LaneLoading(lane=2))
+        await overdue(record)
+        assert child.got(RemoveLane) == [RemoveLane(lane=2)]
+        child.says(LaneFailed(lane=2, reason="the load was given up"))
+        assert "load_timeout" in record.reason, "the first reason counts"
+        third = come(crew, 3)
+        crew.load(child, 3)
+        if not serving:
+            child.says(Warm())
+        assert (third.state, child.killed, len(nursery.children)) == ("READY", False, 1)
+
+    play(nursery, scenario, 1, load_timeout_seconds=0.01)
+
+
+def test_a_lane_that_was_given_up_and_is_loaded_all_the_same_is_taken_away(nursery: Nursery) -> None:
     async def scenario(crew: Crew) -> None:
         crew.start()
         child = crew.serve(nursery.last, 1)
         record = come(crew, 2)
         child.says(LaneLoading(lane=2))
+        await overdue(record)
+        child.says(LaneLoaded(lane=2, signature=SIGNATURE, load_seconds=1, warmup_seconds=1))
+        assert child.got(RemoveLane) == [RemoveLane(lane=2)] * 2
+        assert (record.state, child.killed) == ("FAILED", False)
+
+    play(nursery, scenario, 1, load_timeout_seconds=0.01)
+
+
+def test_a_load_that_cannot_be_given_up_ends_with_its_worker_and_is_not_tried_again(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "CANCEL_SECONDS", 0)
+
+    async def scenario(crew: Crew) -> None:
+        crew.start()
+        child = crew.serve(nursery.last, 1)
+        record = come(crew, 2)
+        child.says(LaneLoading(lane=2))
+        await overdue(record)
         async with asyncio.timeout(10):
             while not child.killed:
                 await turns()
-        assert (record.state, record.reason) == ("FAILED", "it takes more than 0.01 s to load (load_timeout)")
         again = crew.hello(await crew.die(child))
         assert again.got(AddLanes) == [AddLanes(lanes=[lane_config(1)])]
 

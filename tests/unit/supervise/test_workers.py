@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
+from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     AddLanes,
     Hello,
@@ -22,8 +26,9 @@ from predictd.server.control.messages import (
     WorkerInit,
 )
 from predictd.server.supervise import starter
+from predictd.server.supervise.limits import Limit, work_limit
 from predictd.server.supervise.states import State
-from predictd.server.supervise.workers import LANES_PER_MESSAGE, WorkerSettings
+from predictd.server.supervise.workers import LANES_PER_MESSAGE
 from predictd.server.transport.records import TICKET_STRUCT
 from tests.fixtures.keeping import Crew, turns
 from tests.fixtures.supervision import FakeChild, Nursery, lane_config
@@ -142,14 +147,41 @@ def test_a_worker_that_is_not_warm_in_time_is_killed_and_comes_back(nursery: Nur
         child.says(LaneLoading(lane=1))
         await turns()
         assert child.killed
+        crew.workers._settings = replace(crew.workers._settings, load_timeout_seconds=600)
         second = await crew.die(child)
         assert second is not child
-        crew.workers._settings = WorkerSettings(1 << 20, 600, "", 0, "info", {})
         crew.serve(second, 1)
         await turns()
         assert not second.killed
 
     play(nursery, scenario, load_timeout_seconds=0)
+
+
+def test_a_worker_that_does_not_even_say_hello_is_killed_in_time(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start()
+        await turns()
+        assert nursery.last.killed
+        assert crew.workers.load_timeouts == 1
+
+    play(nursery, scenario, load_timeout_seconds=0)
+
+
+def test_a_run_has_the_time_of_its_lane_and_whatever_else_that_of_a_load(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        place = crew.start().places[0]
+        settings = Settings(run_timeout_ns=60 * 10**9, load_timeout_ns=600 * 10**9)
+        limit = partial(work_limit, settings, crew.catalog, place)
+        record = crew.catalog.record(2)
+        record.config = msgspec.structs.replace(record.config, run_timeout_ns=3 * 10**9)
+        assert limit() == Limit(600, "load_timeout")
+        child = crew.serve(nursery.last, 1, 2)
+        assert limit() == Limit(600, "load_timeout")
+        for lane, seconds in ((1, 60), (2, 3), (77, 60)):
+            crew.run(child, lane)
+            assert limit() == Limit(seconds, "run_timeout")
+
+    play(nursery, scenario, 1, 2)
 
 
 def test_a_restarted_worker_that_cannot_load_what_others_serve_tries_again(nursery: Nursery) -> None:

@@ -122,7 +122,7 @@ STRUCTS = {
     "Input descriptor": (blocks.INPUT_DESCRIPTOR, set()),
     "Response header": (blocks.RESPONSE_HEADER, {20}),
     "Output descriptor": (blocks.OUTPUT_DESCRIPTOR, set()),
-    "Claim table header": (claims._HEADER, {4}),
+    "Claim table header": (struct.Struct(claims._HEADER.format + claims._PULSE.format.lstrip("<")), {4}),
 }
 
 

@@ -114,6 +114,7 @@ def make_lane(
         max_delay_ns=max_delay_ns,
         max_queue_size=1024,
         max_request_rows=1000,
+        run_timeout_ns=60 * 10**9,
         threads=1,
         parameters={},
         preferred_batch_sizes=preferred_batch_sizes,

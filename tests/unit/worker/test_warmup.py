@@ -18,6 +18,7 @@ from predictd.engines.api import (
     Signature,
     TensorSpec,
 )
+from predictd.engines.cancellation import Cancellation
 from predictd.server.config.model_config import Warmup, WarmupSample, WarmupTensor
 from predictd.server.worker.strings import encode_strings
 from predictd.server.worker.warmup import is_guess, made_up, warm_up
@@ -40,7 +41,12 @@ def ran(
         return []
 
     engine = FakeEngine(Signature(specs or (X,), (), batches), compute)
-    warm_up(engine, engine.signature, config(warmup=warmup, origins={"warmup": "/m/config.pbtxt:9"}))
+    warm_up(
+        engine,
+        engine.signature,
+        config(warmup=warmup, origins={"warmup": "/m/config.pbtxt:9"}),
+        Cancellation(),
+    )
     return engine.runs
 
 
@@ -62,7 +68,7 @@ def test_zeros_of_every_batch_size_unless_told_otherwise() -> None:
 
 def test_no_more_rows_than_the_engine_takes() -> None:
     engine = FakeEngine(Signature((X,), (), batches=True, max_rows=3), lambda _: [])
-    warm_up(engine, engine.signature, config())
+    warm_up(engine, engine.signature, config(), Cancellation())
     assert [len(one) for run in engine.runs for one in run if one is not None] == [1, 2, 3]
 
 
@@ -202,8 +208,8 @@ def test_made_up_text_and_sizes_are_guesses_and_may_fail() -> None:
 
     for spec in (TEXT, open_size):
         engine = FakeEngine(Signature((spec,), (), batches=True), never)
-        warm_up(engine, engine.signature, config())
+        warm_up(engine, engine.signature, config(), Cancellation())
         assert len(engine.runs) == 1
     engine = FakeEngine(Signature((X,), (), batches=True), never)
     with pytest.raises(EngineError, match=r"^no$"):
-        warm_up(engine, engine.signature, config())
+        warm_up(engine, engine.signature, config(), Cancellation())

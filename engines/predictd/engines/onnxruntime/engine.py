@@ -20,6 +20,7 @@ from predictd.engines.api import (
     DType,
     EngineOptions,
     InvalidInputError,
+    LoadCancelledError,
     ModelLoadError,
     Signature,
     TensorSpec,
@@ -46,6 +47,8 @@ def load(path: Path, options: EngineOptions) -> OnnxRuntimeEngine:
             session.get_inputs(), session.get_overridable_initializers(), session.get_outputs()
         )
         _refuse_unranked_inputs(path, signature)
+    except LoadCancelledError:
+        raise
     except ModelLoadError as error:
         raise ModelLoadError(f"{path}: {error}") from error
     return OnnxRuntimeEngine(session, signature)

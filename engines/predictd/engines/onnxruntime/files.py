@@ -1,34 +1,16 @@
-"""Which files a model consists of: its own and those that its tensors lie in.
-
-ModelProto.graph = 7, .functions = 25 · GraphProto.node = 1, .initializer = 5, .sparse_initializer = 15
-FunctionProto.node = 7 · NodeProto.attribute = 5 · AttributeProto.t = 5, .g = 6, .tensors = 10, .graphs = 11,
-.sparse_tensor = 22, .sparse_tensors = 23 · SparseTensorProto.values = 1, .indices = 2
-TensorProto.external_data = 13 · StringStringEntryProto.key = 1, .value = 2
-"""
+"""The files that a model consists of, its own and those that its tensors lie in: as they were at one moment."""
 
 from __future__ import annotations
 
 import hashlib
-import mmap
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from predictd.engines.onnxruntime.protobuf import Span, find, find_any, text
+from predictd.engines.onnx_external import external_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-# The fields of each kind of message that lead to tensors, and the kind that each holds.
-_CHILDREN: Mapping[str, Mapping[int, str]] = {
-    "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +49,14 @@ class ModelFiles:
 
 
 def model_files(path: Path) -> ModelFiles:
-    """The files of a valid ONNX model.
+    """The files of an ONNX model; of what is none, the file itself.
 
     Raises:
         OSError: One of them is not there or not a regular file.
-        ValueError, LookupError: It is no ONNX model.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        names = {
-            text(data, entry, 2)
-            for tensor in _tensors(data, Span(0, len(data)), "model")
-            for entry in find(data, tensor, 13)
-            if text(data, entry, 1) == "location"
-        }
-    paths = (path, *(path.parent / name for name in sorted(names)))
+    names = [external.location for external in external_files(path)]
+    paths = (path, *(path.parent / name for name in names))
     return ModelFiles(paths, tuple(map(_state, paths)))
-
-
-def _tensors(data: mmap.mmap, message: Span, kind: str) -> Iterator[Span]:
-    children = _CHILDREN[kind]
-    for number, span in find_any(data, message, children):
-        if children[number] == "tensor":
-            yield span
-        else:
-            yield from _tensors(data, span, children[number])
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
-from predictd.engines.api import EngineOptions, ModelLoadError
+from predictd.engines.api import EngineOptions, LoadCancelledError, ModelLoadError
 from predictd.engines.cache import WAIT_SECONDS, CacheFolder, NotMadeError
 from predictd.engines.hardware import cpu_fingerprint
 from predictd.engines.onnxruntime.files import ModelFiles, model_files
@@ -62,7 +62,7 @@ def open_shared(path: Path, options: EngineOptions) -> Any | None:
         if files.size_bytes < SHARED_BYTES_MIN:
             return None
         key = _key(files, settings)
-    except (OSError, ValueError, LookupError, RecursionError):
+    except OSError:
         # Whatever is wrong with the file, loading it says it better.
         return None
     return _Shared(path, options, options.cache, files, key).open()
@@ -88,7 +88,9 @@ class _Shared:
             if entry is None:
                 return None
             try:
-                return create_session(entry / _GRAPH, self._as_it_is())
+                return create_session(entry / _GRAPH, self._as_it_is(), self._options.cancel)
+            except LoadCancelledError:
+                raise
             except ModelLoadError as error:
                 self._cache.discard(KIND, self._key, str(error))
         return None
@@ -109,7 +111,9 @@ class _Shared:
         ):
             settings.add_session_config_entry(name, value)
         try:
-            create_session(self._path, settings)
+            create_session(self._path, settings, self._options.cancel)
+        except LoadCancelledError:
+            raise
         except ModelLoadError as error:
             raise NotMadeError(f"{self._path}: {error}") from error
         if not self._files.unchanged():

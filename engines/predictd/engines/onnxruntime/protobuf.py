@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -20,19 +20,14 @@ class Span(NamedTuple):
 
 def find(data: mmap.mmap, message: Span, number: int) -> Iterator[Span]:
     """The length-delimited fields of this number in a message."""
-    return (span for _, span in find_any(data, message, (number,)))
-
-
-def find_any(data: mmap.mmap, message: Span, numbers: Collection[int]) -> Iterator[tuple[int, Span]]:
-    """The length-delimited fields of these numbers in a message, in its order, each with its number."""
     position = message.start
     while position < message.end:
         key, position = _varint(data, position)
         kind = key & 7
         if kind == _BYTES:
             size, position = _varint(data, position)
-            if key >> 3 in numbers:
-                yield key >> 3, Span(position, position + size)
+            if key >> 3 == number:
+                yield Span(position, position + size)
             position += size
         elif kind == _VARINT:
             _, position = _varint(data, position)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
-from predictd.engines.api import EngineOptions, ModelLoadError
+from predictd.engines.api import EngineOptions, LoadCancelledError, ModelLoadError
 from predictd.engines.onnxruntime import messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from predictd.engines.cancellation import Cancellation
 
 # They derive from Exception one by one, so a common base to catch does not exist.
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -47,20 +49,24 @@ def open_session(path: Path, options: EngineOptions) -> Any:
     """
     settings = session_options(options)
     _check_readable(path)
-    return create_session(path, settings)
+    return create_session(path, settings, options.cancel)
 
 
-def create_session(path: Path, settings: Any) -> Any:
+def create_session(path: Path, settings: Any, cancel: Cancellation) -> Any:
     """Load a file that can be read with these session options. Raises ModelLoadError."""
     try:
-        session = onnxruntime.InferenceSession(
-            str(path),
-            settings,
-            providers=PROVIDERS,
-            # The launcher decides, not the model's metadata and not another provider.
-            read_config_from_model=0,
-            enable_fallback=0,
-        )
+        # Looked at after each node and each pass over the graph.
+        with cancel.calling(lambda: settings.set_load_cancellation_flag(True)):
+            session = onnxruntime.InferenceSession(
+                str(path),
+                settings,
+                providers=PROVIDERS,
+                # The launcher decides, not the model's metadata and not another provider.
+                read_config_from_model=0,
+                enable_fallback=0,
+            )
+    except binding.ModelLoadCanceled as error:
+        raise LoadCancelledError("the load was given up") from error
     except ORT_ERRORS as error:
         raise ModelLoadError(messages.one_line(str(error))) from error
     if session.get_providers() != PROVIDERS:

@@ -41,6 +41,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_delay_ns: How long the leader may wait for a batch to fill; 0 never waits.
         max_queue_size: Requests that may wait, as asked for; the kernel grants the pipe's size.
         max_request_rows: A request with more rows is refused.
+        run_timeout_ns: A run that takes longer costs the worker its life.
         threads: Threads of one run.
         spin: Threads that wait for each other within a run may spin.
         device: Where to run, such as "cpu".
@@ -68,6 +69,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_delay_ns: int
     max_queue_size: int
     max_request_rows: int
+    run_timeout_ns: int
     threads: int
     spin: bool = False
     device: str = "cpu"

@@ -221,6 +221,7 @@ class ModelConfig:
         allocator: Memory allocator of the model's workers.
         openmp: OpenMP runtime of the model's workers.
         device: Where to run, such as "cpu".
+        run_timeout_ns: How long a run may take.
         max_queue_size: Requests that may wait.
         default_timeout_ns: How long a request may wait that does not say so itself.
         allow_timeout_override: A request may ask for a shorter time.
@@ -255,6 +256,7 @@ class ModelConfig:
     allocator: str | None = None
     openmp: str | None = None
     device: str | None = None
+    run_timeout_ns: int | None = None
     max_queue_size: int | None = None
     default_timeout_ns: int | None = None
     allow_timeout_override: bool | None = None

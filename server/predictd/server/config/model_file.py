@@ -27,7 +27,7 @@ from predictd.server.config.model_config import (
     check_label,
     contradictions,
 )
-from predictd.server.config.settings import ALLOCATOR, COUNT, DELAY, QUEUE_SIZE, ROWS
+from predictd.server.config.settings import ALLOCATOR, COUNT, DELAY, QUEUE_SIZE, ROWS, RUN_TIMEOUT
 from predictd.server.config.tuned import TUNABLE, Here, Tuned, TunedValue, key_of
 from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
 
@@ -43,7 +43,11 @@ _DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 _HOUR_NS = 3600 * 10**9
 _SYNTAX_ERROR_PLACE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)| \(at end of document\)")
 # Keys that are called otherwise in ModelConfig.
-_FIELDS = {"max_delay": "max_delay_ns", "default_timeout": "default_timeout_ns"}
+_FIELDS = {
+    "max_delay": "max_delay_ns",
+    "run_timeout": "run_timeout_ns",
+    "default_timeout": "default_timeout_ns",
+}
 
 
 def read_model_file(path: Path) -> Reading:
@@ -266,6 +270,7 @@ _KINDS: dict[str, Kind[Any]] = {
     "allocator": ALLOCATOR,
     "openmp": choice("libgomp", "libiomp5"),
     "device": _matching(_DEVICE, 'a device, such as "cpu"'),
+    "run_timeout": RUN_TIMEOUT,
     **_QUEUE,
     "priority_levels": integer(1, MOST_PRIORITY_LEVELS),
     "default_priority": integer(1, MOST_PRIORITY_LEVELS),

@@ -103,6 +103,7 @@ def _option(kind: Kind[Any], help_: str, *, key: str = "", in_file: bool = True)
 COUNT = integer(1, 1024)
 ROWS = integer(1, _INT32)
 DELAY = duration(0, 60 * _SECOND)
+RUN_TIMEOUT = duration(_SECOND, 24 * _HOUR)
 QUEUE_SIZE = integer(1, 2**20)
 ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
 
@@ -239,6 +240,23 @@ class Settings:
             duration(_SECOND, 24 * _HOUR),
             "How long a worker may take to load and warm up one model.",
             key="load_timeout",
+        ),
+    )
+    run_timeout_ns: int = field(
+        default=60 * _SECOND,
+        metadata=_option(
+            RUN_TIMEOUT,
+            "A run that takes longer is ended by killing its worker; its requests are tried once more, each alone.",
+            key="run_timeout",
+        ),
+    )
+    hang_timeout_ns: int = field(
+        default=_SECOND,
+        metadata=_option(
+            duration(_SECOND, 24 * _HOUR),
+            "A worker that does not respond for so long while it runs nothing is killed and started again, a front end "
+            "after ten times that, either after a quarter of it while stopped by a signal.",
+            key="hang_timeout",
         ),
     )
     lame_duck_ns: int = field(

@@ -37,6 +37,14 @@ class Collect(Message, frozen=True, kw_only=True):
     seq: int
 
 
+class Ping(Message, frozen=True, kw_only=True):
+    """Supervisor: are you there? Sent again only once it was answered."""
+
+
+class Pong(Message, frozen=True, kw_only=True):
+    """Child: I am."""
+
+
 class GrowthRequest(Message, frozen=True, kw_only=True):
     """Child: may I add a segment of `size_bytes` to my arena?"""
 
@@ -398,6 +406,8 @@ AnyMessage = (
     Hello
     | Ack
     | Collect
+    | Ping
+    | Pong
     | GrowthRequest
     | Growth
     | SegmentAdded

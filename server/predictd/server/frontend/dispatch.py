@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from predictd.server.errors import (
     InferenceError,
-    ModelUnavailableError,
     OverloadedError,
 )
 from predictd.server.frontend.admission import Admission
@@ -25,7 +24,7 @@ from predictd.server.frontend.calls import (
     probe_ticket,
     recovery,
 )
-from predictd.server.frontend.failures import failure, full, moved, too_late
+from predictd.server.frontend.failures import LaneGoneError, failure, full, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
 from predictd.server.frontend.queues import TicketQueues
@@ -141,7 +140,7 @@ class Dispatcher:
             deadline_ns: Its own, 0 for none.
             accepted_ns: When it came.
             patience_ns: How long it may wait in its queue, 0 as long as it takes.
-            attempt: How often it was running in a worker that died, in the pool that its lane was in before.
+            attempt: How often it was running in a worker that died, of a lane that is gone.
 
         Raises:
             RequestError: Whatever came instead of an answer.
@@ -159,7 +158,6 @@ class Dispatcher:
             raise
         deadline_ns = deadline_ns or NO_DEADLINE_NS
         patient_until_ns = accepted_ns + patience_ns if patience_ns else NO_DEADLINE_NS
-        alone = TicketFlag.ALONE if attempt else 0
         delay = TicketFlag.DELAY if queue.rules.delay and patient_until_ns < deadline_ns else 0
         call = Call(
             slot=slot,
@@ -170,15 +168,15 @@ class Dispatcher:
             future=asyncio.get_running_loop().create_future(),
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
-            flags=admission.flags | delay | alone,
+            flags=admission.flags | delay | (TicketFlag.ALONE if attempt else 0),
             size_bytes=admission.layout.size_bytes,
             priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
             deadline_ns=min(deadline_ns, patient_until_ns),
-            attempt=attempt,
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
             queue=queue,
+            attempt=attempt,
         )
         queue.out += 1
         if patient_until_ns < deadline_ns and not delay:
@@ -194,7 +192,7 @@ class Dispatcher:
         if block is None:
             block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
             if pool.id not in self._pools:
-                raise ModelUnavailableError(f"model '{lane.model}' stopped to be served")
+                raise LaneGoneError(f"model '{lane.model}' stopped to be served")
         try:
             return block, *self._calls.take_slot()
         except OverloadedError:
@@ -311,10 +309,8 @@ class Dispatcher:
             return Answered(outputs, queue_ns, compute_ns, batch_rows)
         if status == Status.EXPIRED:
             raise too_late(call)
-        if status == Status.UNKNOWN_LANE:
-            raise moved(call)
         text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
-        raise failure(Status(status), call.lane.model, text)
+        raise failure(Status(status), call, text)
 
     def _finish(self, call: Call) -> None:
         """The ticket is accounted for: its slot and its block are free."""
@@ -369,7 +365,8 @@ class Dispatcher:
             if not call.future.done():
                 call.future.set_exception(
                     InferenceError(
-                        f"the request crashes the engine of model '{call.lane.model}'; it is not tried again"
+                        f"the request crashes the engine of model '{call.lane.model}' or takes it longer than "
+                        "run_timeout; it is not tried again"
                     )
                 )
             return
@@ -418,7 +415,7 @@ class Dispatcher:
                 self._finish(call)
                 if call.future is not None and not call.future.done():
                     call.future.set_exception(
-                        ModelUnavailableError(f"model '{call.lane.model}' failed: {reason}")
+                        LaneGoneError(f"model '{call.lane.model}' failed: {reason}", call.attempt)
                     )
         del self._pools[pool_id]
         pool.queues.close()

@@ -7,13 +7,25 @@ from predictd.server.errors import (
     DeadlineError,
     InferenceError,
     InvalidRequestError,
-    LaneMovedError,
+    ModelUnavailableError,
     OverloadedError,
     RequestError,
 )
 from predictd.server.frontend.calls import Call
 from predictd.server.frontend.routing import Lane
 from predictd.server.transport.records import Status
+
+
+class LaneGoneError(ModelUnavailableError):
+    """The version that was to answer is served no more. Another one may, if the request does not name this one.
+
+    Attributes:
+        attempt: How often the request was running in a worker that died.
+    """
+
+    def __init__(self, message: str, attempt: int = 0) -> None:
+        super().__init__(message)
+        self.attempt = attempt
 
 
 def full(lane: Lane) -> OverloadedError:
@@ -31,14 +43,9 @@ def too_late(call: Call) -> DeadlineError:
     )
 
 
-def moved(call: Call) -> LaneMovedError:
-    """Why a request was not run whose worker does not serve its lane any more."""
-    message = f"model '{call.lane.model}' is not served by this worker; try again"
-    return LaneMovedError(message, call.attempt)
-
-
-def failure(status: Status, model: str, text: str) -> RequestError:
+def failure(status: Status, call: Call, text: str) -> RequestError:
     """The error that a completion's status stands for."""
+    model = call.lane.model
     match status:
         case Status.INVALID_INPUT:
             return InvalidRequestError(f"model '{model}' cannot run on these inputs: {text}")
@@ -46,5 +53,7 @@ def failure(status: Status, model: str, text: str) -> RequestError:
             return OverloadedError(
                 f"no memory for the answer of model '{model}': {text or 'the arena is full'}"
             )
+        case Status.UNKNOWN_LANE:
+            return LaneGoneError(f"model '{model}' is not served by this worker; try again", call.attempt)
         case _:
             return InferenceError(f"model '{model}' failed: {text or 'the engine failed'}")

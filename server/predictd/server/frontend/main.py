@@ -37,6 +37,8 @@ from predictd.server.control.messages import (
     Listen,
     Listening,
     Message,
+    Ping,
+    Pong,
     PoolGone,
     PublishModel,
     Ready,
@@ -60,6 +62,7 @@ from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.changes import Changes
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
@@ -104,6 +107,7 @@ class Frontend:
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
+        watch_loop(loop, self._recorder.loop_lag)
         loop.add_reader(completion_fd, _or_exit(self._dispatcher.on_completions))
         loop.add_reader(channel.fileno(), _or_exit(self._receive))
 
@@ -190,6 +194,8 @@ class Frontend:
                 self._health.update(self._service)
             case Collect(seq=seq):
                 self._count(seq)
+            case Ping():
+                self.send(Pong())
             case Statistics(seq=seq, rows=rows, last=last):
                 self._service.on_statistics(seq, rows, last=last)
             case LabelsDone(seq=seq, status=status, message=text):
@@ -251,6 +257,7 @@ class Frontend:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
+        watch_collections(self._recorder.gc_pauses)
         self.send(Listening())
 
     async def _drain(self, message: Drain) -> None:

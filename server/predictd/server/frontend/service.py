@@ -9,15 +9,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from predictd.server.control.messages import Message, StatisticsRequest
-from predictd.server.errors import (
-    DeadlineError,
-    InvalidRequestError,
-    LaneMovedError,
-    ModelUnavailableError,
-    RequestError,
-)
+from predictd.server.errors import DeadlineError, InvalidRequestError, ModelUnavailableError, RequestError
 from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import (
     DurationSum,
     InferRequest,
@@ -92,7 +87,15 @@ class Service:
             if self.refusing:
                 self.refused += 1
                 raise ModelUnavailableError("the server is shutting down")
-            response = await self._wherever(lane, request, deadline_ns, accepted_ns)
+            response, attempt = None, 0
+            while response is None:
+                try:
+                    response = await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
+                except LaneGoneError as gone:
+                    other = self._elsewhere(lane, request)
+                    if other is None:
+                        raise
+                    lane, attempt = other, gone.attempt
         except RequestError as error:
             self._failed(lane, api, status_name(error), accepted_ns)
             raise
@@ -113,22 +116,8 @@ class Service:
         )
         return response
 
-    async def _wherever(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
-    ) -> InferResponse:
-        """Answer a request, and follow its lane where that gets another pool while the request waits."""
-        attempt = 0
-        while True:
-            try:
-                return await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
-            except LaneMovedError as error:
-                before, attempt = lane, error.attempt
-                lane = self._routes.lane(request.model, request.version, request.label)
-                if (lane.id, lane.pool) == (before.id, before.pool):
-                    raise
-
     async def _infer(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int = 0
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
@@ -150,6 +139,20 @@ class Service:
             batch_rows=answered.batch_rows,
             rows=admission.layout.rows,
         )
+
+    def _elsewhere(self, gone: Lane, request: InferRequest) -> Lane | None:
+        """Another lane for a request whose lane went with its worker; None if there is none that may answer it."""
+        try:
+            lane = self._routes.lane(request.model, request.version, request.label)
+        except RequestError:
+            return None
+        # The same lane may be in another pool by now, where it kills no others.
+        if lane.pool == gone.pool and lane.id == gone.id:
+            return None
+        if request.version is not None and lane.id != gone.id:
+            return None
+        self._recorder.retried(lane.id)
+        return lane
 
     def _failed(self, lane: Lane | None, api: str, status: str, accepted_ns: int) -> None:
         self._recorder.failed(lane.id if lane else None, api, status, time.monotonic_ns() - accepted_ns)

@@ -51,7 +51,9 @@ class Deal:
         return f"{each}, {self.within}" if self.within else each
 
 
-def deal(topology: Topology, cores: Sequence[Core], workers: int, threads: int | None) -> Deal | None:
+def deal(
+    topology: Topology, cores: Sequence[Core], workers: int, threads: int | None, *, spanning: bool
+) -> Deal | None:
     """Give each worker CPUs of its own.
 
     Args:
@@ -59,12 +61,14 @@ def deal(topology: Topology, cores: Sequence[Core], workers: int, threads: int |
         cores: To deal, at least one.
         workers: How many.
         threads: What each must have room for; None takes whole cores, as many as there are, at least one CPU.
+        spanning: Workers that are fewer than the NUMA nodes take several nodes each, unless `threads` says what
+            they need.
 
     Returns:
         None where they do not fit side by side.
     """
     nodes = topology.by_node(cores)
-    if threads is None and workers < len(nodes):
+    if spanning and threads is None and workers < len(nodes):
         nodes = _merged(nodes, len(nodes) // workers)
     each = -(-workers // len(nodes))
     whole = _levels(topology, nodes, "whole core")

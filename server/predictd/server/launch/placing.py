@@ -56,9 +56,9 @@ def place(pool: PoolRequest, share: Share, around: Surroundings) -> Placement:
     """Place the workers of a pool on its share."""
     workers, cores = _workers(pool, share, around)
     asked = _asked_threads(pool, share)
-    dealt = deal(around.topology, cores, workers.value, None if asked is None else asked.value)
     if around.throttled or not share.apart:
-        return _floating(pool, share, around, workers, cores, dealt)
+        return _floating(pool, share, around, workers, cores)
+    dealt = _dealt(pool, around, cores, workers, asked)
     usable = min(len(cores), share.threads)
     if dealt is None:
         threads = asked or _default_threads(pool, 1, workers.value, usable)
@@ -105,6 +105,14 @@ def _near_memory(
     return Choice(number, f"workers: {number}, {how}, so that memory is near"), tuple(itertools.chain(*used))
 
 
+def _dealt(
+    pool: PoolRequest, around: Surroundings, cores: tuple[Core, ...], workers: Choice, threads: Choice | None
+) -> Deal | None:
+    room = None if threads is None else threads.value
+    # So few workers as were asked for shall use every core; the plan itself chose their number to stay near memory.
+    return deal(around.topology, cores, workers.value, room, spanning=pool.instances is not None)
+
+
 def _asked_threads(pool: PoolRequest, share: Share) -> Choice | None:
     if pool.threads is None:
         return None
@@ -132,7 +140,6 @@ def _floating(
     around: Surroundings,
     workers: Choice,
     cores: tuple[Core, ...],
-    dealt: Deal | None,
 ) -> Placement:
     nodes = around.topology.by_node(cores)
     why = "a quota counts time, not places" if around.throttled else "shared with the other pools"
@@ -145,6 +152,7 @@ def _floating(
         threads = asked or _default_threads(pool, each, workers.value, usable)
         masks, where = (_cpus(cores),) * workers.value, _all_cpus(share, cores)
     else:
+        dealt = _dealt(pool, around, cores, workers, asked)
         size = each if dealt is None else min(each, dealt.size)
         threads = asked or _default_threads(pool, size, workers.value, usable)
         # Where the CPUs are shared anyway, not even a worker that does not fit beside the others need leave its node.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -53,6 +53,11 @@ class Topology:
 
     cpus: tuple[Cpu, ...]
     reasons: tuple[str, ...] = ()
+    _known: Mapping[int, Cpu] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Asked for again and again when there are hundreds of pools; a frozen dataclass is set so.
+        object.__setattr__(self, "_known", {cpu.id: cpu for cpu in self.cpus})
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -74,46 +79,39 @@ class Topology:
             For each core its CPUs among those given, ascending; cores of one node, then of one package, then of one
             cache stand together, slow cores last.
         """
-        known = self._known()
         groups: dict[tuple[bool, int, int, int, int], list[int]] = {}
         for number in sorted(set(cpus)):
-            cpu = known.get(number, Cpu(number, core=number))
+            cpu = self._known.get(number, Cpu(number, core=number))
             key = (cpu.efficient, cpu.node, cpu.package, cpu.l3, cpu.core)
             groups.setdefault(key, []).append(number)
         return tuple(tuple(groups[key]) for key in sorted(groups))
 
     def by_node(self, cores: Iterable[Core]) -> tuple[tuple[Core, ...], ...]:
         """Divide cores among their NUMA nodes."""
-        known = self._known()
 
         def node(core: Core) -> int:
-            return known.get(core[0], Cpu(core[0], core[0])).node
+            return self._known.get(core[0], Cpu(core[0], core[0])).node
 
         # The order within a node stays.
         return tuple(tuple(group) for _, group in groupby(sorted(cores, key=node), node))
 
     def by_cache(self, cores: Iterable[Core]) -> tuple[tuple[Core, ...], ...]:
         """Divide the cores of one NUMA node among their L3 caches."""
-        known = self._known()
 
         def cache(core: Core) -> tuple[int, int]:
-            cpu = known.get(core[0], Cpu(core[0], core[0]))
+            cpu = self._known.get(core[0], Cpu(core[0], core[0]))
             return cpu.package, cpu.l3
 
         return tuple(tuple(group) for _, group in groupby(sorted(cores, key=cache), cache))
 
     def efficient(self, core: Core) -> bool:
         """Whether a core is one of the slow ones of a hybrid processor."""
-        cpu = self._known().get(core[0])
+        cpu = self._known.get(core[0])
         return cpu is not None and cpu.efficient
 
     def nodes_of(self, cpus: Iterable[int]) -> tuple[int, ...]:
         """The NUMA nodes of some CPUs, ascending."""
-        known = self._known()
-        return tuple(sorted({known[cpu].node for cpu in cpus if cpu in known}))
-
-    def _known(self) -> Mapping[int, Cpu]:
-        return {cpu.id: cpu for cpu in self.cpus}
+        return tuple(sorted({self._known[cpu].node for cpu in cpus if cpu in self._known}))
 
 
 def read_topology(affinity: Collection[int], root: Path = Path("/")) -> Topology:

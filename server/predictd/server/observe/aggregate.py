@@ -19,6 +19,7 @@ from predictd.server.observe.deltas import (
     LaneStatisticsRow,
     RequestSeries,
     RunSeries,
+    TimeSeries,
     WorkerDelta,
 )
 
@@ -106,16 +107,35 @@ class RunTotals:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
+@dataclass(slots=True)
+class TimeTotals:
+    """The sum of TimeSeries."""
+
+    total_ns: int = 0
+    buckets: list[int] = field(default_factory=_no_buckets)
+
+    def add(self, series: TimeSeries) -> None:
+        """Add what one front end measured."""
+        self.total_ns += series.total_ns
+        _add(self.buckets, series.buckets)
+
+
 class Aggregate:
     """Adds up deltas. It belongs to the supervisor's event loop.
 
     A delta for a lane without a name is not counted: the lane was forgotten while the delta was under way.
+
+    Attributes:
+        loop_lag: How late the event loops of front ends were.
+        gc_pauses: How long garbage collections held them up.
     """
 
     def __init__(self) -> None:
         self._lanes: dict[int, Served] = {}
         self._requests: dict[RequestKey, RequestTotals] = {}
         self._runs: dict[Served, RunTotals] = {}
+        self.loop_lag = TimeTotals()
+        self.gc_pauses = TimeTotals()
 
     def name_lane(self, lane: int, model: str, version: int) -> None:
         """Say which model version a lane serves, before its first delta comes."""
@@ -140,6 +160,8 @@ class Aggregate:
                 continue
             key = RequestKey(served, series.api, series.status)
             self._requests.setdefault(key, RequestTotals()).add(series)
+        self.loop_lag.add(delta.loop_lag)
+        self.gc_pauses.add(delta.gc_pauses)
         for retries in delta.retries:
             runs = self._runs_of(retries.lane)
             if runs is not None:

@@ -121,6 +121,25 @@ METRICS: tuple[MetricSpec, ...] = (
         "Workers that were started in place of a dead one.",
     ),
     MetricSpec(
+        "predictd_hang_kills_total",
+        "counter",
+        ("role", "reason"),
+        "Processes that were killed because they hung: stopped by a signal, silent, stuck (a worker that answers and "
+        "does nothing), or beyond run_timeout or load_timeout.",
+    ),
+    MetricSpec(
+        "predictd_frontend_loop_lag_seconds",
+        "histogram",
+        (),
+        "How late the event loops of front ends come to what is due, looked at ten times a second each.",
+    ),
+    MetricSpec(
+        "predictd_frontend_gc_pause_seconds",
+        "histogram",
+        (),
+        "How long a garbage collection held up a front end.",
+    ),
+    MetricSpec(
         "predictd_process_resident_bytes",
         "gauge",
         ("role", "index"),

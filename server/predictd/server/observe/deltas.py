@@ -62,18 +62,34 @@ class RetrySeries(msgspec.Struct, frozen=True, array_like=True):
     poison: int
 
 
+class TimeSeries(msgspec.Struct, frozen=True, array_like=True):
+    """Times that one front end measured of itself.
+
+    Attributes:
+        total_ns: Their sum.
+        buckets: How many there were, by DURATION_BOUNDS_NS; empty if none.
+    """
+
+    total_ns: int = 0
+    buckets: list[int] = []
+
+
 class FrontendDelta(msgspec.Struct, frozen=True, array_like=True):
     """What one front end did since its last delta.
 
     Attributes:
         requests: One entry a lane, API and status.
         retries: One entry a lane that had any.
+        loop_lag: How late the event loop was.
+        gc_pauses: How long garbage collections took.
         more: The recorder holds more than a message carries: take again.
     """
 
     requests: list[RequestSeries] = []
     retries: list[RetrySeries] = []
     more: bool = False
+    loop_lag: TimeSeries = TimeSeries()
+    gc_pauses: TimeSeries = TimeSeries()
 
     def __bool__(self) -> bool:
         return bool(self.requests or self.retries)

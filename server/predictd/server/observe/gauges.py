@@ -107,6 +107,7 @@ class Gauges:
         workers: One entry a place in a pool.
         worker_states: Every state that a worker can have.
         worker_restarts: Since the start, by pool. Pools without any are listed too.
+        kills: Since the start, of children that hung, by role and reason.
         processes: The supervisor and its children.
     """
 
@@ -118,6 +119,7 @@ class Gauges:
     workers: tuple[WorkerGauge, ...] = ()
     worker_states: tuple[str, ...] = ()
     worker_restarts: Mapping[str, int] = field(default_factory=dict)
+    kills: Mapping[tuple[str, str], int] = field(default_factory=dict)
     processes: tuple[ProcessGauge, ...] = ()
 
 

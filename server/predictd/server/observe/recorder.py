@@ -25,6 +25,7 @@ from predictd.server.observe.deltas import (
     RequestSeries,
     RetrySeries,
     RunSeries,
+    TimeSeries,
     WorkerDelta,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "ROWS_BUCKETS",
     "DropReason",
     "FrontendRecorder",
+    "TimeRecorder",
     "WorkerRecorder",
 ]
 
@@ -55,17 +57,44 @@ _EMPTY_CELL = [0] * (_REQUESTS + 6)
 _RequestKey = tuple[int | None, str, str]
 
 
+class TimeRecorder:
+    """Sorts times into buckets."""
+
+    def __init__(self) -> None:
+        self._total_ns = 0
+        self._buckets: list[int] = []
+
+    def add(self, duration_ns: int) -> None:
+        """Count one."""
+        if not self._buckets:
+            self._buckets = [0] * _BUCKETS
+        self._total_ns += duration_ns
+        self._buckets[bisect_left(DURATION_BOUNDS_NS, duration_ns)] += 1
+
+    def take(self) -> TimeSeries:
+        """What was counted since the last take."""
+        series = TimeSeries(self._total_ns, self._buckets)
+        self._total_ns, self._buckets = 0, []
+        return series
+
+
 class FrontendRecorder:
     """Counts the requests of one front end. It belongs to the thread of the front end's event loop.
 
     Args:
         clock: Wall-clock nanoseconds since the epoch.
+
+    Attributes:
+        loop_lag: How late the event loop was.
+        gc_pauses: How long garbage collections took.
     """
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._cells: dict[_RequestKey, list[int]] = {}
         self._retries: dict[int, list[int]] = {}
+        self.loop_lag = TimeRecorder()
+        self.gc_pauses = TimeRecorder()
 
     # By position: it is called for each request, and keywords cost.
     def answered(
@@ -128,7 +157,13 @@ class FrontendRecorder:
         ]
         room = _SERIES_PER_DELTA_MAX - len(requests)
         retries = [RetrySeries(lane, *self._retries.pop(lane)) for lane in list(islice(self._retries, room))]
-        return FrontendDelta(requests, retries, more=bool(self._cells or self._retries))
+        return FrontendDelta(
+            requests,
+            retries,
+            more=bool(self._cells or self._retries),
+            loop_lag=self.loop_lag.take(),
+            gc_pauses=self.gc_pauses.take(),
+        )
 
 
 def _request_series(key: _RequestKey, cell: list[int]) -> RequestSeries:

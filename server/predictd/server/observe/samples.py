@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from predictd.server.observe.aggregate import Aggregate, RunTotals, Served
+from predictd.server.observe.aggregate import Aggregate, RunTotals, Served, TimeTotals
 from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS, ROWS_BUCKETS
 from predictd.server.observe.deltas import DROP_REASONS, SUCCESS
 from predictd.server.observe.gauges import LANE_STATES, Gauges
@@ -94,6 +94,10 @@ def _durations(buckets: list[int], total_ns: int) -> Distribution:
     return Distribution(DURATION_BUCKETS_SECONDS, buckets, total_ns / 1e9)
 
 
+def _times(totals: TimeTotals) -> Distribution:
+    return _durations(totals.buckets, totals.total_ns)
+
+
 def _rows(runs: RunTotals) -> Distribution:
     buckets = [0] * (len(ROWS_BUCKETS) + 1)
     for rows, (count, _) in runs.batches.items():
@@ -172,6 +176,9 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_worker_restarts_total": lambda view: {
         (pool,): count for pool, count in view.gauges.worker_restarts.items()
     },
+    "predictd_hang_kills_total": lambda view: {
+        (role, reason): count for (role, reason), count in view.gauges.kills.items()
+    },
     "predictd_process_resident_bytes": _resident,
     "predictd_arena_bytes": lambda view: {
         (process.role, process.index): process.arena_bytes for process in view.gauges.processes
@@ -187,5 +194,7 @@ HISTOGRAMS: Mapping[str, Callable[[View], Distributions]] = {
     "predictd_queue_duration_seconds": _queue_durations,
     "predictd_compute_duration_seconds": _compute_durations,
     "predictd_batch_rows": _batch_rows,
+    "predictd_frontend_loop_lag_seconds": lambda view: {(): _times(view.aggregate.loop_lag)},
+    "predictd_frontend_gc_pause_seconds": lambda view: {(): _times(view.aggregate.gc_pauses)},
 }
 """Histograms by metric name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from predictd.server.repository.external_data import check_external_data
 from predictd.server.repository.onnx_file import check_onnx_file
 from predictd.server.repository.openvino_file import check_openvino_file
 
@@ -16,5 +17,6 @@ def check_file(path: Path) -> None:
     if path.suffix == ".onnx":
         with path.open("rb") as file:
             check_onnx_file(file)
+        check_external_data(path)
     elif path.suffix == ".xml":
         check_openvino_file(path)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from predictd.engines.traits import COMPANIONS
 from predictd.server.config.model_config import ModelConfig, overlay
+from predictd.server.repository.external_data import external_status
 from predictd.server.repository.file_check import check_file
 from predictd.server.repository.file_error import ModelFileError
 from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
@@ -128,7 +129,8 @@ def _see(model: FoundModel, version: FoundVersion, now: float) -> Sighting:
     loaded = replace(model.file, labels={}, version_policy=None, swap=None, origins={})
     digest = hashlib.blake2b(repr(loaded).encode(), digest_size=16)
     newest = 0.0
-    for name, status in (*_files(version.path), *_named_files(model.file)):
+    files = (*_files(version.path), *_external(version.path), *_named_files(model.file))
+    for name, status in files:
         digest.update(
             f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\0".encode(errors="replace")
         )
@@ -148,6 +150,16 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     except OSError:
         # It is being replaced at this moment: another fingerprint than before and after.
         yield f"gone at {time.monotonic_ns()}", os.stat_result((0,) * 10)
+
+
+def content_bytes(path: Path) -> int:
+    """The size of a version's files, external data included."""
+    return sum({name: status.st_size for name, status in (*_files(path), *_external(path))}.values())
+
+
+def _external(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """External data, wherever it lies."""
+    return external_status(path) if path.suffix == ".onnx" else iter(())
 
 
 def _both(path: Path) -> list[Path]:

@@ -13,10 +13,12 @@ from predictd.server.config.model_config import ModelConfig, QueuePolicy
 from predictd.server.config.settings import Settings
 from predictd.server.launch.budget import Budget, read_affinity, read_budget
 from predictd.server.launch.facilities import Facilities, read_facilities
+from predictd.server.launch.instances import Memory, PoolMemory, fit
 from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, RunningPool, plan
 from predictd.server.launch.topology import Topology, read_topology
 from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
 from predictd.server.repository.placement import Placeable, place, pool_instances
+from predictd.server.repository.watch import content_bytes
 
 DEFAULT_ENGINE = "onnxruntime"
 DEFAULT_DEVICE = "cpu"
@@ -80,11 +82,26 @@ def read_planner(root: Path = Path("/")) -> Planner:
 
 
 def plan_start(
-    models: Sequence[FoundModel], settings: Settings, planner: Planner, environment: Mapping[str, str]
+    models: Sequence[FoundModel],
+    settings: Settings,
+    planner: Planner,
+    environment: Mapping[str, str],
+    memory: Memory | None = None,
 ) -> tuple[tuple[PoolModels, ...], LaunchPlan]:
-    """What `serve` starts with: which models share workers, and the plan of all children."""
+    """What `serve` starts with: which models share workers, and the plan of all children.
+
+    Args:
+        models: That were found.
+        settings: The daemon's.
+        planner: For the machine.
+        environment: The user's.
+        memory: What workers may take; None for as much as they like.
+    """
     pools = divide(models, settings, planner.cores)
-    return pools, planner.plan(plan_request(pools, settings, environment))
+    request = plan_request(pools, settings, environment)
+    if memory is not None:
+        request = afford(request, weights_bytes(pools), memory)
+    return pools, planner.plan(request)
 
 
 def plan_request(
@@ -111,6 +128,34 @@ def plan_request(
         beside=tuple(beside),
         origins=_origin(settings, "frontends"),
     )
+
+
+def afford(request: PlanRequest, weights_bytes: Mapping[str, int], memory: Memory) -> PlanRequest:
+    """The same request for no more workers than there is memory for, with a warning for those that are missing.
+
+    Args:
+        request: What was asked for.
+        weights_bytes: Of each pool that is to start, the files that each of its workers loads.
+        memory: What there is.
+    """
+    fitted = fit(
+        [PoolMemory(pool.name, pool.instances or 1, weights_bytes[pool.name]) for pool in request.pools],
+        memory,
+    )
+    pools = tuple(
+        pool if pool.instances is None else replace(pool, instances=fitted[pool.name].instances)
+        for pool in request.pools
+    )
+    warnings = (one.warning for one in fitted.values() if one.warning)
+    return replace(request, pools=pools, warnings=(*request.warnings, *warnings))
+
+
+def weights_bytes(pools: Sequence[PoolModels]) -> dict[str, int]:
+    """The size of the files that each worker of a pool loads."""
+    return {
+        pool.name: sum(content_bytes(v.path) for model in pool.models for v in served_versions(model))
+        for pool in pools
+    }
 
 
 def pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
@@ -212,6 +257,7 @@ def _lane(
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
         max_queue_size=max(rules.max_queue_size for rules in queues),
         max_request_rows=settings.max_request_rows,
+        run_timeout_ns=settings.run_timeout_ns if file.run_timeout_ns is None else file.run_timeout_ns,
         threads=min(file.threads, plan.threads) if file.threads else plan.threads,
         spin=plan.spin if file.spin is None else file.spin,
         device=file.device or DEFAULT_DEVICE,

@@ -120,6 +120,15 @@ class Child:
         if self._process.returncode is None:
             self._process.send_signal(number)
 
+    @property
+    def stopped(self) -> bool:
+        """A signal has stopped it and none has let it go on. Who only looks leaves the news where it was."""
+        try:
+            news = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return news is not None
+
     def _receive(self) -> None:
         while not self._over:
             try:

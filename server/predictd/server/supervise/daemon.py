@@ -23,6 +23,7 @@ from predictd.server.repository.models import Scan
 from predictd.server.repository.tuning import TunedError
 from predictd.server.repository.watch import look
 from predictd.server.supervise.assembly import read_planner
+from predictd.server.supervise.guard import LoopGuard
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
 from predictd.server.supervise.selection import at_start, tuned_results, unservable
@@ -123,7 +124,8 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
         for server, sock in zip(servers, http_sockets, strict=True):
             await server.serve(sock)
         supervisor.start()
-        return await _live(settings, supervisor, signals, addresses, on_ready)
+        with LoopGuard():
+            return await _live(settings, supervisor, signals, addresses, on_ready)
     finally:
         await asyncio.gather(*(server.close() for server in servers))
         if state is not None:

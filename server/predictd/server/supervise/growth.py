@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from predictd.server.launch.memory import MemoryHeadroom
+from predictd.server.launch.memory import Headroom, MemoryHeadroom
 
 # What must stay free for everything that is not an arena: interpreters, engines, the page cache of the
 # models.
@@ -11,17 +11,22 @@ RESERVE_BYTES = 64 * 1024 * 1024
 OTHERS_SHARE = 4
 
 
+def arena_limit_bytes(asked_bytes: int | None, headroom: Headroom) -> int:
+    """What all arenas together may take: as asked, else a quarter of the tightest memory limit."""
+    return asked_bytes or headroom.limit_bytes // 4
+
+
 class GrowthPolicy:
     """Grants growth against the arena limit and the memory that all control groups leave.
 
     Args:
-        limit_bytes: For all arenas together; None takes a quarter of the tightest memory limit.
+        limit_bytes: For all arenas together, as `arena_limit_bytes` takes it.
         headroom: Reads what is left.
     """
 
     def __init__(self, limit_bytes: int | None, headroom: MemoryHeadroom) -> None:
         self._headroom = headroom
-        self.limit_bytes = limit_bytes or headroom.read().limit_bytes // 4
+        self.limit_bytes = arena_limit_bytes(limit_bytes, headroom.read())
         self._promised: dict[int, int] = {}
 
     def decide(

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from predictd.server.config.lane import pool_queues
 from predictd.server.config.settings import Settings
+from predictd.server.launch.instances import Memory
+from predictd.server.launch.memory import Headroom, headroom_bytes
 from predictd.server.launch.plan import ChildPlan, LaunchPlan
 from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.repository.watch import Sight
 from predictd.server.supervise.assembly import (
     Planner,
     PoolModels,
+    afford,
     divide,
     lanes,
     plan_request,
     plan_start,
     pool_request,
+    weights_bytes,
 )
 from predictd.server.supervise.catalog import Catalog, LaneRecord
+from predictd.server.supervise.growth import arena_limit_bytes
 from predictd.server.supervise.pool import Pool
 from predictd.server.supervise.shown import shown_settings
 
 # Of lanes whose pool cannot be made; the ids of pools begin at 1.
 NO_POOL = 0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,10 @@ class Home:
 class Housing:
     """Makes pools and lane records; their ids are never used again."""
 
-    def __init__(self, settings: Settings, planner: Planner) -> None:
+    def __init__(
+        self, settings: Settings, planner: Planner, headroom: Callable[[], Headroom] = headroom_bytes
+    ) -> None:
+        self._headroom = headroom
         self._settings = settings
         self._planner = planner
         self._pool_ids = itertools.count(1)
@@ -67,7 +78,9 @@ class Housing:
 
     def start(self, sight: Sight) -> Start:
         """The pools and lanes of everything that was found."""
-        divided, plan = plan_start(sight.scan.models, self._settings, self._planner, os.environ)
+        divided, plan = plan_start(
+            sight.scan.models, self._settings, self._planner, os.environ, self._memory()
+        )
         pools = tuple(self._pool(members, members.name, plan) for members in divided)
         records = tuple(
             self.record(
@@ -102,7 +115,11 @@ class Housing:
         names = itertools.chain([members.name], (f"{members.name}~{number}" for number in itertools.count(2)))
         renamed = PoolModels(next(name for name in names if name not in taken), members.models)
         beside = [pool.as_running() for pool in pools.values() if _outlives(pool, members, catalog)]
-        plan = self._planner.plan(plan_request((renamed,), self._settings, os.environ, beside=beside))
+        request = plan_request((renamed,), self._settings, os.environ, beside=beside)
+        afforded = afford(request, weights_bytes((renamed,)), self._memory())
+        for warning in afforded.warnings[len(request.warnings) :]:
+            _log.warning("%s", warning)
+        plan = self._planner.plan(afforded)
         plans = plan.pools[renamed.name]
         try:
             return Home(plans, self._pool(renamed, renamed.name, plan))
@@ -113,6 +130,12 @@ class Housing:
         """A pool for one lane of a shared pool, with the CPUs of those that it had."""
         name = f"{record.config.model}~{record.config.version}"
         return Pool(next(self._pool_ids), name, (old.places[0].plan,), *pool_queues([record.config]))
+
+    def _memory(self) -> Memory:
+        """What new workers may take. Arenas grow up to their limit while they are there."""
+        headroom = self._headroom()
+        left_bytes = headroom.bytes - arena_limit_bytes(self._settings.arena_limit_bytes, headroom)
+        return Memory(left_bytes, headroom.limited_by)
 
     def _members(self, model: FoundModel, known: Iterable[FoundModel], catalog: Catalog) -> PoolModels:
         """The pool that a model belongs to, beside all models of now."""

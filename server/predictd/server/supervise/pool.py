@@ -113,6 +113,7 @@ class Pool:
         queue_limit: Tickets that may wait in each queue.
         request: What the launcher was asked for.
         blame: How often each lane was at work when a worker died.
+        in_turn: Its workers wait, for their first load, until no other one loads on their CPUs.
 
     Raises:
         OSError: The system has too few descriptors left, or too little pipe memory.
@@ -133,6 +134,7 @@ class Pool:
         self.places = [Place(index, plan) for index, plan in enumerate(plans)]
         self.request = request or PoolRequest(name, len(plans))
         self.blame: Counter[int] = Counter()
+        self.in_turn = False
         self.queue_limit = queue_records
         with contextlib.ExitStack() as made:
             # What was made before the system had no more must not be lost.

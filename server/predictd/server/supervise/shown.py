@@ -24,7 +24,11 @@ _VALUE_CHARACTERS = 200
 _PLAN = "plan"
 # Labels are shown with what they mean; the outputs that are served are those that are declared.
 _HIDDEN = frozenset({"labels", "served_outputs"})
-_NAMES = {"max_delay_ns": "max_delay", "default_timeout_ns": "default_timeout"}
+_NAMES = {
+    "max_delay_ns": "max_delay",
+    "run_timeout_ns": "run_timeout",
+    "default_timeout_ns": "default_timeout",
+}
 
 
 def shown_settings(
@@ -60,6 +64,7 @@ def _general(settings: Settings, lane: LaneConfig, instances: int) -> Iterator[S
         ("max_delay_ns", lane.max_delay_ns),
         ("max_queue_size", lane.max_queue_size),
         ("max_request_rows", lane.max_request_rows),
+        ("run_timeout_ns", lane.run_timeout_ns),
     ):
         yield _view(name, value, _said(settings, _NAMES.get(name, name)))
     for name, asked, value in (

@@ -26,6 +26,7 @@ def snapshot(
     workers: Sequence[tuple[Pool, Place, Child]],
     frontends: Sequence[tuple[Place, Child]],
     in_flight: Mapping[int, int],
+    kills: Mapping[tuple[str, str], int],
 ) -> Gauges:
     """Look at everything.
 
@@ -36,6 +37,7 @@ def snapshot(
         workers: Those that run, with their pool and place.
         frontends: Those that run, with their place.
         in_flight: Requests of each front end, by child id.
+        kills: Children that were killed because they hung, by role and reason.
     """
     return Gauges(
         readiness=readiness,
@@ -53,6 +55,7 @@ def snapshot(
         ),
         worker_states=tuple(state.value for state in State),
         worker_restarts={pool.name: sum(place.restarts for place in pool.places) for pool in pools},
+        kills=kills,
         processes=_processes(workers, frontends),
     )
 

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from predictd.server.config.cache_folder import cache_folder
@@ -21,6 +22,7 @@ from predictd.server.control.messages import (
     GrowthRequest,
     Hello,
     LoadModel,
+    Pong,
     Ready,
     Reload,
     SegmentAdded,
@@ -49,13 +51,16 @@ from predictd.server.supervise.frontends import Frontends, FrontendSettings
 from predictd.server.supervise.growth import GrowthPolicy
 from predictd.server.supervise.housing import Housing, cannot_be_made
 from predictd.server.supervise.keeper import Keeper
+from predictd.server.supervise.limits import work_limit
 from predictd.server.supervise.loads import LoadJournal, Restored
 from predictd.server.supervise.ports import ReservedPort, is_private
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
+from predictd.server.supervise.watching import WORKER, Watch
 from predictd.server.supervise.wiring import Wiring
-from predictd.server.supervise.workers import Workers, WorkerSettings
+from predictd.server.supervise.worker_init import WorkerSettings
+from predictd.server.supervise.workers import Workers
 
 # The abi of transport.records, which imports NumPy; the supervisor does without. A test compares the two.
 ABI_VERSION = 1
@@ -104,6 +109,12 @@ class Supervisor:
         self._wiring = Wiring(self._mapped, self._lane_idle)
         self._workers = self._make_workers()
         self._frontends = self._make_frontends(port)
+        self._watch = Watch(
+            settings.hang_timeout_ns / 1e9,
+            lambda: [(place, child) for _, place, child in self._workers.children()],
+            self._frontends.children,
+            partial(work_limit, settings, self.catalog),
+        )
         self.counts = Counts(Aggregate(), self._children)
         for record in self.catalog.records():
             self._name(record)
@@ -178,6 +189,7 @@ class Supervisor:
             self._workers.add_pool(pool)
         self._frontends.start()
         self.spawn(self.counts.run())
+        self.spawn(self._watch.run())
         self.spawn(self._keep())
 
     async def _keep(self) -> None:
@@ -215,6 +227,8 @@ class Supervisor:
                 self._wiring.segment_added(child, message, fds[0])
             case ClaimTable():
                 self._wiring.claims(child, fds[0])
+            case Pong():
+                self._watch.heard(child)
             case WorkerCounts() | FrontendCounts():
                 self.counts.counted(child, message)
             case StatisticsRequest():
@@ -270,7 +284,7 @@ class Supervisor:
         elif home.runs:
             self._workers.load(home.pool, record)
         else:
-            self._workers.add_pool(home.pool)
+            self._workers.add_pool(home.pool, in_turn=True)
         self._publish(model.name)
 
     def retire_lane(self, lane: int) -> None:
@@ -423,6 +437,8 @@ class Supervisor:
 
     def gauges(self) -> Gauges:
         """What /metrics shows of this moment."""
+        kills = self._watch.kills.copy()
+        kills[WORKER, "load_timeout"] += self._workers.load_timeouts
         return snapshot(
             self.readiness(),
             self._started_unix,
@@ -430,6 +446,7 @@ class Supervisor:
             self._workers.children(),
             self._frontends.children(),
             self.counts.in_flight,
+            kills,
         )
 
     # End ----------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 from predictd.server.control.lanes import lane_messages
 from predictd.server.control.messages import (
@@ -17,35 +17,26 @@ from predictd.server.control.messages import (
     RemoveLane,
     Serve,
     Warm,
-    WorkerInit,
 )
+from predictd.server.supervise.blame import culprits, to_isolate
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child, OnMessage, describe_exit
+from predictd.server.supervise.deadlines import Deadlines
 from predictd.server.supervise.pool import Place, Pool
 from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
+from predictd.server.supervise.turns import FIRST_LANES, LoadTurns
 from predictd.server.supervise.wiring import Wiring
-from predictd.server.transport.claims import claimed_lanes, completed_batches
+from predictd.server.supervise.worker_init import WorkerSettings, worker_init
+from predictd.server.transport.claims import completed_batches
 from predictd.server.transport.pipes import make_pipe
 
 MODULE = "predictd.server.worker.main"
 LANES_PER_MESSAGE = 50
-# A lane at work in so many deaths of a shared pool's workers gets a pool of its own.
-BLAME_LIMIT = 2
+# A load that is given up ends after the operator that it is at; an engine that cannot be stopped is not waited for.
+CANCEL_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What every worker is told."""
-
-    arena_limit_bytes: int
-    load_timeout_seconds: float
-    cache_directory: str
-    cache_limit_bytes: int
-    log_level: str
-    environment: Mapping[str, str]
 
 
 class Workers:
@@ -56,6 +47,10 @@ class Workers:
         isolate: Makes a pool for one lane of a shared pool and starts it.
         on_message: Hears what workers say; hands what is for us to `handle`.
         on_gone: Hears of every worker that was reaped.
+
+    Attributes:
+        pools: Those that were not dropped, by id.
+        load_timeouts: Workers that were killed because a load took too long.
     """
 
     def __init__(
@@ -80,13 +75,21 @@ class Workers:
         self._draw = random.Random()  # noqa: S311 - jitter, no secret
         self._loop = asyncio.get_running_loop()
         self._by_child: dict[int, tuple[Pool, Place]] = {}
-        self._deadlines: dict[int, asyncio.TimerHandle] = {}
+        self._deadlines = Deadlines()
+        self._turns = LoadTurns()
         self._stopping = False
         self.pools: dict[int, Pool] = {}
+        self.load_timeouts = 0
 
-    def add_pool(self, pool: Pool) -> None:
-        """Start a pool."""
+    def add_pool(self, pool: Pool, *, in_turn: bool = False) -> None:
+        """Start a pool.
+
+        Args:
+            pool: Its lanes are in the catalog.
+            in_turn: Its workers load after those that load already on the same CPUs: others serve there.
+        """
         self.pools[pool.id] = pool
+        pool.in_turn = in_turn
         self._wiring.add_pool(pool)
         for place in pool.places:
             self._spawn(pool, place)
@@ -109,10 +112,22 @@ class Workers:
             self._come_back(pool, place, how)
             return
         self._by_child[child.id] = (pool, place)
+        self._start_deadline(child)
 
     def hello(self, child: Child) -> None:
-        """The worker runs: tell it who it is and what to load."""
+        """The worker runs: have it load, when it is its turn."""
+        self._deadlines.cancel(child)
         pool, place = self._by_child[child.id]
+        first = (child.id, FIRST_LANES)
+        # What takes the place of a dead worker is missed.
+        if pool.in_turn and not place.restarts:
+            self._turns.ask(first, place.plan.cpus, lambda: self._initialise(pool, place, child))
+        else:
+            self._turns.take(first, place.plan.cpus)
+            self._initialise(pool, place, child)
+
+    def _initialise(self, pool: Pool, place: Place, child: Child) -> None:
+        """Tell a worker who it is and what to load."""
         if place.state is State.STOPPING:
             return
         place.move(Event.HELLO)
@@ -121,20 +136,7 @@ class Workers:
         # What killed a worker while it was loaded comes last, so that the others are ready by then.
         lanes.sort(key=lambda lane: pool.blame[lane.lane])
         child.send(
-            WorkerInit(
-                worker=child.id,
-                pool=pool.id,
-                pool_name=pool.name,
-                index=place.index,
-                workers=len(pool.places),
-                priorities=len(pool.queues),
-                arena_limit_bytes=self._settings.arena_limit_bytes,
-                lane_count=len(lanes),
-                threads=place.plan.threads,
-                cache_directory=self._settings.cache_directory,
-                cache_limit_bytes=self._settings.cache_limit_bytes,
-                log_level=self._settings.log_level,
-            ),
+            worker_init(self._settings, pool, place, child.id, len(lanes)),
             [*pool.worker_fds(), place.pipe.read_fd],
         )
         for message in lane_messages(lanes, LANES_PER_MESSAGE):
@@ -157,12 +159,13 @@ class Workers:
             case LaneFailed(lane=lane, reason=reason):
                 self._load_over(place, child, lane)
                 record = self._catalog.find(lane)
-                if record is not None:
+                if record is not None and record.state != "FAILED":
                     self._lane_failed(pool, child, record, reason)
             case Warm():
                 place.loading = None
                 place.move(Event.WARM)
-                self._cancel_deadline(child)
+                self._deadlines.cancel(child)
+                self._turns.over((child.id, FIRST_LANES))
                 if not self._catalog.in_pool(pool.id):
                     self._retire(pool, "every model of the pool failed to load")
                 elif self._wiring.is_mapped(child.id):
@@ -174,12 +177,13 @@ class Workers:
         """A load came to its end. The next one may have begun: its time goes on."""
         if place.loading == lane:
             place.loading = None
-            self._cancel_deadline(child)
+            self._deadlines.cancel(child)
+        self._turns.over((child.id, lane))
 
     def _lane_loaded(self, pool: Pool, place: Place, child: Child, news: LaneLoaded) -> None:
         """A worker has a lane: publish it if it was the last of those that serve."""
         record = self._catalog.find(news.lane)
-        if record is None:
+        if record is None or record.state == "FAILED":
             child.send(RemoveLane(lane=news.lane))
             return
         record.signature = news.signature
@@ -222,7 +226,8 @@ class Workers:
     def _exited(self, child: Child, status: int) -> None:
         """A worker was reaped."""
         pool, place = self._by_child.pop(child.id)
-        self._cancel_deadline(child)
+        self._deadlines.cancel(child)
+        self._turns.gone(child.id)
         asked = place.state is State.STOPPING
         if asked:
             place.move(Event.EXITED)
@@ -236,10 +241,10 @@ class Workers:
 
     def _crashed(self, pool: Pool, place: Place, child: Child, status: int) -> None:
         worked = place.claims is not None and completed_batches(place.claims) > 0
-        culprits = self._culprits(pool, place)
+        guilty = culprits(place, self._catalog.in_pool(pool.id))
         place.crashed(worked=worked)
         how = describe_exit(status)
-        records = (self._catalog.find(lane) for lane in sorted(culprits))
+        records = (self._catalog.find(lane) for lane in sorted(guilty))
         names = ", ".join(record.config.model for record in records if record is not None)
         at_work = f" while it worked on {names}" if names else ""
         _log.error("%s (pid %d) died: %s%s", child.title, child.pid, how, at_work)
@@ -248,7 +253,8 @@ class Workers:
         if self._stopping:
             place.move(Event.STOP)
             return
-        self._blame(pool, place, culprits, how)
+        pool.blame.update(guilty)
+        self._isolate_killers(pool, place, how)
         self._come_back(pool, place, f"{how}{at_work}")
 
     def _come_back(self, pool: Pool, place: Place, how: str) -> None:
@@ -263,34 +269,19 @@ class Workers:
         if place.state is State.BACKOFF:
             self._spawn(pool, place)
 
-    def _culprits(self, pool: Pool, place: Place) -> set[int]:
-        """The lanes that a dead worker was at work on."""
-        if place.loading is not None:
-            return {place.loading}
-        if place.claims is None:
-            return set()
-        # What kills a worker may have written over its claims before.
-        return claimed_lanes(place.claims) & {record.config.lane for record in self._catalog.in_pool(pool.id)}
-
-    def _blame(self, pool: Pool, place: Place, culprits: set[int], how: str) -> None:
-        """Move a lane that kills a shared pool's workers into a pool of its own."""
-        pool.blame.update(culprits)
-        hosted = self._catalog.in_pool(pool.id)
-        if len(hosted) < 2:
-            return
-        for record in hosted:
-            if pool.blame[record.config.lane] >= BLAME_LIMIT and record.state != "UNLOADING":
-                name = f"{record.config.model} version {record.config.version}"
-                _log.error(
-                    "%s kills workers of pool %s (%s): it gets a pool of its own", name, pool.name, how
-                )
-                record.state = "LOADING"
-                record.reason = (
-                    f"killed workers of the shared pool {pool.name} ({how}); moved to a pool of its own"
-                )
-                place.barren_crashes = 0
-                self._isolate(record)
-                self._publish(record.config.model)
+    def _isolate_killers(self, pool: Pool, place: Place, how: str) -> None:
+        """Move lanes that kill a shared pool's workers into pools of their own."""
+        for record in to_isolate(pool, self._catalog.in_pool(pool.id)):
+            _log.error(
+                "%s kills workers of pool %s (%s): it gets a pool of its own", record.name, pool.name, how
+            )
+            record.state = "LOADING"
+            record.reason = (
+                f"killed workers of the shared pool {pool.name} ({how}); moved to a pool of its own"
+            )
+            place.barren_crashes = 0
+            self._isolate(record)
+            self._publish(record.config.model)
 
     def _give_up(self, pool: Pool, place: Place, reason: str) -> None:
         place.move(Event.GIVE_UP)
@@ -327,50 +318,57 @@ class Workers:
             self.fail_lane(record, reason)
 
     def _start_deadline(self, child: Child) -> None:
-        """Each lane has its time, however many there are."""
-        self._cancel_deadline(child)
-        self._deadlines[child.id] = self._loop.call_later(
-            self._settings.load_timeout_seconds, self._load_timed_out, child
-        )
+        """Each lane has its time, however many there are, and so has starting."""
+        self._deadlines.start(child, self._settings.load_timeout_seconds, self._load_timed_out)
 
     def _load_timed_out(self, child: Child) -> None:
-        _, place = self._by_child[child.id]
+        pool, place = self._by_child[child.id]
         limit = self._settings.load_timeout_seconds
         late = None if place.loading is None else self._catalog.find(place.loading)
-        if place.state is State.SERVING and late is not None:
-            # It serves others: they must not wait for the same again once it has come back.
+        others = len(self._catalog.in_pool(pool.id)) > 1 or place.state is State.SERVING
+        if late is not None and late.state == "LOADING" and others:
+            # The worker has others, too: they must not wait for the same again, nor be disturbed if that can be helped.
             self.fail_lane(late, f"it takes more than {limit:g} s to load (load_timeout)")
-        if place.state in (State.LOADING, State.MAPPING, State.SERVING):
+            self._take_away(pool, late)
+            self._deadlines.start(child, CANCEL_SECONDS, self._kill_late)
+        else:
+            self._kill_late(child)
+
+    def _kill_late(self, child: Child) -> None:
+        _, place = self._by_child[child.id]
+        if place.state in (State.STARTING, State.LOADING, State.MAPPING, State.SERVING):
+            self.load_timeouts += 1
+            limit = self._settings.load_timeout_seconds
             _log.error(
                 "%s takes more than %g s to load a model (load_timeout) and is killed", child.title, limit
             )
             child.kill()
 
-    def _cancel_deadline(self, child: Child) -> None:
-        deadline = self._deadlines.pop(child.id, None)
-        if deadline is not None:
-            deadline.cancel()
-
     # Lanes that come and go ---------------------------------------------------------------------------------
 
     def load(self, pool: Pool, record: LaneRecord) -> None:
         """Have a pool load one more lane. Workers that do not run yet get it with the others."""
-        for child in _initialised(pool):
-            for message in lane_messages([record.config], LANES_PER_MESSAGE):
-                child.send(message)
+        for place, child in _initialised(pool):
+            key = (child.id, record.config.lane)
+            self._turns.ask(key, place.plan.cpus, partial(_give, child, record))
 
     def drop(self, pool: Pool, record: LaneRecord) -> None:
         """End a lane that nobody asks for any more, and its pool with it if it was the last."""
         self._catalog.remove(record.config.lane)
         if self._catalog.in_pool(pool.id):
-            for child in _initialised(pool):
-                child.send(RemoveLane(lane=record.config.lane))
+            self._take_away(pool, record)
             return
         del self.pools[pool.id]
         for place in pool.places:
             place.stop()
         if pool.gone:
             self._wiring.remove_pool(pool, "its workers are stopped")
+
+    def _take_away(self, pool: Pool, record: LaneRecord) -> None:
+        """Have no worker of a pool load a lane, or keep it."""
+        for _, child in _initialised(pool):
+            self._turns.over((child.id, record.config.lane))
+            child.send(RemoveLane(lane=record.config.lane))
 
     # Stop ---------------------------------------------------------------------------------------------------
 
@@ -388,7 +386,14 @@ class Workers:
             child.kill()
 
 
-def _initialised(pool: Pool) -> list[Child]:
+def _give(child: Child, record: LaneRecord) -> None:
+    for message in lane_messages([record.config], LANES_PER_MESSAGE):
+        child.send(message)
+
+
+def _initialised(pool: Pool) -> list[tuple[Place, Child]]:
     """The workers of a pool that were told who they are and shall stay."""
     states = (State.LOADING, State.MAPPING, State.SERVING)
-    return [place.child for place in pool.places if place.child is not None and place.state in states]
+    return [
+        (place, place.child) for place in pool.places if place.child is not None and place.state in states
+    ]

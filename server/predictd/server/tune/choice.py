@@ -68,7 +68,9 @@ def conclude(search: Search, objective: Objective, *, interrupted: bool = False)
     rows.sort(key=_standing)
     finals = [row for row in rows if row.stage == FINAL]
     judged = [(row.candidate, row.against) for row in finals if row.against is not None]
-    complete = bool(finals) and all(against.rounds >= ROUNDS_MIN for _, against in judged)
+    # Where no candidate was ever compared the time was up, unless none of them works.
+    compared = any(row.against is not None for row in rows) or bool(search.failures)
+    complete = bool(finals) and compared and all(against.rounds >= ROUNDS_MIN for _, against in judged)
     better = [candidate for candidate, against in judged if against.verdict is Verdict.BETTER]
     winner, ties = _choose(search, better)
     confirmed = winner is not None

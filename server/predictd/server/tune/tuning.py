@@ -295,7 +295,8 @@ def _keep(task: _Task, result: Result, say: Callable[[str], None]) -> None:
 
 def _engine(task: _Task) -> dict[str, TunedValue]:
     """The engine that was measured: the result is for no other."""
-    engine = task.model.file.engine or engine_for_suffix(task.model.versions[0].path.suffix)
+    suffix = task.model.versions[0].path.suffix
+    engine = task.model.file.engine or engine_for_suffix(suffix, task.settings.engine)
     return {} if engine is None else {"engine": engine}
 
 

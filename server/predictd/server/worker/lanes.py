@@ -8,8 +8,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictd.engines.api import DType, Engine, EngineError, EngineOptions, InvalidInputError, Signature
+from predictd.engines.api import (
+    DType,
+    Engine,
+    EngineError,
+    EngineOptions,
+    InvalidInputError,
+    LoadCancelledError,
+    Signature,
+)
 from predictd.engines.cache import CacheFolder
+from predictd.engines.cancellation import Cancellation
 from predictd.engines.heap import trim_heap
 from predictd.engines.registry import resolve
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
@@ -30,15 +39,19 @@ class WarmLane:
     warmup_seconds: float
 
 
-def load_lane(config: LaneConfig, cache: CacheFolder | None, instances: int) -> WarmLane:
+def load_lane(
+    config: LaneConfig, cache: CacheFolder | None, instances: int, cancel: Cancellation
+) -> WarmLane:
     """Load a model, compare it with its configuration, and run it once for each batch size that will occur.
 
     Args:
         config: The lane.
-        cache: For what can be made again.
+        cache: For what can be made again; None to keep nothing.
         instances: Workers that load the same lane.
+        cancel: Gives the load up.
 
     Raises:
+        LoadCancelledError: It was given up.
         EngineError: The model cannot be served; the message is one line.
     """
     started = time.monotonic()
@@ -51,10 +64,20 @@ def load_lane(config: LaneConfig, cache: CacheFolder | None, instances: int) -> 
         parameters=config.parameters,
         inputs=declared_specs(config.inputs),
         outputs=declared_specs(config.outputs),
+        cancel=cancel,
     )
     engine = resolve(config.engine)(Path(config.path), options)
     trim_heap()
     loaded = time.monotonic()
+    try:
+        lane = _made_ready(engine, config, cancel)
+    except BaseException:
+        engine.close()
+        raise
+    return WarmLane(lane, loaded - started, time.monotonic() - loaded)
+
+
+def _made_ready(engine: Engine, config: LaneConfig, cancel: Cancellation) -> LoadedLane:
     engine, signature = as_declared(engine, config)
     digests = label_digests(config)
     if signature.batches and not _batches_indeed(engine, signature):
@@ -62,9 +85,10 @@ def load_lane(config: LaneConfig, cache: CacheFolder | None, instances: int) -> 
             "model %s has a varying first dimension that is not a batch: served unbatched", config.model
         )
         signature = dataclasses.replace(signature, batches=False)
-    warm_up(engine, signature, config)
-    lane = LoadedLane(config, engine, signature, digests, efficiency=_efficiency(config, signature))
-    return WarmLane(lane, loaded - started, time.monotonic() - loaded)
+    warm_up(engine, signature, config, cancel)
+    if cancel.is_set:
+        raise LoadCancelledError("the load was given up")
+    return LoadedLane(config, engine, signature, digests, efficiency=_efficiency(config, signature))
 
 
 def _efficiency(config: LaneConfig, signature: Signature) -> Efficiency | None:

@@ -16,12 +16,14 @@ import signal
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 from setproctitle import setproctitle
 
 from predictd.engines.api import EngineError
 from predictd.engines.cache import CacheFolder
+from predictd.engines.cancellation import Cancellation
 from predictd.server.config.lane import LaneConfig
 from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.messages import (
@@ -38,6 +40,8 @@ from predictd.server.control.messages import (
     LaneLoaded,
     LaneLoading,
     Message,
+    Ping,
+    Pong,
     RemoveLane,
     SegmentAdded,
     SegmentUsable,
@@ -100,6 +104,7 @@ class Worker:
         self._shares = Shares()
         self._loaded: deque[WarmLane] = deque()
         self._removed: deque[int] = deque()
+        self._cancellations: dict[int, Cancellation] = {}
         self._to_load: queue.SimpleQueue[LaneConfig] = queue.SimpleQueue()
         self._loader: threading.Thread | None = None
         self._warm = threading.Event()
@@ -131,14 +136,20 @@ class Worker:
 
     def _load(self, config: LaneConfig) -> None:
         """Load a lane, for the run loop to take in."""
+        cancel = self._cancellations[config.lane]
+        if cancel.is_set:
+            del self._cancellations[config.lane]
+            return
         self.send(LaneLoading(lane=config.lane))
         try:
-            self._loaded.append(load_lane(config, self._cache, self._init.workers))
+            self._loaded.append(load_lane(config, self._cache, self._init.workers, cancel))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
             _log.exception("loading %s failed", config.path)
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
+        finally:
+            del self._cancellations[config.lane]
 
     def _load_later(self, lanes: list[LaneConfig]) -> None:
         """Control thread: have lanes loaded beside the run loop, by a thread that most workers never need."""
@@ -202,6 +213,8 @@ class Worker:
                 compute_ns = self._runner.run(lane, batch)
                 self._shares.charge(lane.config.lane, compute_ns)
                 self._learn(lane, batch.rows, compute_ns)
+        # To the end of the process: it must not hang there either.
+        self._claims.busy()
         for lane in self._lanes.values():
             lane.engine.close()
 
@@ -222,6 +235,7 @@ class Worker:
 
     def _keep_house(self) -> bool:
         """Between batches: forget dead front ends, take lanes in and drop them. False when the worker shall stop."""
+        self._claims.turn()
         while self._gone_frontends:
             frontend = self._gone_frontends.popleft()
             self._memory.detach(frontend)
@@ -231,9 +245,12 @@ class Worker:
         while self._removed:
             number = self._removed.popleft()
             self._rules.pop(number, None)
+            self._shares.forget(number)
             removed = self._lanes.pop(number, None)
             if removed is not None:
+                self._claims.busy()
                 removed.engine.close()
+                self._claims.done()
         return not self._stop
 
     # Control thread -------------------------------------------------------------------------------------------
@@ -255,15 +272,12 @@ class Worker:
             _log.exception("the control channel failed")
             os._exit(1)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
         match message:
-            case AddLanes(lanes=lanes) if self._lanes_complete.is_set():
-                self._load_later(lanes)
             case AddLanes(lanes=lanes):
-                self._lanes_given += lanes
-                if len(self._lanes_given) >= self._init.lane_count:
-                    self._lanes_complete.set()
+                self._add(lanes)
             case RemoveLane(lane=number):
+                self._give_up([number])
                 self._removed.append(number)
                 self._wake()
             case AttachFrontend(seq=seq, frontend=frontend):
@@ -282,15 +296,36 @@ class Worker:
             case Collect(seq=seq):
                 delta = self._recorder.take()
                 self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
+            case Ping():
+                self.send(Pong())
+                # A run loop that is not stuck comes round, and shows that in its claim table.
+                self._wake()
             case Serve():
                 self._serve = True
                 self._wake()
             case Stop():
                 self._stop = True
+                self._give_up(list(self._cancellations))
                 self._lanes_complete.set()
                 self._wake()
             case _:
                 raise TypeError(f"a worker got {type(message).__name__}. This is a bug.")
+
+    def _add(self, lanes: list[LaneConfig]) -> None:
+        self._cancellations.update((lane.lane, Cancellation()) for lane in lanes)
+        if self._lanes_complete.is_set():
+            self._load_later(lanes)
+            return
+        self._lanes_given += lanes
+        if len(self._lanes_given) >= self._init.lane_count:
+            self._lanes_complete.set()
+
+    def _give_up(self, lanes: Iterable[int]) -> None:
+        """Control thread: have the loads of some lanes stopped, or not begun."""
+        for lane in lanes:
+            cancel = self._cancellations.get(lane)
+            if cancel is not None:
+                cancel.set()
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)

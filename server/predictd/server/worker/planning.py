@@ -78,6 +78,10 @@ class Shares:
         self._floor_ns = self.spent_ns(lane)
         self._spent_ns[lane] = self._floor_ns + compute_ns
 
+    def forget(self, lane: int) -> None:
+        """A lane is served no more."""
+        self._spent_ns.pop(lane, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Drops:

@@ -115,6 +115,7 @@ class Runner:
                 self._responses.discard(answer.block)
             for index in range(len(batch.tickets)):
                 single = claimed(batch.tickets[index : index + 1], uniform=True)
+                self._claims.busy()
                 alone = self._answer(lane, single)
                 self._complete(lane, single, alone, started_ns)
                 compute_ns += alone.compute_ns

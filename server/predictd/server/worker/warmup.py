@@ -17,10 +17,12 @@ from predictd.engines.api import (
     DType,
     Engine,
     EngineError,
+    LoadCancelledError,
     ModelLoadError,
     Signature,
     TensorSpec,
 )
+from predictd.engines.cancellation import Cancellation
 from predictd.server.config.lane import LaneConfig
 from predictd.server.config.model_config import WarmupSample, WarmupTensor
 from predictd.server.worker.strings import decode_strings
@@ -41,21 +43,38 @@ class _Request:
     runs: int = 1
 
 
-def warm_up(engine: Engine, signature: Signature, config: LaneConfig) -> None:
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """An engine that stops running once its load is given up."""
+
+    engine: Engine
+    cancel: Cancellation
+
+    def __call__(self, inputs: list[Array | None]) -> None:
+        if self.cancel.is_set:
+            raise LoadCancelledError("the load was given up")
+        self.engine.run(inputs)
+
+
+def warm_up(engine: Engine, signature: Signature, config: LaneConfig, cancel: Cancellation) -> None:
     """Run what the configuration asks for; zeros at every batch size where it says nothing.
 
     Raises:
+        LoadCancelledError: The load was given up; seen after each run.
         EngineError: The model fails on inputs of its own fixed shape, or on recorded ones; one line.
     """
     mode = "zeros" if config.warmup is None else config.warmup.mode
     if mode == "none":
         return
-    _run_batch_sizes(engine, signature, config, "random" if mode == "random" else "zeros")
+    run = _Runs(engine, cancel)
+    _run_batch_sizes(run, signature, config, "random" if mode == "random" else "zeros")
     for request in _recorded(config):
         inputs = _in_order(request, signature)
         try:
             for _ in range(request.runs):
-                engine.run(inputs)
+                run(inputs)
+        except LoadCancelledError:
+            raise
         except (EngineError, ValueError) as error:
             raise ModelLoadError(f"{request.place}: warm-up failed: {error}") from error
 
@@ -98,7 +117,7 @@ def _filled(dtype: DType, shape: tuple[int, ...], data: Literal["zeros", "random
 
 
 def _run_batch_sizes(
-    engine: Engine, signature: Signature, config: LaneConfig, data: Literal["zeros", "random"]
+    run: _Runs, signature: Signature, config: LaneConfig, data: Literal["zeros", "random"]
 ) -> None:
     """A model may reject a size, or a text, that is guessed: no defect of the model."""
     sizes = sorted({*batch_sizes(config.max_batch_size), *config.preferred_batch_sizes})
@@ -106,7 +125,9 @@ def _run_batch_sizes(
     sizes = sorted({min(size, signature.max_rows or size) for size in sizes}) if signature.batches else [1]
     try:
         for rows in sizes:
-            engine.run([made_up(spec, rows, data) for spec in signature.inputs])
+            run([made_up(spec, rows, data) for spec in signature.inputs])
+    except LoadCancelledError:
+        raise
     except (EngineError, ValueError) as error:
         if not is_guess(signature) and signature.batches:
             raise

@@ -1,0 +1,47 @@
+"""What a worker is told first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from predictd.server.control.messages import WorkerInit
+from predictd.server.supervise.pool import Place, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What every worker is told."""
+
+    arena_limit_bytes: int
+    load_timeout_seconds: float
+    cache_directory: str
+    cache_limit_bytes: int
+    log_level: str
+    environment: Mapping[str, str]
+
+
+def worker_init(settings: WorkerSettings, pool: Pool, place: Place, worker: int, lanes: int) -> WorkerInit:
+    """The first message to a worker.
+
+    Args:
+        settings: Of all workers.
+        pool: That it belongs to.
+        place: That it takes.
+        worker: Its id.
+        lanes: How many it is about to be given.
+    """
+    return WorkerInit(
+        worker=worker,
+        pool=pool.id,
+        pool_name=pool.name,
+        index=place.index,
+        workers=len(pool.places),
+        priorities=len(pool.queues),
+        arena_limit_bytes=settings.arena_limit_bytes,
+        lane_count=lanes,
+        threads=place.plan.threads,
+        cache_directory=settings.cache_directory,
+        cache_limit_bytes=settings.cache_limit_bytes,
+        log_level=settings.log_level,
+    )
