@@ -172,7 +172,7 @@ class Client:
         if answer.shape != (asked.rows, 2) or (answer[:, 0] != asked.number).any():
             self.world.violated(f"request {asked.number} got {answer.tolist()}, which is not its own answer")
         lanes = set(answer[:, 1].tolist())
-        config = self.world.lanes[lanes.pop()]
+        config = self.world.models.lanes[lanes.pop()]
         if lanes or (config.model, config.version) != (f"m{asked.model}", response.version):
             self.world.violated(f"request {asked.number} was answered by {config.model} {config.version}")
         if asked.version not in (0, config.version):
