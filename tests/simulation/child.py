@@ -48,6 +48,11 @@ class SimulatedChild:
         if self.process.alive:
             self.process.inbox.append((message, [self._world.duplicate(fd) for fd in fds]))
 
+    @property
+    def stopped(self) -> bool:
+        """No simulated process is ever stopped."""
+        return False
+
     def kill(self) -> None:
         self._world.condemn(self.process, SIGKILL)
 

@@ -172,7 +172,7 @@ class Client:
         if answer.shape != (asked.rows, 2) or (answer[:, 0] != asked.number).any():
             self.world.violated(f"request {asked.number} got {answer.tolist()}, which is not its own answer")
         lanes = set(answer[:, 1].tolist())
-        config = self.world.lanes[lanes.pop()]
+        config = self.world.models.lanes[lanes.pop()]
         if lanes or (config.model, config.version) != (f"m{asked.model}", response.version):
             self.world.violated(f"request {asked.number} was answered by {config.model} {config.version}")
         if asked.version not in (0, config.version):
@@ -187,12 +187,15 @@ class Client:
         match error:
             case DeadlineError():
                 late = pending.deadline_ns and world.clock.now_ns >= pending.deadline_ns
-                return None if late else "has no deadline that could have passed"
+                shed = pending.deadline_ns and "too near" in str(error)
+                return None if late or shed else "has no deadline that could have passed"
             case InferenceError() | InvalidRequestError() if REFUSAL in str(error):
                 return None if asked.kind is Kind.BAD else "is refused for the sake of another"
             case InferenceError() if "crashes the engine" in str(error):
                 due = world.deaths[asked.number] > MAX_ATTEMPTS
                 return None if due else f"is called poison after {world.deaths[asked.number]} deaths"
+            case OverloadedError() if pending.deadline_ns and error.limit == "expected_wait":
+                return None
             case OverloadedError():
                 room = min(schedule.max_queue_size, 64 if schedule.small_pipes else 1024)
                 # Probes take room, too: after each death each front end sends one into each queue.

@@ -257,6 +257,7 @@ def _replacements() -> list[tuple[object, str, object]]:
         *((module, "select", polls) for module in (worker_main, intake, response_memory)),
         *((module, "threading", threads) for module in (worker_main, response_memory)),
         *((module, "gc", no_collections) for module in (worker_main, frontend_main)),
+        (frontend_main, "watch_collections", lambda _: None),
         (worker_main, "queue", SimpleNamespace(SimpleQueue=_SimpleQueue)),
         (worker_main, "ClaimWriter", Claims),
         (token, "fcntl", _Fcntl),

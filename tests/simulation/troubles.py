@@ -63,7 +63,7 @@ class Troubles:
                 self.swaps += 1
                 broken = "broken" if fault.trouble is Trouble.BROKEN_SWAP else "content"
                 versions = ((1,), (1, 2), (2,))[fault.draw % 3]
-                world.swap(world.see(f"{broken}{self.swaps}", versions))
+                world.models.swap(world.models.see(f"{broken}{self.swaps}", versions))
             case Trouble.NO_MEMORY:
                 self.memory = True
                 world.memory_until_ns = world.clock.now_ns + MEMORY_IS_SHORT_NS

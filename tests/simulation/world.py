@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import functools
 import heapq
@@ -14,18 +13,12 @@ import random
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from predictd.engines.api import EngineError
-from predictd.server.config.lane import LaneConfig
-from predictd.server.config.model_config import ModelConfig
 from predictd.server.config.settings import Settings
 from predictd.server.config.units import Address
 from predictd.server.launch.memory import Headroom
-from predictd.server.repository.models import FoundModel, FoundVersion, Scan, served_versions
-from predictd.server.repository.watch import Sight, Sighting
 from predictd.server.supervise.blame import BLAME_LIMIT
 from predictd.server.supervise.loads import Restored
 from predictd.server.supervise.ports import ReservedPort
@@ -33,18 +26,16 @@ from predictd.server.supervise.states import RestartPolicy
 from predictd.server.supervise.supervisor import Supervisor
 from predictd.server.transport.pipes import F_SETPIPE_SZ, capacity
 from predictd.server.transport.records import COMPLETION_STRUCT, Status
-from predictd.server.worker.efficiency import Efficiency
-from predictd.server.worker.lanes import WarmLane
-from predictd.server.worker.runner import LoadedLane
 from tests.fixtures.supervision import FixedPlanner
 from tests.simulation.child import SimulatedChild
 from tests.simulation.clients import Client
 from tests.simulation.clock import Clock
-from tests.simulation.engine import SIGNATURE, SimulatedEngine
 from tests.simulation.frontend_process import FrontendProcess
 from tests.simulation.kernel import MODULES, Powered
 from tests.simulation.loop import Loop, Running
-from tests.simulation.process import SIGKILL, SIGSEGV, Process
+from tests.simulation.models import Models
+from tests.simulation.ownership import Ownership
+from tests.simulation.process import SIGKILL, Process
 from tests.simulation.rest import unrest
 from tests.simulation.schedule import MS, Schedule
 from tests.simulation.strand import KilledError, Strand
@@ -53,7 +44,6 @@ from tests.simulation.worker_process import WorkerProcess
 STEPS_MAX = 60_000
 QUIET_WITHIN_NS = 15_000 * MS
 REAPED_WITHIN_NS = (MS // 50, 5 * MS)
-LOAD_NS = 3 * MS
 _ARENA_BYTES = 1 << 26
 _PLENTY_BYTES = 1 << 40
 
@@ -66,7 +56,7 @@ class ViolationError(BaseException):
     """What must never be has happened. No handler of the product's may take it for an error of its own."""
 
 
-class World:
+class World(Ownership):
     """Runs one schedule.
 
     Args:
@@ -79,7 +69,7 @@ class World:
         lane_deaths: The same of lanes.
         killed_frontends: How many.
         worker_deaths: How many, the last ones of the stop included.
-        lanes: All that were ever loaded.
+        models: What is served.
         memory_until_ns: Until when no arena may grow.
         armed: Points at which the next workers die, and how often each is passed before.
         reached: How often each point was passed.
@@ -87,16 +77,15 @@ class World:
     """
 
     def __init__(self, schedule: Schedule, mutations: Sequence[Replacement] = ()) -> None:
+        super().__init__()
         self.schedule = schedule
         self.clock = Clock()
         self.draw = random.Random(schedule.seed ^ 0x5EED)
         self.children: list[SimulatedChild] = []
-        self.supervisor_descriptors: set[int] = set()
         self.deaths: Counter[int] = Counter()
         self.lane_deaths: Counter[int] = Counter()
         self.killed_frontends = 0
         self.worker_deaths = 0
-        self.lanes: dict[int, LaneConfig] = {}
         self.memory_until_ns = 0
         self.armed: list[tuple[str, int]] = []
         self.reached: Counter[str] = Counter()
@@ -106,14 +95,12 @@ class World:
         self.steps = 0
         self._completed: set[tuple[int, int, int]] = set()
         self._mutations = mutations
-        self._current: Process | None = None
         self._doomed: dict[Process, int] = {}
-        self._locks: dict[int, Process] = {}
         self._timeline: list[tuple[int, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._weights: dict[object, float] = {}
-        self._loop = Loop(self.clock, lambda message, error: self.violated(f"supervisor: {message}", error))
-        self.sight = self.see("a", (1,))
+        self.loop = Loop(self.clock, lambda message, error: self.violated(f"supervisor: {message}", error))
+        self.models = Models(self)
         self.client = Client(self)
 
     # Life -----------------------------------------------------------------------------------------------------
@@ -136,7 +123,7 @@ class World:
                 self.supervisor.kill()
                 for fd in list(self.supervisor_descriptors):
                     os.close(fd)
-                self._loop.close()
+                self.loop.close()
 
     def _boot(self) -> None:
         schedule = self.schedule
@@ -150,11 +137,11 @@ class World:
             lame_duck_ns=0,
             drain_timeout_ns=10_000 * MS,
         )
-        with Running(self._loop):
+        with Running(self.loop):
             self.supervisor = Supervisor(
                 settings,
                 FixedPlanner(frontends=schedule.frontends),
-                Restored(self.sight),
+                Restored(self.models.sight),
                 ReservedPort(Address("127.0.0.1", 1), ("127.0.0.1:1",), ()),
             )
             for keeper in (self.supervisor._workers, self.supervisor._frontends):
@@ -180,8 +167,8 @@ class World:
         if self.schedule.drain_at_ns:
             self.run_until("", lambda: self.clock.now_ns >= begin_ns + self.schedule.drain_at_ns)
             self.leaving = True
-            with Running(self._loop):
-                drained = self._loop.create_task(self.supervisor.drain())
+            with Running(self.loop):
+                drained = self.loop.create_task(self.supervisor.drain())
         end_ns = begin_ns + self.schedule.end_ns
         self.run_until("every request ended", lambda: self.clock.now_ns >= end_ns and self.client.all_ended)
         self.armed.clear()
@@ -194,14 +181,14 @@ class World:
             self.run_until("everything is at rest", self.at_rest)
             self.client.count()
             self.leaving = True
-            with Running(self._loop):
-                drained = self._loop.create_task(self.supervisor.drain())
+            with Running(self.loop):
+                drained = self.loop.create_task(self.supervisor.drain())
             frontends = self.killed_frontends
             self.run_until("the drain ended", drained.done)
             if not drained.result() and frontends == self.killed_frontends:
                 self.violated("the drain of an idle daemon cut something off")
-        with Running(self._loop):
-            stopped = self._loop.create_task(self.supervisor.stop())
+        with Running(self.loop):
+            stopped = self.loop.create_task(self.supervisor.stop())
         self.run_until("the daemon ended", stopped.done)
         stopped.result()
         if self.supervisor.fatal is not None:
@@ -258,20 +245,20 @@ class World:
             self.settle_deaths()
             return True
         talkers = [child for child in self.children if child.process.outbox and not child.over]
-        if talkers and (self.draw.random() < 0.5 or not self._loop.busy):
-            with Running(self._loop):
+        if talkers and (self.draw.random() < 0.5 or not self.loop.busy):
+            with Running(self.loop):
                 self.draw.choice(talkers).hear()
             self.settle_deaths()
             return True
-        if self._loop.busy:
-            self._loop.turn()
+        if self.loop.busy:
+            self.loop.turn()
             self.settle_deaths()
             return True
         return False
 
     @property
     def wakes_ns(self) -> int | None:
-        moments = [self._loop.wakes_ns, self._timeline[0][0] if self._timeline else None]
+        moments = [self.loop.wakes_ns, self._timeline[0][0] if self._timeline else None]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def at(self, moment_ns: int, action: Callable[[], None]) -> None:
@@ -322,20 +309,11 @@ class World:
         child = next(child for child in self.children if child.process is process)
 
         def reap() -> None:
-            with Running(self._loop):
+            with Running(self.loop):
                 child.reap(status)
             self.children.remove(child)
 
         self.at(self.clock.now_ns + self.draw.randrange(self.draw.choice(REAPED_WITHIN_NS)), reap)
-
-    @contextlib.contextmanager
-    def inside(self, process: Process) -> Iterator[None]:
-        """For so long, a process runs."""
-        self._current = process
-        try:
-            yield
-        finally:
-            self._current = None
 
     # What the kernel's stand-ins ask --------------------------------------------------------------------------
 
@@ -351,68 +329,37 @@ class World:
                 self.armed[0] = (name, left - 1)
             else:
                 self.armed.pop(0)
-                self._die_here(SIGKILL)
+                self.die_here(SIGKILL)
         if self.draw.random() < self.schedule.preemption:
             strand.stop(name)
 
-    def _die_here(self, status: int) -> None:
-        assert self._current is not None
-        self.condemn(self._current, status)
+    def die_here(self, status: int) -> None:
+        """Kill the process that runs, where it is."""
+        assert self.current is not None
+        self.condemn(self.current, status)
         raise KilledError
 
     def wait(self, strand: Strand, name: str, ready: Callable[[], bool], seconds: float | None) -> None:
         wakes_ns = None if seconds is None else self.clock.now_ns + round(seconds * 1e9)
         strand.wait(name, ready, wakes_ns)
 
-    def opened(self, *fds: int) -> None:
-        self._owned().update(fds)
-
-    def closing(self, fd: int) -> None:
-        self._owned().discard(fd)
-
-    def _owned(self) -> set[int]:
-        return self.supervisor_descriptors if self._current is None else self._current.descriptors
-
-    def duplicate(self, fd: int) -> int:
-        """A copy on its way to another process, which is nobody's yet."""
-        copy = os.dup(fd)
-        self._owned().discard(copy)
-        return copy
-
-    def close(self, process: Process, fd: int) -> None:
-        """Close what a dead process left open."""
-        process.descriptors.discard(fd)
-        with self.inside(process):
-            os.close(fd)
-
-    def lock(self, file: int) -> bool:
-        assert self._current is not None
-        return self._locks.setdefault(file, self._current) is self._current
-
-    def unlock(self, file: int) -> None:
-        self._locks.pop(file, None)
-
-    def unlock_all(self, process: Process) -> None:
-        """The record locks of a process vanish with it."""
-        self._locks = {file: owner for file, owner in self._locks.items() if owner is not process}
-
     def begin(self, name: str, target: Callable[[], None]) -> None:
-        assert isinstance(self._current, WorkerProcess)
-        self._current.begin(name, target)
+        assert isinstance(self.current, WorkerProcess)
+        self.current.begin(name, target)
 
     def exited(self, status: int) -> None:
         self.violated(f"a process ended itself with {status}", sys.exc_info()[1])
 
     def completed(self, records: bytes) -> None:
-        assert self._current is not None
+        assert self.current is not None
         for record in _COMPLETION.iter_unpack(records):
             if record[12] == Status.PROBE:
                 continue
             if record[12] == Status.UNKNOWN_LANE and not self._moved(record[9]):
                 self.violated(f"a ticket of lane {record[9]} went to a worker that does not serve it")
-            ticket = (self._current.id, record[0], record[1])
+            ticket = (self.current.id, record[0], record[1])
             if ticket in self._completed:
-                self.violated(f"{self._current.title}: slot {record[0]} was completed twice")
+                self.violated(f"{self.current.title}: slot {record[0]} was completed twice")
             self._completed.add(ticket)
 
     def _moved(self, lane: int) -> bool:
@@ -423,8 +370,8 @@ class World:
         return [
             (MODULES.starter, "Child", self.child),
             (MODULES.supervisor, "MemoryHeadroom", lambda: self),
-            (MODULES.keeper, "look", lambda *_: self.sight),
-            (MODULES.worker_main, "load_lane", self.load_lane),
+            (MODULES.keeper, "look", lambda *_: self.models.sight),
+            (MODULES.worker_main, "load_lane", self.models.load_lane),
             *self._mutations,
         ]
 
@@ -432,74 +379,6 @@ class World:
         """Stands for `MemoryHeadroom.read`."""
         left = 0 if self.clock.now_ns < self.memory_until_ns else _PLENTY_BYTES
         return Headroom(left, _PLENTY_BYTES, "")
-
-    # Models and engines ---------------------------------------------------------------------------------------
-
-    def see(self, content: str, versions: Sequence[int]) -> Sight:
-        """What a look at the folder finds."""
-        schedule = self.schedule
-        config = ModelConfig(pool="pool" if schedule.shared else None, instances=schedule.workers)
-        models = tuple(
-            FoundModel(
-                f"m{number}",
-                tuple(
-                    FoundVersion(version, Path(f"/models/m{number}/{version}/{content}.onnx"))
-                    for version in sorted(versions, reverse=True)
-                ),
-                config,
-            )
-            for number in range(1, schedule.models + 1)
-        )
-        sightings = {
-            (model.name, version.version): Sighting(
-                model, version, f"{content} {version.version}", quiet=True, broken=""
-            )
-            for model in models
-            for version in served_versions(model)
-        }
-        return Sight(Scan(models, ()), sightings)
-
-    def swap(self, sight: Sight) -> None:
-        """The folder has changed."""
-        self.sight = sight
-        with Running(self._loop):
-            self.supervisor.keeper.look_now()
-
-    def load_lane(self, config: LaneConfig, cache: object, instances: int) -> WarmLane:
-        """Stands for `worker.lanes.load_lane`."""
-        del cache, instances
-        strand = Strand.current
-        assert strand is not None
-        self.point(strand, "before load")
-        self.wait(strand, "load", lambda: False, self.draw.randrange(LOAD_NS) / 1e9)
-        if "broken" in config.path:
-            raise EngineError(f"{config.path} is broken")
-        self.point(strand, "after load")
-        self.lanes[config.lane] = config
-        engine = SimulatedEngine(config.lane, self, self._closed)
-        decided = config.max_delay_ns or config.max_batch_size == 1
-        efficiency = None if decided else Efficiency(config.max_batch_size)
-        return WarmLane(LoadedLane(config, engine, SIGNATURE, efficiency=efficiency), 0.001, 0.001)
-
-    def _closed(self, lane: int) -> None:
-        if not self.leaving and (left := self.client.outstanding(lane)):
-            self.violated(f"lane {lane} is closed while requests {left} of it are outstanding")
-
-    def run_begins(self, lane: int, numbers: Sequence[int]) -> None:
-        assert isinstance(self._current, WorkerProcess)
-        self.trace(f"{self._current.title} runs {list(numbers)} in lane {lane}")
-
-    def compute(self) -> None:
-        strand = Strand.current
-        assert strand is not None
-        duration_ns = self.draw.randrange(1, 2 * self.schedule.compute_ns)
-        self.point(strand, "in run")
-        self.wait(strand, "run", lambda: False, duration_ns / 1e9)
-        self.point(strand, "in run")
-
-    def crash(self) -> None:
-        assert isinstance(self._current, WorkerProcess)
-        self._die_here(SIGSEGV)
 
     # Reports --------------------------------------------------------------------------------------------------
 
