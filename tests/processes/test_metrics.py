@@ -136,8 +136,8 @@ def test_names_that_clients_make_up_never_become_labels(tmp_path: Path) -> None:
         }
         assert daemon.metric("predictd_requests_total", status="NOT_FOUND", model="") == 90
         assert daemon.metric("predictd_requests_total", status="INVALID_ARGUMENT", model="double") == 30
-        # Two new combinations of status and model, whatever the number of requests and names.
-        assert len(text.splitlines()) <= before + 2
+        # Two new combinations of status and model and one that came for no model, whatever the number of requests.
+        assert len(text.splitlines()) <= before + 3
 
 
 def test_everything_in_the_catalogue_is_there_as_it_is_described(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_everything_in_the_catalogue_is_there_as_it_is_described(tmp_path: Path)
         assert names == SPECS.keys()
 
 
-# Counters of what did not happen here.
-_MAY_BE_EMPTY = {"predictd_dropped_total"}
+# What did not happen here, and what is learned only from more runs.
+_MAY_BE_EMPTY = {"predictd_dropped_total", "predictd_expected_run_seconds"}
 
 
 def _check_samples(spec: MetricSpec, family: Metric) -> None:
