@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.bench import latency, machine, mlp, openmp, served, startup, workers
+from tests.bench import latency, machine, mlp, openmp, overload, served, startup, workers
 from tests.bench.children import ChildError
 from tests.bench.daemon import DaemonError
 from tests.bench.load import LoadError
@@ -26,7 +26,7 @@ from tests.bench.tiny import open_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_SCENARIOS = ("startup", *served.CASES, "workers", "openmp", "mlp", "latency")
+_SCENARIOS = ("startup", *served.CASES, "overload", "workers", "openmp", "mlp", "latency")
 _GENERATORS = ("wire", "aio")
 
 
@@ -86,6 +86,8 @@ def _measure(names: tuple[str, ...], settings: Settings) -> Report:
             print(f"measuring: {name} …", file=sys.stderr, flush=True)
             if name == "startup":
                 report.add(startup.run(settings))
+            elif name == "overload":
+                report.add(overload.run(settings))
             elif name == "workers":
                 report.add(workers.run(settings))
             elif name == "openmp":

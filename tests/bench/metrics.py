@@ -20,15 +20,19 @@ class Counters:
         ok: Requests answered with status OK.
         runs: Runs of the engine.
         rows: Rows in these runs.
+        ran: Requests in these runs, also those whose clients had given up.
     """
 
     ok: int
     runs: int
     rows: int
+    ran: int
 
     def since(self, before: Counters) -> Counters:
         """What was counted after `before`."""
-        return Counters(self.ok - before.ok, self.runs - before.runs, self.rows - before.rows)
+        return Counters(
+            self.ok - before.ok, self.runs - before.runs, self.rows - before.rows, self.ran - before.ran
+        )
 
     @property
     def mean_batch(self) -> float:
@@ -40,13 +44,13 @@ def scrape(http: str) -> Counters:
     """Read the counters."""
     with urllib.request.urlopen(f"http://{http}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    found = {"predictd_requests_total": 0.0, "predictd_batch_rows_count": 0.0, "predictd_batch_rows_sum": 0.0}
+    names = ("requests_total", "batch_rows_count", "batch_rows_sum", "run_requests_total")
+    found = {f"predictd_{name}": 0.0 for name in names}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name in found and sample.labels.get("status", "OK") == "OK":
                 found[sample.name] += sample.value
-    ok, runs, rows = (int(value) for value in found.values())
-    return Counters(ok, runs, rows)
+    return Counters(*(int(value) for value in found.values()))
 
 
 def settled(http: str, ok: int) -> Counters:

@@ -23,12 +23,14 @@ from tests.fixtures.load import Connections, Load, drive, job
 from tests.fixtures.processes import FAULTY, custom
 
 CALLERS = 32
-# INTERNAL: the engine failed as it was asked to, or a request was at work in two workers that were killed.
+# RESOURCE_EXHAUSTED: the deadline was too short for the queue. INTERNAL: the engine failed as it was asked to, or a
+# request was at work in two workers that were killed.
 EXPECTED = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
@@ -99,6 +101,9 @@ def survive(folder: Path, *, seconds: float, frontends: int, instances: int, see
         for pid in daemon.pids("front ends"):
             assert mapped_memory(pid, "predictd-claims") == instances
         assert "Traceback" not in daemon.output()
+        # Two scrapes of one moment: nothing is under way.
+        accepted = daemon.metric("predictd_accepted_total")
+        assert accepted == daemon.metric("predictd_requests_total") > 0
 
 
 def test_the_daemon_recovers_from_everything_at_once(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ class Child:
 
     def report(self, aggregate: Aggregate) -> None:
         frontend = msgspec.msgpack.encode(self.frontend.take())
-        aggregate.add_frontend(msgspec.msgpack.decode(frontend, type=FrontendDelta))
+        aggregate.add_frontend(msgspec.msgpack.decode(frontend, type=FrontendDelta), 1)
         worker = msgspec.msgpack.encode(self.worker.take())
         aggregate.add_worker(msgspec.msgpack.decode(worker, type=WorkerDelta))
 

@@ -9,6 +9,7 @@ import pytest
 
 from predictd.server.frontend.calls import Call, held_slots, recovery
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.lost import Probes
 from predictd.server.frontend.pools import PoolLink
 from predictd.server.transport.claims import read_claims
 from tests.simulation.play import play, search, shrink
@@ -19,15 +20,13 @@ SEEDS = range(2000)
 
 def lost_ticket() -> Replacement:
     """After a death only what goes first is looked for."""
-    real: Callable[[Dispatcher, PoolLink], None] = Dispatcher._send_probes
+    real: Callable[[Probes, PoolLink], None] = Probes.send
 
-    def send_probes(dispatcher: Dispatcher, pool: PoolLink) -> None:
-        real(dispatcher, pool)
-        for number, probe in list(dispatcher._probes.items()):
-            if probe.level > 1:
-                del dispatcher._probes[number]
+    def send(probes: Probes, pool: PoolLink) -> None:
+        real(probes, pool)
+        probes._out = {number: probe for number, probe in probes._out.items() if probe.level == 1}
 
-    return Dispatcher, "_send_probes", send_probes
+    return Probes, "send", send
 
 
 def double_answer() -> Replacement:
@@ -43,7 +42,7 @@ def double_answer() -> Replacement:
                 call = dispatcher._calls.find(slot, generation)
                 if call is not None:
                     dispatcher._recover(call, recovery(state, call.attempt))
-            dispatcher._send_probes(dispatcher._pools[link.pool])
+            dispatcher._probes.send(dispatcher._pools[link.pool])
         del dispatcher._workers[worker]
         link.close()
 

@@ -7,6 +7,11 @@ input, what was expected and what came, never a path or an internal name.
 
 from __future__ import annotations
 
+from typing import Literal
+
+# The limits by which requests are refused because there is too much to do, as metrics call them.
+ShedReason = Literal["queue_size", "queue_bytes", "expected_wait", "client_limit"]
+
 
 class RequestError(Exception):
     """A request that cannot be answered. Base of the family."""
@@ -41,11 +46,15 @@ class OverloadedError(RequestError):
 
     Attributes:
         retry_after_seconds: When another try may succeed; an estimate.
+        limit: Which limit of those that are counted; None for another one.
     """
 
-    def __init__(self, message: str, retry_after_seconds: float = 0.1) -> None:
+    def __init__(
+        self, message: str, retry_after_seconds: float = 0.1, limit: ShedReason | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.limit = limit
 
 
 class DeadlineError(RequestError):

@@ -49,7 +49,8 @@ def test_a_protocol_overrides_single_codes() -> None:
 
 def test_overload_says_when_to_come_back() -> None:
     failure = StatusTable().failure(errors.OverloadedError("full", retry_after_seconds=0.0301))
-    assert failure.trailers == (("grpc-retry-pushback-ms", "31"),)
+    assert failure.trailers[0] == ("grpc-retry-pushback-ms", "31")
+    assert [name for name, _ in failure.trailers] == ["grpc-retry-pushback-ms", "grpc-status-details-bin"]
     assert StatusTable().failure(errors.DeadlineError("late")).trailers == ()
 
 

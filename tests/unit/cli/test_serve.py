@@ -50,6 +50,7 @@ def test_every_flag_reaches_the_daemon(
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
         "--engine openvino --max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
+        "--max-queue-bytes 15MiB --max-concurrent-per-client 16 --default-deadline 17s "
         "--max-message-size 9KiB "
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
@@ -70,6 +71,9 @@ def test_every_flag_reaches_the_daemon(
         max_batch_size=5,
         max_delay_ns=6 * 10**6,
         max_queue_size=7,
+        max_queue_bytes=15 * 2**20,
+        max_concurrent_per_client=16,
+        default_deadline_ns=17 * 10**9,
         max_request_rows=8,
         max_message_bytes=9 * 2**10,
         arena_limit_bytes=10 * 2**20,

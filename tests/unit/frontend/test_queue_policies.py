@@ -119,7 +119,7 @@ def test_a_request_that_waited_long_enough_is_refused_while_all_workers_are_busy
         third = await sent(rig, 3, 4, to=one, priority=2)
         *late, kept = pool.read()
         assert [ticket.deadline_ns for ticket in late] == [now_ns + A_MOMENT_NS] * 2
-        assert [ticket.flags for ticket in late] == [0, 0]
+        assert [ticket.flags for ticket in late] == [TicketFlag.PATIENCE] * 2
         worker.fail(late, Status.EXPIRED)
         await answered(rig, worker, [kept], third, 3, 4)
 
@@ -183,7 +183,9 @@ def test_the_deadline_of_the_request_is_the_limit_where_it_comes_first() -> None
             assert (ticket.deadline_ns, ticket.flags) == (now_ns + HOUR_NS, 0)
             worker.fail([ticket], Status.EXPIRED)
             await settle(rig)
-            assert str(await error_of(task)).startswith("the deadline passed while the request to model 'm'")
+            assert str(await error_of(task)).startswith(
+                "the deadline of the request to model 'm' is too near"
+            )
 
     play(scenario)
 
@@ -197,7 +199,7 @@ def test_a_delayed_request_goes_behind_all_others_and_is_served() -> None:
         dated = await sent(rig, 3, 4, deadline_ns=now_ns + HOUR_NS, **options)
         (_, tickets, _) = levels(pool)
         assert [ticket.deadline_ns for ticket in tickets] == [now_ns + A_MOMENT_NS] * 2
-        assert [ticket.flags for ticket in tickets] == [TicketFlag.DELAY] * 2
+        assert [ticket.flags for ticket in tickets] == [TicketFlag.PATIENCE | TicketFlag.DELAY] * 2
         worker.fail(tickets, Status.EXPIRED)
         await settle(rig)
         assert not task.done()
@@ -209,7 +211,7 @@ def test_a_delayed_request_goes_behind_all_others_and_is_served() -> None:
         await refused(await sent(rig, 5, 6, to=one, priority=2))
         worker.fail(tickets[1:], Status.EXPIRED)
         await answered(rig, worker, tickets[:1], task, 1, 2)
-        assert str(await error_of(dated)).startswith("the deadline passed")
+        assert str(await error_of(dated)).startswith("the deadline of the request to model 'm' is too near")
 
     play(scenario)
 

@@ -21,6 +21,7 @@ from predictd.server.errors import (
 )
 from predictd.server.frontend import service as service_module
 from predictd.server.frontend.calls import Answered
+from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import DurationSum, InferRequest
 from predictd.server.frontend.routing import Routes
@@ -41,13 +42,11 @@ class FakeDispatcher:
         self.deadlines: list[int] = []
         self.priorities: list[int] = []
         self.patience_ns: list[int] = []
-        self.attempts: list[tuple[int, int]] = []
-        self.pools: list[int] = []
+        self.attempts: list[tuple[int, int, int]] = []
 
     async def call(self, *arguments: Any) -> Answered:
         lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns, attempt = arguments
-        self.attempts.append((lane.id, attempt))
-        self.pools.append(lane.pool)
+        self.attempts.append((lane.id, lane.pool, attempt))
         self.wanted.append(wanted)
         self.priorities.append(queue.level)
         self.patience_ns.append(patience_ns)
@@ -56,7 +55,9 @@ class FakeDispatcher:
 
 
 class Setup:
-    def __init__(self, answer: Calls, draw: Callable[[], float] = random.random, **lane: object) -> None:
+    def __init__(
+        self, answer: Calls, draw: Callable[[], float] = random.random, limit: int = 0, **lane: object
+    ) -> None:
         self.dispatcher = FakeDispatcher(answer)
         self.recorder = FrontendRecorder()
         self.sent: list[Message] = []
@@ -69,6 +70,7 @@ class Setup:
             self.dispatcher,  # type: ignore[arg-type]
             self.recorder,
             lambda message, _: self.sent.append(message),
+            ClientLimit(limit),
         )
 
     def infer(self, one: InferRequest, deadline_ns: int = 0) -> Coroutine[Any, Any, Any]:
@@ -115,9 +117,12 @@ def test_a_request_whose_version_went_is_answered_by_the_one_that_took_its_place
     setups.append(setup)
     setup.routes.publish(publication(view(1), labels={"stable": 1}))
     response = asyncio.run(setup.infer(request(1, 2, label=label)))
-    assert (response.version, setup.dispatcher.attempts) == (2, [(11, 0), (12, 1)])
+    assert response.version == 2
+    assert [(lane, attempt) for lane, _, attempt in setup.dispatcher.attempts] == [(11, 0), (12, 1)]
     delta = setup.recorder.take()
-    assert [(one.lane, one.status) for one in delta.requests] == [(12, "OK")]
+    # It ends where it began, or neither version's sums would come out even.
+    assert [(one.lane, one.status) for one in delta.requests] == [(11, "OK")]
+    assert [(one.lane, one.requests) for one in delta.accepted] == [(11, 1)]
     assert [(one.lane, one.retries) for one in delta.retries] == [(12, 1)]
 
 
@@ -149,20 +154,30 @@ def test_a_split_is_drawn_for_each_request_whoever_asks() -> None:
     assert setup.service.version("m", None, None).version == 1
 
 
-@pytest.mark.parametrize("version", [None, 1])
-def test_a_request_follows_its_lane_through_pools(version: int | None) -> None:
-    async def moved_twice() -> Answered:
-        moves = len(setup.dispatcher.attempts)
-        if moves == 3:
-            return await answered()
-        setup.routes.publish(publication(view(config=config(11), lane=11, pool=7 + moves)))
-        raise LaneGoneError("gone", 1)
+def test_a_request_whose_lane_got_another_pool_is_sent_there() -> None:
+    async def moved_at_first() -> Answered:
+        if len(setup.dispatcher.attempts) == 1:
+            one = view(signature=signature(), config=config(11), lane=11, pool=9)
+            setup.routes.publish(publication(one))
+            raise LaneGoneError("model 'm' is not served by this worker; try again", 1)
+        return await answered()
 
-    setup = Setup(moved_twice)
-    asyncio.run(setup.infer(request(1, 2, version=version)))
-    assert setup.dispatcher.pools == [1, 8, 9]
-    assert setup.dispatcher.attempts == [(11, 0), (11, 1), (11, 1)]
+    setup = Setup(moved_at_first)
+    asyncio.run(setup.infer(request(1, 2)))
+    (_, _, first), (_, pool, attempt) = setup.dispatcher.attempts
+    assert (first, pool, attempt) == (0, 9, 1), "what it has survived already counts there too"
     assert setup.counted() == {(11, "OK"): 1}
+
+
+def test_a_request_whose_lane_is_nowhere_else_is_not_sent_again() -> None:
+    async def moved() -> Answered:
+        raise LaneGoneError("model 'm' is not served by this worker; try again", 0)
+
+    setup = Setup(moved)
+    with pytest.raises(ModelUnavailableError, match="try again"):
+        asyncio.run(setup.infer(request(1, 2)))
+    assert len(setup.dispatcher.attempts) == 1
+    assert setup.counted() == {(11, "UNAVAILABLE"): 1}
 
 
 @pytest.mark.parametrize(

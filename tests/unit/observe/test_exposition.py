@@ -82,11 +82,15 @@ def busy() -> Aggregate:
     frontend.failed(1, "kserve", "RESOURCE_EXHAUSTED", 9_000)
     frontend.failed(None, "kserve", "NOT_FOUND", 9_000)
     frontend.retried(1)
+    frontend.accepted(1, "kserve")
+    frontend.shed(1, "expected_wait")
+    frontend.waits(1, 250_000_000)
     frontend.poisoned(1)
     worker.ran(1, 8, 2, 1_000_000)
     worker.ran(1, 5000, 1, 900_000)
+    worker.expects(1, {4: 1_000_000})
     worker.dropped(1, "expired", 4)
-    aggregate.add_frontend(frontend.take())
+    aggregate.add_frontend(frontend.take(), 1)
     aggregate.add_worker(worker.take())
     return aggregate
 
@@ -148,8 +152,8 @@ def test_what_holds_up_front_ends_is_added_up() -> None:
         frontend = FrontendRecorder()
         frontend.loop_lag.add(lag_ns)
         frontend.gc_pauses.add(7_000_000_000)
-        aggregate.add_frontend(frontend.take())
-        aggregate.add_frontend(frontend.take())
+        aggregate.add_frontend(frontend.take(), 1)
+        aggregate.add_frontend(frontend.take(), 2)
     series = scrape(aggregate, gauges())
     lag, pause = "predictd_frontend_loop_lag_seconds", "predictd_frontend_gc_pause_seconds"
     assert value(series, f"{lag}_count") == value(series, f"{pause}_count") == 2
@@ -197,6 +201,10 @@ def test_counters_start_at_zero_and_histograms_of_idle_models_are_left_out() -> 
     assert value(series, "predictd_dropped_total", **IDLE, reason="expired") == 0
     assert value(series, "predictd_dropped_total", **IDLE, reason="cancelled") == 0
     assert value(series, "predictd_dropped_total", **RESNET, reason="expired") == 4
+    assert value(series, "predictd_shed_total", **RESNET, reason="expected_wait") == 1
+    assert value(series, "predictd_shed_total", **IDLE, reason="queue_size") == 0
+    assert value(series, "predictd_expected_wait_seconds", **RESNET) == 0.25
+    assert value(series, "predictd_expected_run_seconds", **RESNET, rows="4") == 0.001
     assert value(series, "predictd_runs_total", **RESNET) == 2
     assert value(series, "predictd_run_requests_total", **RESNET) == 3
     assert value(series, "predictd_retries_total", **RESNET) == 1

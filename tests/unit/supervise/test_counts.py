@@ -38,7 +38,7 @@ class Office:
         recorder = FrontendRecorder()
         recorder.answered(1, "api", "OK", 1, 1, 1, 1)
         taken = recorder.take()
-        delta = FrontendDelta(taken.requests, [], more)
+        delta = FrontendDelta(taken.requests, more=more)
         message = FrontendCounts(seq=seq or self.last(child), delta=delta, in_flight=in_flight, arena_bytes=0)
         self.counts.counted(child, message)  # type: ignore[arg-type]
 

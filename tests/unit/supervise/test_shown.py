@@ -39,10 +39,12 @@ def test_each_setting_has_its_value_and_its_place(tmp_path: Path) -> None:
     }
     lane = lane_config(1)
     assert shown == {
+        "default_deadline": ("0s", "default"),
         "default_timeout": ("50ms", "model.toml:8"),
         "instances": ("3", "plan"),
         "max_batch_size": (str(lane.max_batch_size), "given when it was loaded"),
         "max_delay": ("0s", "model.toml:3"),
+        "max_queue_bytes": ("0", "default"),
         "max_queue_size": (str(lane.max_queue_size), "default"),
         "max_request_rows": (str(lane.max_request_rows), "--max-request-rows"),
         "outputs": ("y", "model.toml:11"),

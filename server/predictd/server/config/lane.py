@@ -17,12 +17,14 @@ class QueueRules(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         max_queue_size: Requests that may wait.
+        max_queue_bytes: Bytes of requests that may wait in a front end; 0 leaves it to its arena's limit.
         timeout_ns: How long a request may wait; 0 as long as it takes.
         timeout_override: A request may ask for a shorter time.
         delay: A request that has waited so long is served after all others; otherwise it is refused.
     """
 
     max_queue_size: int
+    max_queue_bytes: int = 0
     timeout_ns: int = 0
     timeout_override: bool = False
     delay: bool = False
@@ -42,6 +44,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_queue_size: Requests that may wait, as asked for; the kernel grants the pipe's size.
         max_request_rows: A request with more rows is refused.
         run_timeout_ns: A run that takes longer costs the worker its life.
+        default_deadline_ns: When a request is given up whose client sets no deadline; 0 never.
         threads: Threads of one run.
         spin: Threads that wait for each other within a run may spin.
         device: Where to run, such as "cpu".
@@ -83,6 +86,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     priority_levels: int = 0
     default_priority: int = 2
     queues: tuple[QueueRules, ...] = ()
+    default_deadline_ns: int = 0
     tuned: str = ""
 
     @property

@@ -120,12 +120,14 @@ class QueuePolicy:
 
     Attributes:
         max_queue_size: Requests that may wait; 0 says that only the daemon's own limit holds.
+        max_queue_bytes: Bytes of requests that may wait; 0 says that only memory limits them.
         default_timeout_ns: How long a request may wait that does not say so itself; 0 says as long as it takes.
         allow_timeout_override: A request may ask for a shorter time.
         timeout_action: What becomes of a request that has waited so long: refused, or served after all others.
     """
 
     max_queue_size: int | None = None
+    max_queue_bytes: int | None = None
     default_timeout_ns: int | None = None
     allow_timeout_override: bool | None = None
     timeout_action: TimeoutAction | None = None
@@ -223,6 +225,8 @@ class ModelConfig:
         device: Where to run, such as "cpu".
         run_timeout_ns: How long a run may take.
         max_queue_size: Requests that may wait.
+        max_queue_bytes: Bytes of requests that may wait.
+        default_deadline_ns: When a request is given up whose client sets no deadline.
         default_timeout_ns: How long a request may wait that does not say so itself.
         allow_timeout_override: A request may ask for a shorter time.
         timeout_action: What becomes of a request that has waited so long.
@@ -258,6 +262,8 @@ class ModelConfig:
     device: str | None = None
     run_timeout_ns: int | None = None
     max_queue_size: int | None = None
+    max_queue_bytes: int | None = None
+    default_deadline_ns: int | None = None
     default_timeout_ns: int | None = None
     allow_timeout_override: bool | None = None
     timeout_action: TimeoutAction | None = None

@@ -27,7 +27,16 @@ from predictd.server.config.model_config import (
     check_label,
     contradictions,
 )
-from predictd.server.config.settings import ALLOCATOR, COUNT, DELAY, QUEUE_SIZE, ROWS, RUN_TIMEOUT
+from predictd.server.config.settings import (
+    ALLOCATOR,
+    COUNT,
+    DEADLINE,
+    DELAY,
+    QUEUE_BYTES,
+    QUEUE_SIZE,
+    ROWS,
+    RUN_TIMEOUT,
+)
 from predictd.server.config.tuned import TUNABLE, Here, Tuned, TunedValue, key_of
 from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
 
@@ -47,6 +56,7 @@ _FIELDS = {
     "max_delay": "max_delay_ns",
     "run_timeout": "run_timeout_ns",
     "default_timeout": "default_timeout_ns",
+    "default_deadline": "default_deadline_ns",
 }
 
 
@@ -253,6 +263,7 @@ _TENSOR: dict[str, Kind[Any]] = {
 _OUTPUT: dict[str, Kind[Any]] = {**_TENSOR, "labels_file": _FILE}
 _QUEUE: dict[str, Kind[Any]] = {
     "max_queue_size": QUEUE_SIZE,
+    "max_queue_bytes": QUEUE_BYTES,
     "default_timeout": duration(1, 24 * _HOUR_NS),
     "allow_timeout_override": boolean(),
     "timeout_action": choice("reject", "delay"),
@@ -272,6 +283,7 @@ _KINDS: dict[str, Kind[Any]] = {
     "device": _matching(_DEVICE, 'a device, such as "cpu"'),
     "run_timeout": RUN_TIMEOUT,
     **_QUEUE,
+    "default_deadline": DEADLINE,
     "priority_levels": integer(1, MOST_PRIORITY_LEVELS),
     "default_priority": integer(1, MOST_PRIORITY_LEVELS),
     "priority_queues": _table(_read_queues),

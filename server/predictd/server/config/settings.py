@@ -105,6 +105,8 @@ ROWS = integer(1, _INT32)
 DELAY = duration(0, 60 * _SECOND)
 RUN_TIMEOUT = duration(_SECOND, 24 * _HOUR)
 QUEUE_SIZE = integer(1, 2**20)
+QUEUE_BYTES = size(0, 2**50)
+DEADLINE = duration(0, 24 * _HOUR)
 ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
 
 _ADDRESS: Kind[Address] = Kind("HOST:PORT", 'a string "HOST:PORT"', (str,), parse_address, str)
@@ -171,6 +173,29 @@ class Settings:
     max_queue_size: int = field(
         default=1024,
         metadata=_option(QUEUE_SIZE, "Requests of a model that may wait; more are refused."),
+    )
+    max_queue_bytes: int = field(
+        default=0,
+        metadata=_option(
+            QUEUE_BYTES,
+            "Bytes of requests of a model that may wait in a front end; more are refused. 0 leaves it to arena_limit.",
+        ),
+    )
+    max_concurrent_per_client: int = field(
+        default=0,
+        metadata=_option(
+            integer(0, 2**20),
+            "Requests that a client, by its address, may have in each front end at once; more are refused. 0 is no "
+            "limit.",
+        ),
+    )
+    default_deadline_ns: int = field(
+        default=0,
+        metadata=_option(
+            DEADLINE,
+            "When a request is given up for which the client sets no deadline; 0s never.",
+            key="default_deadline",
+        ),
     )
     max_request_rows: int = field(
         default=4096,

@@ -16,9 +16,10 @@ from predictd.engines.api import DType
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.inference import InputTensor
-from predictd.server.transport.blocks import RequestLayout, lay_out_request
+from predictd.server.transport.blocks import GENERATION_OFFSET, RequestLayout, lay_out_request
 from predictd.server.transport.records import TicketFlag
 
+_U32 = struct.Struct("<I")
 _SHAPES_KEPT = 4096
 # Far beyond any message, and small enough that sizes in bytes fit every integer on their way.
 _MAX_ELEMENTS = 2**40
@@ -41,6 +42,18 @@ class Admission:
     order: tuple[int, ...]
     shape_key: int
     flags: int
+
+    def write(
+        self, segment: memoryview, offset: int, generation: int, tensors: Sequence[InputTensor]
+    ) -> None:
+        """Fill a request block: the template of the shape, then the tensors."""
+        head = self.layout.head
+        segment[offset : offset + len(head)] = head
+        _U32.pack_into(segment, offset + GENERATION_OFFSET, generation)
+        for at, placed in zip(self.order, self.layout.inputs, strict=True):
+            if at >= 0:
+                start = offset + placed.offset
+                segment[start : start + placed.nbytes] = tensors[at].data
 
 
 class LaneInputs:

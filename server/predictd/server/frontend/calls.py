@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from predictd.server.errors import OverloadedError
+from predictd.server.frontend.expectation import Expectation
 from predictd.server.frontend.inference import OutputTensor
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
@@ -47,6 +48,8 @@ class Call:
         answer_by_ns: The request's own deadline.
         patience_ns: How long it may wait in its queue, 0 as long as it takes.
         queue: Among whose requests it counts; None once it does no more.
+        expectation: Learns from its wait, whether or not the client is there to the end.
+        ahead: Requests that were before it when it came.
         timer: Refuses it when it has waited long enough.
     """
 
@@ -68,12 +71,15 @@ class Call:
     answer_by_ns: int = NO_DEADLINE_NS
     patience_ns: int = 0
     queue: LaneQueue | None = None
+    expectation: Expectation | None = None
+    ahead: int = 0
     timer: asyncio.TimerHandle | None = None
 
     def ends_waiting(self) -> None:
         """It counts among those that wait no more, and is not to be refused for its wait."""
         if self.queue is not None:
             self.queue.out -= 1
+            self.queue.out_bytes -= self.size_bytes
             self.queue = None
         if self.timer is not None:
             self.timer.cancel()
@@ -82,7 +88,7 @@ class Call:
     def had_its_turn(self) -> None:
         """It was taken from its queue in time, or served its delay: only the request's own deadline counts now."""
         self.deadline_ns = self.answer_by_ns
-        self.flags &= ~TicketFlag.DELAY
+        self.flags &= ~(TicketFlag.DELAY | TicketFlag.PATIENCE)
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

@@ -7,59 +7,46 @@ import os
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from predictd.server.errors import (
     InferenceError,
     OverloadedError,
 )
 from predictd.server.frontend.admission import Admission
-from predictd.server.frontend.answers import cut
 from predictd.server.frontend.calls import (
     Answered,
     Call,
     CallTable,
     Recovery,
     held_slots,
-    probe_ticket,
     recovery,
 )
-from predictd.server.frontend.failures import LaneGoneError, failure, full, too_late
+from predictd.server.frontend.failures import LaneGoneError, check_wait, full, too_heavy, too_late
 from predictd.server.frontend.inference import InputTensor
-from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
+from predictd.server.frontend.lost import Probe, Probes
+from predictd.server.frontend.outcomes import outcome
+from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink, release_blocks
 from predictd.server.frontend.queues import TicketQueues
 from predictd.server.frontend.retirement import Retirements
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
-from predictd.server.transport.blocks import CANCELLED_OFFSET, GENERATION_OFFSET
+from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.claims import read_claims
 from predictd.server.transport.records import (
     COMPLETION_STRUCT,
     NO_DEADLINE_NS,
     NO_SEGMENT,
     RECORD_BYTES,
-    RELEASE_STRUCT,
     Status,
     TicketFlag,
 )
 
 _COMPLETION = struct.Struct(COMPLETION_STRUCT)
-_RELEASE = struct.Struct(RELEASE_STRUCT)
-_U32 = struct.Struct("<I")
 _READ_BYTES = 1024 * RECORD_BYTES
 # With so few calls in flight a ticket does not wait for others that may come in the same turn.
 FEW_CALLS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    """A probe on its way through a queue."""
-
-    pool: int
-    level: int
-    sent_ns: int
 
 
 class Dispatcher:
@@ -84,8 +71,7 @@ class Dispatcher:
         self._recorder = recorder
         self._pools: dict[int, PoolLink] = {}
         self._workers: dict[int, WorkerLink] = {}
-        self._probes: dict[int, _Probe] = {}
-        self._probe_number = 0
+        self._probes = Probes(frontend)
         self.retirements = Retirements()
 
     # Links ----------------------------------------------------------------------------------------------------
@@ -140,16 +126,15 @@ class Dispatcher:
             deadline_ns: Its own, 0 for none.
             accepted_ns: When it came.
             patience_ns: How long it may wait in its queue, 0 as long as it takes.
-            attempt: How often it was running in a worker that died, of a lane that is gone.
+            attempt: How often it was running in a worker that died, where it was sent before.
 
         Raises:
             RequestError: Whatever came instead of an answer.
         """
         pool = self._pools[lane.pool]
-        limit = queue.rules.max_queue_size
-        # A limit that is the pool's own is kept by the pipe, for all front ends together.
-        if queue.out >= limit and limit < pool.queues.limit and self._waiting(queue, lane.pool) >= limit:
-            raise full(lane)
+        ahead = pool.ahead(queue.level, self._workers.values())
+        self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
+        self._check_room(lane, pool, queue, ahead, admission.layout.size_bytes)
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
@@ -158,7 +143,8 @@ class Dispatcher:
             raise
         deadline_ns = deadline_ns or NO_DEADLINE_NS
         patient_until_ns = accepted_ns + patience_ns if patience_ns else NO_DEADLINE_NS
-        delay = TicketFlag.DELAY if queue.rules.delay and patient_until_ns < deadline_ns else 0
+        patience = TicketFlag.PATIENCE if patient_until_ns < deadline_ns else 0
+        delay = TicketFlag.DELAY if patience and queue.rules.delay else 0
         call = Call(
             slot=slot,
             generation=generation,
@@ -168,23 +154,41 @@ class Dispatcher:
             future=asyncio.get_running_loop().create_future(),
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
-            flags=admission.flags | delay | (TicketFlag.ALONE if attempt else 0),
+            flags=admission.flags | patience | delay | (TicketFlag.ALONE if attempt else 0),
             size_bytes=admission.layout.size_bytes,
             priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
             deadline_ns=min(deadline_ns, patient_until_ns),
+            attempt=attempt,
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
             queue=queue,
-            attempt=attempt,
+            expectation=queue.expectation,
+            ahead=ahead,
         )
         queue.out += 1
-        if patient_until_ns < deadline_ns and not delay:
+        queue.out_bytes += call.size_bytes
+        if patience and not delay:
             left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
             call.timer = asyncio.get_running_loop().call_later(left_seconds, self._waited_enough, call)
-        _write(pool.arena.segment_view(block.segment), block.offset, generation, admission, tensors)
+        admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
         self._enqueue(pool, call)
         return await self._answer(pool, call)
+
+    def _check_room(self, lane: Lane, pool: PoolLink, queue: LaneQueue, ahead: int, size_bytes: int) -> None:
+        """Raise OverloadedError for a request whose queue is full."""
+        rules = queue.rules
+        # A limit that is the pool's own is kept by the pipe, for all front ends together.
+        many = queue.out >= rules.max_queue_size < pool.queues.limit
+        heavy = bool(rules.max_queue_bytes) and queue.out_bytes + size_bytes > rules.max_queue_bytes
+        if not many and not heavy:
+            return
+        wait_ns = queue.expectation.wait_ns(ahead, time.monotonic_ns())
+        requests, waiting_bytes = self._waiting(queue, lane.pool)
+        if many and requests >= rules.max_queue_size:
+            raise full(lane, wait_ns)
+        if heavy and waiting_bytes + size_bytes > rules.max_queue_bytes:
+            raise too_heavy(lane, size_bytes, wait_ns)
 
     async def _make_room(self, lane: Lane, pool: PoolLink, size_bytes: int) -> tuple[Block, int, int]:
         """A block, a slot and its generation for a request. Raises RequestError."""
@@ -202,6 +206,7 @@ class Dispatcher:
     def _enqueue(self, pool: PoolLink, call: Call) -> None:
         call.queued_ns = time.monotonic_ns()
         self._calls.put(call)
+        pool.out[call.priority] += 1
         few = len(self._calls) <= FEW_CALLS
         pool.queues.put(call.ticket(self._frontend), call.priority, call, at_once=few)
 
@@ -211,10 +216,11 @@ class Dispatcher:
         if call.future is not None and not call.future.done():
             call.future.set_exception(full(call.lane))
 
-    def _waiting(self, queue: LaneQueue, pool_id: int) -> int:
-        """Requests of a lane's queue that no worker has taken."""
-        taken = [self._calls.find(slot, generation) for slot, generation in self._held(pool_id)]
-        return queue.out - sum(call is not None and call.queue is queue for call in taken)
+    def _waiting(self, queue: LaneQueue, pool_id: int) -> tuple[int, int]:
+        """Requests of a lane's queue that no worker has taken, and their bytes."""
+        held = [self._calls.find(slot, generation) for slot, generation in self._held(pool_id)]
+        taken = [call for call in held if call is not None and call.queue is queue]
+        return queue.out - len(taken), queue.out_bytes - sum(call.size_bytes for call in taken)
 
     def _held(self, pool_id: int) -> set[tuple[int, int]]:
         """Our tickets that the living workers of a pool have claimed."""
@@ -228,19 +234,20 @@ class Dispatcher:
         """Refuse a request that waits in its queue still; its ticket comes back as expired."""
         call.timer = None
         held = self._held(call.lane.pool)
-        while self._drain_once():
-            pass
+        self._drain()
         if self._calls.find(call.slot, call.generation) is not call or (call.slot, call.generation) in held:
             return
         call.ends_waiting()
         if call.future is not None and not call.future.done():
-            call.future.set_exception(too_late(call))
+            call.future.set_exception(too_late(call, time.monotonic_ns()))
 
     def _delay(self, call: Call) -> None:
         """Let a request that waited long enough wait on behind all others."""
         pool = self._pools[call.lane.pool]
         call.had_its_turn()
+        pool.out[call.priority] -= 1
         call.priority = pool.queues.levels
+        pool.out[call.priority] += 1
         call.queued_ns = time.monotonic_ns()
         pool.queues.put(call.ticket(self._frontend), call.priority)
 
@@ -266,6 +273,11 @@ class Dispatcher:
         """The completion pipe is readable."""
         self._drain_once()
 
+    def _drain(self) -> None:
+        """Handle everything that has come."""
+        while self._drain_once():
+            pass
+
     def _drain_once(self) -> bool:
         """Handle what one read gives. False when there was nothing."""
         try:
@@ -284,33 +296,23 @@ class Dispatcher:
             call = self._calls.find(record[0], record[1])
             if call is not None:
                 self._complete(call, record)
-        self._release_blocks(releases)
+        release_blocks(self._workers, self._frontend, releases)
         return True
 
     def _complete(self, call: Call, record: tuple[int, ...]) -> None:
         if record[12] == Status.EXPIRED and call.flags & TicketFlag.DELAY and call.future is not None:
             self._delay(call)
             return
+        # Also from those whose clients have given up: under overload these are the ones that waited.
+        if record[12] == Status.OK and call.expectation is not None and not call.attempt:
+            call.expectation.answered(call.ahead, record[10], record[11], time.monotonic_ns())
         self._finish(call)
         if call.future is None or call.future.done():
             return
         try:
-            call.future.set_result(self._outcome(call, record))
+            call.future.set_result(outcome(call, record, self._workers.get(record[4])))
         except Exception as error:  # noqa: BLE001 - one broken block must not cost the other answers of this read
             call.future.set_exception(error)
-
-    def _outcome(self, call: Call, record: tuple[int, ...]) -> Answered:
-        """What a completion stands for. Raises RequestError when it is no answer."""
-        _, _, first_row, rows, worker, segment, index, batch_rows, _, _, queue_ns, compute_ns, status = record
-        link = self._workers.get(worker)
-        if status == Status.OK and link is not None:
-            block = link.memory.block(segment, index)
-            outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
-            return Answered(outputs, queue_ns, compute_ns, batch_rows)
-        if status == Status.EXPIRED:
-            raise too_late(call)
-        text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""
-        raise failure(Status(status), call, text)
 
     def _finish(self, call: Call) -> None:
         """The ticket is accounted for: its slot and its block are free."""
@@ -319,19 +321,8 @@ class Dispatcher:
         pool = self._pools.get(call.lane.pool)
         if pool is not None:
             pool.arena.free(call.block)
+            pool.out[call.priority] -= 1
         self.retirements.end(call.lane.id)
-
-    def _release_blocks(self, releases: dict[tuple[int, int, int], int]) -> None:
-        """Give answers back, with one write a worker."""
-        records: dict[int, bytearray] = {}
-        for (worker, segment, block), count in releases.items():
-            records.setdefault(worker, bytearray()).extend(
-                _RELEASE.pack(self._frontend, segment, block, count)
-            )
-        for worker, joined in records.items():
-            link = self._workers.get(worker)
-            if link is not None:
-                link.release(joined)
 
     # When workers die -----------------------------------------------------------------------------------------
 
@@ -340,8 +331,7 @@ class Dispatcher:
         link = self._workers.get(worker)
         if link is None:
             return
-        while self._drain_once():
-            pass
+        self._drain()
         if dead:
             state, tickets = read_claims(link.claims)
             for slot, generation in held_slots(tickets, self._frontend):
@@ -350,7 +340,7 @@ class Dispatcher:
                     self._recover(call, recovery(state, call.attempt))
             pool = self._pools.get(link.pool)
             if pool is not None:
-                self._send_probes(pool)
+                self._probes.send(pool)
         del self._workers[worker]
         link.close()
 
@@ -378,38 +368,23 @@ class Dispatcher:
         call.queued_ns = time.monotonic_ns()
         pool.queues.put(call.ticket(self._frontend), call.priority)
 
-    def _send_probes(self, pool: PoolLink) -> None:
-        now_ns = time.monotonic_ns()
-        # Those still out were sent before: these find what they would have found, or were lost with the worker.
-        self._probes = {number: probe for number, probe in self._probes.items() if probe.pool != pool.id}
-        for level in range(1, pool.queues.levels + 1):
-            self._probe_number = (self._probe_number + 1) & 0xFFFFFFFF
-            self._probes[self._probe_number] = _Probe(pool.id, level, now_ns)
-            pool.queues.put(probe_ticket(self._frontend, self._probe_number, level, now_ns), level)
-
     def _probe_came_back(self, number: int) -> None:
-        probe = self._probes.pop(number, None)
-        if probe is not None:
+        if probe := self._probes.take(number):
             # Not now: completions that were written before the probe's may still be in the pipe or in this read.
             asyncio.get_running_loop().call_soon(self._find_lost, probe)
 
-    def _find_lost(self, probe: _Probe) -> None:
-        """A ticket older than the probe that no living worker claims and that is not completed was lost."""
+    def _find_lost(self, probe: Probe) -> None:
         held = self._held(probe.pool)
-        while self._drain_once():
-            pass
-        for call in self._calls:
-            suspect = call.lane.pool == probe.pool and call.priority == probe.level
-            if suspect and call.queued_ns < probe.sent_ns and (call.slot, call.generation) not in held:
-                self._recover(call, Recovery.PUT_BACK)
+        self._drain()
+        for call in probe.lost(self._calls, held):
+            self._recover(call, Recovery.PUT_BACK)
 
     def pool_gone(self, pool_id: int, reason: str) -> None:
         """No worker is left to read the queues: fail what waits there and forget the pool."""
         pool = self._pools.get(pool_id)
         if pool is None:
             return
-        while self._drain_once():
-            pass
+        self._drain()
         for call in self._calls:
             if call.lane.pool == pool_id:
                 self._finish(call)
@@ -419,16 +394,3 @@ class Dispatcher:
                     )
         del self._pools[pool_id]
         pool.queues.close()
-
-
-def _write(
-    segment: memoryview, offset: int, generation: int, admission: Admission, tensors: Sequence[InputTensor]
-) -> None:
-    """Fill a request block: the template of the shape, then the tensors."""
-    head = admission.layout.head
-    segment[offset : offset + len(head)] = head
-    _U32.pack_into(segment, offset + GENERATION_OFFSET, generation)
-    for at, placed in zip(admission.order, admission.layout.inputs, strict=True):
-        if at >= 0:
-            start = offset + placed.offset
-            segment[start : start + placed.nbytes] = tensors[at].data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from predictd.server.config.units import format_duration
 from predictd.server.errors import (
     DeadlineError,
@@ -12,8 +14,13 @@ from predictd.server.errors import (
     RequestError,
 )
 from predictd.server.frontend.calls import Call
+from predictd.server.frontend.expectation import Expectation
 from predictd.server.frontend.routing import Lane
-from predictd.server.transport.records import Status
+from predictd.server.transport.records import NO_DEADLINE_NS, Status
+
+# What a client is told that asks a full queue of which nothing else is known.
+_RETRY_AFTER_SECONDS = 0.1
+_RETRY_AFTER_SECONDS_MAX = 10.0
 
 
 class LaneGoneError(ModelUnavailableError):
@@ -28,14 +35,68 @@ class LaneGoneError(ModelUnavailableError):
         self.attempt = attempt
 
 
-def full(lane: Lane) -> OverloadedError:
-    """Why a request is refused whose queue has no room."""
-    return OverloadedError(f"the queue of model '{lane.model}' is full (max_queue_size)")
+def full(lane: Lane, wait_ns: int = 0) -> OverloadedError:
+    """Why a request is refused whose queue has no room.
+
+    Args:
+        lane: Of the request.
+        wait_ns: How long it would have to wait there; 0 if that is not known.
+    """
+    return OverloadedError(
+        f"the queue of model '{lane.model}' is full (max_queue_size)", _retry_after(wait_ns), "queue_size"
+    )
 
 
-def too_late(call: Call) -> DeadlineError:
+def too_heavy(lane: Lane, size_bytes: int, wait_ns: int) -> OverloadedError:
+    """Why a request is refused for whose bytes its queue has no room."""
+    return OverloadedError(
+        f"the queue of model '{lane.model}' has no room for {size_bytes} bytes (max_queue_bytes)",
+        _retry_after(wait_ns),
+        "queue_bytes",
+    )
+
+
+def check_wait(lane: Lane, known: Expectation, ahead: int, deadline_ns: int) -> int:
+    """How long a request is expected to wait.
+
+    Args:
+        lane: Of the request.
+        known: What is known of its queue.
+        ahead: Requests that are before it.
+        deadline_ns: Its own, 0 for none.
+
+    Raises:
+        OverloadedError: It is not expected to be answered by its deadline.
+    """
+    now_ns = time.monotonic_ns()
+    wait_ns = known.wait_ns(ahead, now_ns)
+    left_ns = deadline_ns - now_ns
+    if deadline_ns and (excess_ns := known.excess_ns(ahead, left_ns, now_ns)):
+        raise OverloadedError(
+            f"the queue of model '{lane.model}' is expected to take {_about(wait_ns)}, "
+            f"and the deadline of the request is in {_about(left_ns)}",
+            excess_ns / 1e9,
+            "expected_wait",
+        )
+    return wait_ns
+
+
+def _about(ns: int) -> str:
+    return f"{max(ns, 0) / 1e6:.0f} ms"
+
+
+def _retry_after(wait_ns: int) -> float:
+    """By then a good part of the queue is gone."""
+    return min(wait_ns / 4e9, _RETRY_AFTER_SECONDS_MAX) if wait_ns else _RETRY_AFTER_SECONDS
+
+
+def too_late(call: Call, now_ns: int) -> DeadlineError:
     """Why a request that waited in vain is refused."""
     model = call.lane.model
+    if now_ns < call.answer_by_ns == call.deadline_ns != NO_DEADLINE_NS:
+        return DeadlineError(
+            f"the deadline of the request to model '{model}' is too near: a run would end after it"
+        )
     if call.deadline_ns >= call.answer_by_ns:
         return DeadlineError(f"the deadline passed while the request to model '{model}' waited in its queue")
     return DeadlineError(

@@ -60,6 +60,7 @@ from predictd.server.frontend.apis import (
 )
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.changes import Changes
+from predictd.server.frontend.clients import ClientLimit, ClientNames
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pauses import watch_collections, watch_loop
@@ -98,7 +99,8 @@ class Frontend:
             init.frontend, completion_fd, init.in_flight_limit, self._growth, self._recorder
         )
         self._routes = Routes(init.shape_secret)
-        self._service = Service(self._routes, self._dispatcher, self._recorder, self.send)
+        clients = ClientLimit(init.max_concurrent_per_client)
+        self._service = Service(self._routes, self._dispatcher, self._recorder, self.send, clients)
         self._changes = Changes(self.send)
         self._control = Control(self.send, allowed=init.allow_control)
         self._health = health.Health(SERVICES)
@@ -122,6 +124,7 @@ class Frontend:
     def _make_server(self) -> grpc.aio.Server:
         limit = self._init.max_message_bytes
         server = grpc.aio.server(
+            interceptors=[ClientNames()] if self._init.max_concurrent_per_client else (),
             options=[
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
@@ -130,7 +133,7 @@ class Frontend:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.server.max_pending_requests", PENDING_REQUESTS),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
-            ]
+            ],
         )
         server.add_generic_rpc_handlers(
             (

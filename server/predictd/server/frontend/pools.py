@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from mmap import mmap
 
@@ -14,9 +15,11 @@ from predictd.server.frontend.answers import WorkerMemory
 from predictd.server.frontend.queues import TicketQueues
 from predictd.server.transport.allocator import Block, SegmentShape
 from predictd.server.transport.arena import Arena
-from predictd.server.transport.records import PIPE_BUF_BYTES
+from predictd.server.transport.claims import claimed_tickets
+from predictd.server.transport.records import PIPE_BUF_BYTES, RELEASE_STRUCT
 
 RETRY_WRITE_SECONDS = 0.005
+_RELEASE = struct.Struct(RELEASE_STRUCT)
 
 Send = Callable[[Message, list[int]], None]
 
@@ -157,11 +160,47 @@ class ArenaGrowth:
         return await self._granted
 
 
+def release_blocks(
+    workers: Mapping[int, WorkerLink], frontend: int, releases: Mapping[tuple[int, int, int], int]
+) -> None:
+    """Give answers back, with one write a worker.
+
+    Args:
+        workers: Those that live.
+        frontend: Our id.
+        releases: How many answers were read, by worker, segment and block.
+    """
+    records: dict[int, bytearray] = {}
+    for (worker, segment, block), count in releases.items():
+        records.setdefault(worker, bytearray()).extend(_RELEASE.pack(frontend, segment, block, count))
+    for worker, joined in records.items():
+        link = workers.get(worker)
+        if link is not None:
+            link.release(joined)
+
+
 class PoolLink:
-    """Queues of a pool, and the arena for its requests."""
+    """Queues of a pool, and the arena for its requests.
+
+    Attributes:
+        out: Tickets of this front end that are not completed, by the level of their queue.
+    """
 
     def __init__(self, pool: int, name: str, queues: TicketQueues, arena_limit_bytes: int) -> None:
         self.id = pool
         self.name = name
         self.queues = queues
         self.arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes)
+        self.out = [0] * (queues.levels + 1)
+
+    def ahead(self, level: int, workers: Iterable[WorkerLink]) -> int:
+        """Requests that are served before one that came now: those that wait, and those that run.
+
+        Tickets of other front ends that a leader has read and left are not seen.
+
+        Args:
+            level: Of its queue.
+            workers: Of all pools.
+        """
+        claimed = sum(claimed_tickets(worker.claims) for worker in workers if worker.pool == self.id)
+        return max(sum(self.out[: level + 1]), self.queues.waiting(level) + claimed)

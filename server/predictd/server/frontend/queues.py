@@ -48,6 +48,10 @@ class TicketQueues:
         """Priority levels."""
         return len(self._fds)
 
+    def waiting(self, level: int) -> int:
+        """Tickets that wait in a level and in those that are served before it, of all front ends."""
+        return sum(map(depth, self._fds[:level])) + sum(map(len, self._waiting[:level]))
+
     def put(self, ticket: bytes, level: int, call: Call | None = None, *, at_once: bool = False) -> None:
         """Send a ticket at the end of this turn of the event loop.
 

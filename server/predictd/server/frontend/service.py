@@ -8,9 +8,17 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from predictd.server.config.units import format_duration
 from predictd.server.control.messages import Message, StatisticsRequest
-from predictd.server.errors import DeadlineError, InvalidRequestError, ModelUnavailableError, RequestError
+from predictd.server.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    OverloadedError,
+    RequestError,
+)
 from predictd.server.frontend.calls import Answered
+from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import (
@@ -43,8 +51,14 @@ class Service:
     """
 
     def __init__(
-        self, routes: Routes, dispatcher: Dispatcher, recorder: FrontendRecorder, send: Send
+        self,
+        routes: Routes,
+        dispatcher: Dispatcher,
+        recorder: FrontendRecorder,
+        send: Send,
+        clients: ClientLimit,
     ) -> None:
+        self._clients = clients
         self._routes = routes
         self._dispatcher = dispatcher
         self._recorder = recorder
@@ -84,23 +98,21 @@ class Service:
         lane: Lane | None = None
         try:
             lane = self._routes.lane(request.model, request.version, request.label)
+            self._recorder.accepted(lane.id, api)
             if self.refusing:
                 self.refused += 1
                 raise ModelUnavailableError("the server is shutting down")
-            response, attempt = None, 0
-            while response is None:
-                try:
-                    response = await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
-                except LaneGoneError as gone:
-                    other = self._elsewhere(lane, request)
-                    if other is None:
-                        raise
-                    lane, attempt = other, gone.attempt
+            with self._clients.request():
+                response = await self._wherever(lane, request, deadline_ns, accepted_ns)
         except RequestError as error:
+            if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
+                self._recorder.shed(lane.id, error.limit)
             self._failed(lane, api, status_name(error), accepted_ns)
             raise
         except asyncio.CancelledError:
-            self._failed(lane, api, "CANCELLED", accepted_ns)
+            # gRPC cancels calls whose deadline has passed.
+            passed = 0 < deadline_ns <= time.monotonic_ns()
+            self._failed(lane, api, "DEADLINE_EXCEEDED" if passed else "CANCELLED", accepted_ns)
             raise
         except Exception:
             self._failed(lane, api, "INTERNAL", accepted_ns)
@@ -116,18 +128,42 @@ class Service:
         )
         return response
 
+    async def _wherever(
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+    ) -> InferResponse:
+        """Answer a request, elsewhere if its lane goes, or gets another pool, while the request waits."""
+        attempt = 0
+        while True:
+            try:
+                return await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
+            except LaneGoneError as gone:
+                other = self._elsewhere(lane, request)
+                if other is None:
+                    raise
+                lane, attempt = other, gone.attempt
+
     async def _infer(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int = 0
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
         queue = lane.queues.of(request.priority)
         patience_ns = queue.patience_ns(request.timeout_ns)
+        within_ns = queue.answer_within_ns(request.timeout_ns)
+        default_ns = 0 if deadline_ns or within_ns else lane.config.default_deadline_ns
+        if within_ns or default_ns:
+            own_ns = accepted_ns + (within_ns or default_ns)
+            deadline_ns = min(deadline_ns or own_ns, own_ns)
         call = self._dispatcher.call(
             lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns, attempt
         )
-        if within_ns := queue.answer_within_ns(request.timeout_ns):
-            answered = await _within(within_ns, call)
+        if within_ns:
+            answered = await _within(
+                within_ns, call, f"the request's time-out of {within_ns // 1000} µs passed"
+            )
+        elif default_ns:
+            said = f"the default deadline of {format_duration(default_ns)} passed (default_deadline)"
+            answered = await _within(default_ns, call, said)
         else:
             answered = await call
         return InferResponse(
@@ -141,20 +177,19 @@ class Service:
         )
 
     def _elsewhere(self, gone: Lane, request: InferRequest) -> Lane | None:
-        """Another lane for a request whose lane went with its worker; None if there is none that may answer it."""
+        """Where a request may go whose lane is not there any more; None if nowhere."""
         try:
             lane = self._routes.lane(request.model, request.version, request.label)
         except RequestError:
             return None
-        # The same lane may be in another pool by now, where it kills no others.
-        if lane.pool == gone.pool and lane.id == gone.id:
-            return None
-        if request.version is not None and lane.id != gone.id:
+        if (lane.id, lane.pool) == (gone.id, gone.pool):
             return None
         self._recorder.retried(lane.id)
         return lane
 
     def _failed(self, lane: Lane | None, api: str, status: str, accepted_ns: int) -> None:
+        if lane is None:
+            self._recorder.accepted(None, api)
         self._recorder.failed(lane.id if lane else None, api, status, time.monotonic_ns() - accepted_ns)
 
     async def statistics(self) -> Sequence[LaneStatistics]:
@@ -187,13 +222,13 @@ class Service:
             waiting[1].set_result(None)
 
 
-async def _within(timeout_ns: int, call: Coroutine[Any, Any, Answered]) -> Answered:
-    """Wait for an answer at most as long as the request itself asks for."""
+async def _within(timeout_ns: int, call: Coroutine[Any, Any, Answered], otherwise: str) -> Answered:
+    """Wait for an answer only so long."""
     try:
         async with asyncio.timeout(timeout_ns / 1e9):
             return await call
     except TimeoutError:
-        raise DeadlineError(f"the request's time-out of {timeout_ns // 1000} µs passed") from None
+        raise DeadlineError(otherwise) from None
 
 
 def _selection(lane: Lane, names: Sequence[str]) -> tuple[int, ...]:

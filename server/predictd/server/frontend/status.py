@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from grpc import StatusCode
 
 from predictd.server import errors
+from predictd.server.frontend.rich_status import STATUS_DETAILS, with_retry_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,7 @@ class Failure:
 
     code: StatusCode
     message: str
-    trailers: tuple[tuple[str, str], ...] = ()
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
 
 
 class StatusTable:
@@ -74,9 +75,12 @@ class StatusTable:
             _log.error("internal error %s", error_id, exc_info=error)
             return Failure(StatusCode.INTERNAL, f"internal error {error_id}")
         code = next(self._codes[kind] for kind in type(error).__mro__ if kind in self._codes)
-        trailers: tuple[tuple[str, str], ...] = ()
+        trailers: tuple[tuple[str, str | bytes], ...] = ()
         if isinstance(error, errors.OverloadedError):
-            trailers = ((_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)
+            trailers = (
+                (_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),
+                (STATUS_DETAILS, with_retry_info(code, _shorten(str(error)), error.retry_after_seconds)),
+            )
         return Failure(code, _shorten(str(error)), trailers)
 
 

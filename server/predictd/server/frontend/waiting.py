@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from predictd.server.config.lane import LaneConfig, QueueRules
+from predictd.server.frontend.expectation import Expectation
 
 
 @dataclass(slots=True, eq=False)
@@ -15,11 +16,15 @@ class LaneQueue:
         level: The priority, from 1.
         rules: What the model says of it.
         out: Requests of this front end that have a ticket out and whose clients wait, running ones among them.
+        out_bytes: Of their blocks.
+        expectation: How long they wait.
     """
 
     level: int
     rules: QueueRules
     out: int = 0
+    out_bytes: int = 0
+    expectation: Expectation = field(default_factory=Expectation)
 
     def patience_ns(self, asked_ns: int) -> int:
         """How long a request may wait in its queue; 0 as long as it takes.

@@ -6,10 +6,12 @@ counters go on, for a counter that falls reads as a restart in Prometheus.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from predictd.server.errors import ShedReason
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
 from predictd.server.observe.deltas import (
     SUCCESS,
@@ -22,6 +24,11 @@ from predictd.server.observe.deltas import (
     TimeSeries,
     WorkerDelta,
 )
+
+# The status of requests whose front end died: what gRPC tells a client whose connection breaks.
+LOST = "UNAVAILABLE"
+# Lanes that were replaced: children tell what they did for them within seconds.
+_FORMER_LANES_KEPT = 1024
 
 
 class Served(NamedTuple):
@@ -75,7 +82,7 @@ class RequestTotals:
 
 @dataclass(slots=True)
 class RunTotals:
-    """The sum of RunSeries and RetrySeries; the attributes are explained there."""
+    """The sum of RunSeries, RetrySeries and ShedSeries; the attributes are explained there."""
 
     tickets: int = 0
     rows: int = 0
@@ -84,6 +91,8 @@ class RunTotals:
     dropped: dict[DropReason, int] = field(default_factory=dict)
     retries: int = 0
     poison: int = 0
+    shed: dict[ShedReason, int] = field(default_factory=dict)
+    expected_ns: dict[int, int] = field(default_factory=dict)
 
     @property
     def runs(self) -> int:
@@ -105,6 +114,20 @@ class RunTotals:
             self.batches[key] = (runs_before + runs, ns_before + ns)
         for reason, count in series.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.expected_ns.update(series.expected_ns)
+
+
+@dataclass(slots=True)
+class _Frontend:
+    """What one living front end has told.
+
+    Attributes:
+        open: Requests that came and have not ended, by lane and API.
+        waits_ns: How long requests are expected to wait, by lane.
+    """
+
+    open: Counter[tuple[int | None, str]] = field(default_factory=Counter)
+    waits_ns: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -123,7 +146,7 @@ class TimeTotals:
 class Aggregate:
     """Adds up deltas. It belongs to the supervisor's event loop.
 
-    A delta for a lane without a name is not counted: the lane was forgotten while the delta was under way.
+    A delta for a lane without a name is not counted: its version was forgotten while the delta was under way.
 
     Attributes:
         loop_lag: How late the event loops of front ends were.
@@ -134,6 +157,9 @@ class Aggregate:
         self._lanes: dict[int, Served] = {}
         self._requests: dict[RequestKey, RequestTotals] = {}
         self._runs: dict[Served, RunTotals] = {}
+        self._former: dict[int, Served] = {}
+        self._accepted: Counter[tuple[Served | None, str]] = Counter()
+        self._frontends: dict[int, _Frontend] = {}
         self.loop_lag = TimeTotals()
         self.gc_pauses = TimeTotals()
 
@@ -146,20 +172,39 @@ class Aggregate:
     def forget_lane(self, lane: int) -> None:
         """Drop a retired lane, and its model version's totals unless another lane still serves that."""
         served = self._lanes.pop(lane)
+        for frontend in self._frontends.values():
+            frontend.waits_ns.pop(lane, None)
         if served in self._lanes.values():
+            # What children have not told yet belongs to the version, which is still there.
+            self._former[lane] = served
+            if len(self._former) > _FORMER_LANES_KEPT:
+                del self._former[next(iter(self._former))]
             return
+        self._former = {lane: other for lane, other in self._former.items() if other != served}
         del self._runs[served]
         for key in [key for key in self._requests if key.served == served]:
             del self._requests[key]
+        for came in [came for came in self._accepted if came[0] == served]:
+            del self._accepted[came]
 
-    def add_frontend(self, delta: FrontendDelta) -> None:
+    def add_frontend(self, delta: FrontendDelta, frontend: int) -> None:
         """Add what one front end did."""
+        known = self._frontends.setdefault(frontend, _Frontend())
+        known.waits_ns.update(delta.waits_ns)
+        for accepted in delta.accepted:
+            if self._is_known(accepted.lane):
+                self._accepted[self._served(accepted.lane), accepted.api] += accepted.requests
+                known.open[accepted.lane, accepted.api] += accepted.requests
         for series in delta.requests:
-            served = None if series.lane is None else self._lanes.get(series.lane)
-            if served is None and series.lane is not None:
-                continue
-            key = RequestKey(served, series.api, series.status)
-            self._requests.setdefault(key, RequestTotals()).add(series)
+            if self._is_known(series.lane):
+                key = RequestKey(self._served(series.lane), series.api, series.status)
+                self._requests.setdefault(key, RequestTotals()).add(series)
+                known.open[series.lane, series.api] -= series.requests
+        known.open = Counter({key: requests for key, requests in known.open.items() if requests})
+        for shed in delta.shed:
+            runs = self._runs_of(shed.lane)
+            if runs is not None:
+                runs.shed[shed.reason] = runs.shed.get(shed.reason, 0) + shed.requests
         self.loop_lag.add(delta.loop_lag)
         self.gc_pauses.add(delta.gc_pauses)
         for retries in delta.retries:
@@ -167,6 +212,35 @@ class Aggregate:
             if runs is not None:
                 runs.retries += retries.retries
                 runs.poison += retries.poison
+
+    def frontend_gone(self, frontend: int) -> None:
+        """Count what a front end had accepted and not ended, as its clients see it: their connection broke.
+
+        A request that another version answered in place of its own came here and ended there.
+        """
+        gone = self._frontends.pop(frontend, _Frontend())
+        lost: Counter[str] = Counter()
+        for (_, api), requests in gone.open.items():
+            lost[api] += requests
+        for (lane, api), requests in gone.open.items():
+            ended = min(requests, lost[api])
+            if ended > 0 and self._is_known(lane):
+                lost[api] -= ended
+                key = RequestKey(self._served(lane), api, LOST)
+                self._requests.setdefault(key, RequestTotals()).requests += ended
+
+    def accepted(self) -> dict[tuple[Served | None, str], int]:
+        """Requests that came, by what serves them and API."""
+        return dict(self._accepted)
+
+    def expected_waits_ns(self) -> dict[Served, int]:
+        """How long a request is expected to wait, where it would wait longest, for each named model version."""
+        waits = dict.fromkeys(self._runs, 0)
+        for frontend in self._frontends.values():
+            for lane, expected_ns in frontend.waits_ns.items():
+                if (served := self._lanes.get(lane)) is not None:
+                    waits[served] = max(waits[served], expected_ns)
+        return waits
 
     def add_worker(self, delta: WorkerDelta) -> None:
         """Add what one worker did."""
@@ -191,8 +265,14 @@ class Aggregate:
                 requests.setdefault(key.served, []).append((key.status, totals))
         return [_statistics(served, runs, requests.get(served, [])) for served, runs in self.runs()]
 
+    def _is_known(self, lane: int | None) -> bool:
+        return lane is None or lane in self._lanes or lane in self._former
+
+    def _served(self, lane: int | None) -> Served | None:
+        return None if lane is None else self._lanes.get(lane) or self._former[lane]
+
     def _runs_of(self, lane: int) -> RunTotals | None:
-        served = self._lanes.get(lane)
+        served = self._lanes.get(lane) or self._former.get(lane)
         return None if served is None else self._runs[served]
 
 

@@ -30,6 +30,13 @@ _MODEL = ("model", "version")
 
 METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
+        "predictd_accepted_total",
+        "counter",
+        (*_MODEL, "api"),
+        "Requests that came. Each is counted again when it ends, once, in predictd_requests_total: what is missing "
+        "there is being worked on.",
+    ),
+    MetricSpec(
         "predictd_requests_total",
         "counter",
         (*_MODEL, "api", "status"),
@@ -73,7 +80,27 @@ METRICS: tuple[MetricSpec, ...] = (
         "predictd_dropped_total",
         "counter",
         (*_MODEL, "reason"),
-        "Requests that a worker took from the queue and did not run: expired or cancelled.",
+        "Requests that a worker took from the queue and did not run: expired, cancelled, or with a deadline too near "
+        "for a run.",
+    ),
+    MetricSpec(
+        "predictd_shed_total",
+        "counter",
+        (*_MODEL, "reason"),
+        "Requests refused at once, by the limit that they met: max_queue_size, max_queue_bytes, "
+        "max_concurrent_per_client, or a wait that was expected to be longer than their deadline.",
+    ),
+    MetricSpec(
+        "predictd_expected_wait_seconds",
+        "gauge",
+        _MODEL,
+        "How long the newest request was expected to wait in its queue; 0 while nothing waits or too little is known.",
+    ),
+    MetricSpec(
+        "predictd_expected_run_seconds",
+        "gauge",
+        (*_MODEL, "rows"),
+        "How long a run is expected to take, by its rows, for the powers of two. Learned from the last runs.",
     ),
     MetricSpec(
         "predictd_retries_total", "counter", _MODEL, "Requests put back because a worker died or lost them."

@@ -11,10 +11,13 @@ from typing import Literal, get_args
 
 import msgspec
 
+from predictd.server.errors import ShedReason
+
 SUCCESS = "OK"
 """The status of an answered request; every other status is a failure."""
 
-DropReason = Literal["expired", "cancelled"]
+DropReason = Literal["expired", "too_near", "cancelled"]
+SHED_REASONS: tuple[ShedReason, ...] = get_args(ShedReason)
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 
@@ -62,6 +65,34 @@ class RetrySeries(msgspec.Struct, frozen=True, array_like=True):
     poison: int
 
 
+class AcceptedSeries(msgspec.Struct, frozen=True, array_like=True):
+    """Requests of one lane and API that came; each is counted again, in a RequestSeries, when it ends.
+
+    Attributes:
+        lane: The lane's id; None for a model that the daemon does not know.
+        api: The protocol.
+        requests: All of them.
+    """
+
+    lane: int | None
+    api: str
+    requests: int
+
+
+class ShedSeries(msgspec.Struct, frozen=True, array_like=True):
+    """Requests of one lane that were refused because there was too much to do.
+
+    Attributes:
+        lane: The lane's id.
+        reason: Which limit they met.
+        requests: All of them.
+    """
+
+    lane: int
+    reason: ShedReason
+    requests: int
+
+
 class TimeSeries(msgspec.Struct, frozen=True, array_like=True):
     """Times that one front end measured of itself.
 
@@ -80,6 +111,9 @@ class FrontendDelta(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         requests: One entry a lane, API and status.
         retries: One entry a lane that had any.
+        accepted: One entry a lane and API.
+        shed: One entry a lane and reason.
+        waits_ns: By lane, how long the newest request was expected to wait: no count.
         loop_lag: How late the event loop was.
         gc_pauses: How long garbage collections took.
         more: The recorder holds more than a message carries: take again.
@@ -87,12 +121,15 @@ class FrontendDelta(msgspec.Struct, frozen=True, array_like=True):
 
     requests: list[RequestSeries] = []
     retries: list[RetrySeries] = []
+    accepted: list[AcceptedSeries] = []
+    shed: list[ShedSeries] = []
+    waits_ns: dict[int, int] = {}
     more: bool = False
     loop_lag: TimeSeries = TimeSeries()
     gc_pauses: TimeSeries = TimeSeries()
 
     def __bool__(self) -> bool:
-        return bool(self.requests or self.retries)
+        return bool(self.requests or self.retries or self.accepted or self.shed)
 
 
 class RunSeries(msgspec.Struct, frozen=True, array_like=True):
@@ -105,6 +142,7 @@ class RunSeries(msgspec.Struct, frozen=True, array_like=True):
         compute_buckets: Durations of the runs, by DURATION_BOUNDS_NS.
         batches: For each `rows_key` of a run: how many runs, and their time in ns.
         dropped: Tickets that were never run, by reason.
+        expected_ns: What a run is expected to take, by rows: no count, but what is known now.
     """
 
     lane: int
@@ -113,6 +151,7 @@ class RunSeries(msgspec.Struct, frozen=True, array_like=True):
     compute_buckets: list[int]
     batches: dict[int, tuple[int, int]]
     dropped: dict[DropReason, int]
+    expected_ns: dict[int, int] = {}
 
 
 class WorkerDelta(msgspec.Struct, frozen=True, array_like=True):

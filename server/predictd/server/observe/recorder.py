@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import islice
 from threading import Lock
 
+from predictd.server.errors import ShedReason
 from predictd.server.observe.buckets import (
     DURATION_BOUNDS_NS,
     DURATION_BUCKETS_SECONDS,
@@ -20,11 +21,13 @@ from predictd.server.observe.buckets import (
     rows_key,
 )
 from predictd.server.observe.deltas import (
+    AcceptedSeries,
     DropReason,
     FrontendDelta,
     RequestSeries,
     RetrySeries,
     RunSeries,
+    ShedSeries,
     TimeSeries,
     WorkerDelta,
 )
@@ -95,6 +98,30 @@ class FrontendRecorder:
         self._retries: dict[int, list[int]] = {}
         self.loop_lag = TimeRecorder()
         self.gc_pauses = TimeRecorder()
+        self._accepted: dict[tuple[int | None, str], int] = {}
+        self._shed: dict[tuple[int, ShedReason], int] = {}
+        self._waits: dict[int, int] = {}
+        self._waited: set[int] = set()
+        self._more = False
+
+    def accepted(self, lane: int | None, api: str) -> None:
+        """Count a request before anything is decided about it; `answered` or `failed` follows, once.
+
+        Args:
+            lane: The lane it is meant for; None where the daemon knows no such model.
+            api: The protocol, from a fixed set of names.
+        """
+        key = (lane, api)
+        self._accepted[key] = self._accepted.get(key, 0) + 1
+
+    def shed(self, lane: int, reason: ShedReason) -> None:
+        """Count a request that is refused because there is too much to do, besides counting it as failed."""
+        key = (lane, reason)
+        self._shed[key] = self._shed.get(key, 0) + 1
+
+    def waits(self, lane: int, expected_ns: int) -> None:
+        """Tell how long a request of a lane that came now was expected to wait."""
+        self._waits[lane] = expected_ns
 
     # By position: it is called for each request, and keywords cost.
     def answered(
@@ -151,16 +178,32 @@ class FrontendRecorder:
 
     def take(self) -> FrontendDelta:
         """What was counted since the last take, as much as a message carries; the rest stays for the next."""
+        if not self._more:
+            # Where nobody came any more, nobody waits.
+            self._waits = dict.fromkeys(self._waited, 0) | self._waits
+            self._waited = {lane for lane, expected_ns in self._waits.items() if expected_ns}
         requests = [
             _request_series(key, self._cells.pop(key))
             for key in list(islice(self._cells, _SERIES_PER_DELTA_MAX))
         ]
         room = _SERIES_PER_DELTA_MAX - len(requests)
         retries = [RetrySeries(lane, *self._retries.pop(lane)) for lane in list(islice(self._retries, room))]
+        room -= len(retries)
+        accepted = [
+            AcceptedSeries(*key, self._accepted.pop(key)) for key in list(islice(self._accepted, room))
+        ]
+        room -= len(accepted)
+        shed = [ShedSeries(*key, self._shed.pop(key)) for key in list(islice(self._shed, room))]
+        room -= len(shed)
+        waits = {lane: self._waits.pop(lane) for lane in list(islice(self._waits, room))}
+        self._more = bool(self._cells or self._retries or self._accepted or self._shed or self._waits)
         return FrontendDelta(
             requests,
             retries,
-            more=bool(self._cells or self._retries),
+            accepted,
+            shed,
+            waits,
+            self._more,
             loop_lag=self.loop_lag.take(),
             gc_pauses=self.gc_pauses.take(),
         )
@@ -205,6 +248,20 @@ class WorkerRecorder:
     def __init__(self) -> None:
         self._lock = Lock()
         self._cells: dict[int, _RunCell] = {}
+        self._expected: dict[int, dict[int, int]] = {}
+
+    def expects(self, lane: int, expected: dict[int, int] | None) -> None:
+        """Tell what runs of a lane are expected to take.
+
+        Args:
+            lane: Its id.
+            expected: Nanoseconds by rows, which the run loop goes on to change; None when the lane is gone.
+        """
+        with self._lock:
+            if expected is None:
+                self._expected.pop(lane, None)
+            else:
+                self._expected[lane] = expected
 
     def ran(self, lane: int, rows: int, tickets: int, compute_ns: int) -> None:
         """Count a run of the engine that gave an answer.
@@ -240,8 +297,11 @@ class WorkerRecorder:
                     break
                 cell = self._cells.pop(lane)
                 batches += len(cell.batches)
+                expected = dict(self._expected.get(lane, {}))
                 runs.append(
-                    RunSeries(lane, cell.tickets, cell.rows, cell.buckets, cell.batches, cell.dropped)
+                    RunSeries(
+                        lane, cell.tickets, cell.rows, cell.buckets, cell.batches, cell.dropped, expected
+                    )
                 )
             return WorkerDelta(runs, more=bool(self._cells))
 

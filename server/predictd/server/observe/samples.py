@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from predictd.server.observe.aggregate import Aggregate, RunTotals, Served, TimeTotals
 from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS, ROWS_BUCKETS
-from predictd.server.observe.deltas import DROP_REASONS, SUCCESS
+from predictd.server.observe.deltas import DROP_REASONS, SHED_REASONS, SUCCESS
 from predictd.server.observe.gauges import LANE_STATES, Gauges
 
 
@@ -117,6 +117,30 @@ def _dropped(view: View) -> Numbers:
     }
 
 
+def _shed(view: View) -> Numbers:
+    return {
+        (*_labels(served), reason): runs.shed.get(reason, 0)
+        for served, runs in view.aggregate.runs()
+        for reason in SHED_REASONS
+    }
+
+
+def _accepted(view: View) -> Numbers:
+    return {(*_labels(served), api): count for (served, api), count in view.aggregate.accepted().items()}
+
+
+def _expected_waits(view: View) -> Numbers:
+    return {_labels(served): ns / 1e9 for served, ns in view.aggregate.expected_waits_ns().items()}
+
+
+def _expected_runs(view: View) -> Numbers:
+    return {
+        (*_labels(served), str(rows)): ns / 1e9
+        for served, runs in view.aggregate.runs()
+        for rows, ns in sorted(runs.expected_ns.items())
+    }
+
+
 def _lane_states(view: View) -> Numbers:
     # Two lanes of one model version live side by side while one replaces the other: both states are then 1.
     lanes = view.gauges.readiness.lanes
@@ -158,10 +182,14 @@ def _build(view: View) -> Numbers:
 
 
 NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
+    "predictd_accepted_total": _accepted,
     "predictd_requests_total": _requests,
     "predictd_runs_total": _per_lane(lambda runs: runs.runs),
     "predictd_run_requests_total": _per_lane(lambda runs: runs.tickets),
     "predictd_dropped_total": _dropped,
+    "predictd_shed_total": _shed,
+    "predictd_expected_wait_seconds": _expected_waits,
+    "predictd_expected_run_seconds": _expected_runs,
     "predictd_retries_total": _per_lane(lambda runs: runs.retries),
     "predictd_poison_total": _per_lane(lambda runs: runs.poison),
     "predictd_queue_depth": lambda view: {

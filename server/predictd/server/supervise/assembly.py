@@ -271,6 +271,9 @@ def _lane(
         priority_levels=file.priority_levels or 0,
         default_priority=file.default_priority or (len(queues) + 1) // 2,
         queues=queues,
+        default_deadline_ns=(
+            settings.default_deadline_ns if file.default_deadline_ns is None else file.default_deadline_ns
+        ),
         tuned="" if file.tuned is None else str(file.tuned),
     )
 
@@ -286,6 +289,7 @@ def queue_rules(file: ModelConfig, settings: Settings) -> tuple[QueueRules, ...]
     """The rules of each of a model's priorities: what is said of it, else of the model, else of all models."""
     general = QueuePolicy(
         max_queue_size=file.max_queue_size,
+        max_queue_bytes=file.max_queue_bytes,
         default_timeout_ns=file.default_timeout_ns,
         allow_timeout_override=file.allow_timeout_override,
         timeout_action=file.timeout_action,
@@ -305,6 +309,9 @@ def _rules(own: QueuePolicy, general: QueuePolicy, settings: Settings) -> QueueR
     return QueueRules(
         # Not even 0, which is no limit to Triton, is without one: a queue is a pipe.
         max_queue_size=said("max_queue_size") or settings.max_queue_size,
+        max_queue_bytes=settings.max_queue_bytes
+        if said("max_queue_bytes") is None
+        else said("max_queue_bytes"),
         timeout_ns=said("default_timeout_ns") or 0,
         timeout_override=said("allow_timeout_override") or False,
         delay=said("timeout_action") == "delay",

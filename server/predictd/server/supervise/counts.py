@@ -65,7 +65,7 @@ class Counts:
     def counted(self, child: Child, message: WorkerCounts | FrontendCounts) -> None:
         """A child's answer."""
         if isinstance(message, FrontendCounts):
-            self.aggregate.add_frontend(message.delta)
+            self.aggregate.add_frontend(message.delta, child.id)
             self.in_flight[child.id] = message.in_flight
         else:
             self.aggregate.add_worker(message.delta)
@@ -79,6 +79,7 @@ class Counts:
     def forget(self, child_id: int) -> None:
         """A child is gone."""
         self.in_flight.pop(child_id, None)
+        self.aggregate.frontend_gone(child_id)
         for seq in [seq for seq, (owner, _) in self._waiting.items() if owner == child_id]:
             self._waiting.pop(seq)[1].set_result(None)
 

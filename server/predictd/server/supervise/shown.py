@@ -28,6 +28,7 @@ _NAMES = {
     "max_delay_ns": "max_delay",
     "run_timeout_ns": "run_timeout",
     "default_timeout_ns": "default_timeout",
+    "default_deadline_ns": "default_deadline",
 }
 
 
@@ -63,6 +64,8 @@ def _general(settings: Settings, lane: LaneConfig, instances: int) -> Iterator[S
         ("max_batch_size", lane.max_batch_size),
         ("max_delay_ns", lane.max_delay_ns),
         ("max_queue_size", lane.max_queue_size),
+        ("max_queue_bytes", max(rules.max_queue_bytes for rules in lane.queue_rules)),
+        ("default_deadline_ns", lane.default_deadline_ns),
         ("max_request_rows", lane.max_request_rows),
         ("run_timeout_ns", lane.run_timeout_ns),
     ):

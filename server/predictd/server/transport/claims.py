@@ -102,6 +102,11 @@ def read_claims(table: mmap.mmap) -> tuple[ClaimState, bytes]:
     return ClaimState(state) if known else ClaimState.RUNNING, table[CLAIMS_HEADER_BYTES:end]
 
 
+def claimed_tickets(table: mmap.mmap) -> int:
+    """How many tickets the worker holds."""
+    return min(int(_HEADER.unpack_from(table)[0]), CLAIMS_CAPACITY)
+
+
 def completed_batches(table: mmap.mmap) -> int:
     """How many batches the worker has completed in its life."""
     return int(_HEADER.unpack_from(table)[3])

@@ -89,6 +89,8 @@ class TicketFlag(enum.IntFlag):
     """Its tensors have no fixed size (strings), so it is gathered by itself."""
     DELAY = 8
     """Expired is not its end: its front end will put it into the last queue."""
+    PATIENCE = 16
+    """Its deadline says how long it may wait to be taken, not when it must be answered."""
 
 
 class Status(enum.IntEnum):

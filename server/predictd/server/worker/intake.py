@@ -29,7 +29,7 @@ _EMPTY: Records = np.empty(0, TICKET)
 class Dropper(Protocol):
     """Completes tickets without a run."""
 
-    def __call__(self, tickets: Records, status: Status, now_ns: int) -> None: ...
+    def __call__(self, tickets: Records, status: Status, now_ns: int, *, hopeless: bool = False) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,8 @@ class Intake:
         drops = plan.drops
         if drops is not None:
             self._drop_some(window[drops.expired], Status.EXPIRED, now_ns)
+            if len(drops.hopeless):
+                self._drop(window[drops.hopeless], Status.EXPIRED, now_ns, hopeless=True)
             self._drop_some(window[drops.cancelled], Status.CANCELLED, now_ns)
             self._drop_some(window[drops.unknown], Status.UNKNOWN_LANE, now_ns)
         batch = None

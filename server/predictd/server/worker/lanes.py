@@ -24,6 +24,7 @@ from predictd.engines.registry import resolve
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.worker.declared import as_declared, declared_specs, label_digests
 from predictd.server.worker.efficiency import Efficiency
+from predictd.server.worker.run_times import LOW, MOST, RunTimes
 from predictd.server.worker.runner import LoadedLane
 from predictd.server.worker.warmup import is_guess, made_up, warm_up
 
@@ -88,14 +89,29 @@ def _made_ready(engine: Engine, config: LaneConfig, cancel: Cancellation) -> Loa
     warm_up(engine, signature, config, cancel)
     if cancel.is_set:
         raise LoadCancelledError("the load was given up")
-    return LoadedLane(config, engine, signature, digests, efficiency=_efficiency(config, signature))
+    return LoadedLane(
+        config,
+        engine,
+        signature,
+        digests,
+        efficiency=_efficiency(config, signature),
+        run_times=RunTimes(LOW if _varies(signature) else MOST),
+    )
 
 
 def _efficiency(config: LaneConfig, signature: Signature) -> Efficiency | None:
     """Somebody who asks for sizes, or waits for batches to fill, has decided already."""
     decided = config.preferred_batch_sizes or config.max_delay_ns or config.max_batch_size == 1
-    varies = any(spec.dtype is DType.BYTES or min(spec.shape[1:], default=0) < 0 for spec in signature.inputs)
-    return Efficiency(config.max_batch_size) if signature.batches and not decided and not varies else None
+    learns = signature.batches and not decided and not _varies(signature)
+    return Efficiency(config.max_batch_size) if learns else None
+
+
+def _varies(signature: Signature) -> bool:
+    """Whether rows of different requests may cost differently."""
+    fixed = 1 if signature.batches else 0
+    return any(
+        spec.dtype is DType.BYTES or min(spec.shape[fixed:], default=0) < 0 for spec in signature.inputs
+    )
 
 
 def _batches_indeed(engine: Engine, signature: Signature) -> bool:

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -172,11 +173,13 @@ class Worker:
         self._reserve_answers(lane)
         config = lane.config
         self._lanes[config.lane] = lane
+        self._recorder.expects(config.lane, lane.run_times.expected)
         self._rules[config.lane] = LaneRules(
             config.max_batch_size,
             config.max_delay_ns,
             lane.signature.batches,
             config.preferred_batch_sizes,
+            lane.run_times.expected_ns,
         )
         self.send(
             LaneLoaded(
@@ -210,7 +213,10 @@ class Worker:
             self._token.release()
             if batch is not None:
                 lane = self._lanes[int(batch.tickets[0]["lane"])]
+                started_ns = time.monotonic_ns()
                 compute_ns = self._runner.run(lane, batch)
+                ended_ns = time.monotonic_ns()
+                lane.run_times.ran(batch.rows, ended_ns - started_ns, ended_ns)
                 self._shares.charge(lane.config.lane, compute_ns)
                 self._learn(lane, batch.rows, compute_ns)
         # To the end of the process: it must not hang there either.
@@ -245,6 +251,7 @@ class Worker:
         while self._removed:
             number = self._removed.popleft()
             self._rules.pop(number, None)
+            self._recorder.expects(number, None)
             self._shares.forget(number)
             removed = self._lanes.pop(number, None)
             if removed is not None:

@@ -3,7 +3,8 @@
 The window holds what the leader has read: first the carry, then the queues by priority, so it is in the order of
 arrival within each priority. Rules:
 
-* Expired and cancelled tickets, and those of lanes that are not served here, are dropped before anything else.
+* Expired and cancelled tickets, and those of lanes that are not served here, are dropped before anything else; so are
+  those that could not be answered in time even by a run of their own that began now.
 * The highest priority present is served first. Among the lanes that have such tickets, the one whose runs took
   the least compute time so far goes next; among equals the one that waits longest.
 * A batch holds tickets of one lane and one shape, in their order within each priority, up to the lane's limit of
@@ -11,9 +12,11 @@ arrival within each priority. Rules:
   not fit or must run alone. A ticket without rows counts as one.
 * Where a lane prefers sizes, its batch ends earlier: where it has the most rows that are a preferred size exactly.
   Such a batch runs at once. When the waiting tickets, taken in order, add up to none of the sizes, none is kept to.
+* A batch that would take too long for some of its tickets ends earlier: where all are in time if the rest runs next,
+  else where it answers most of them in time for the time that it takes.
 * A batch that is not full, nor of a preferred size, may linger while more tickets can be read and nothing else could
-  run instead, until one of its tickets has waited `max_delay_ns`, or half of the time that its deadline leaves it.
-  With preferred sizes, one beyond the largest of them is full.
+  run instead, until one of its tickets has waited `max_delay_ns`, or half of the time that its deadline leaves it,
+  or until a full batch would no longer be in time. With preferred sizes, one beyond the largest of them is full.
 
 Most windows are uniform: tickets alike in all that matters. For them the rules come down to counting, which takes
 a fifth of the time; a property test holds both ways against each other.
@@ -21,19 +24,24 @@ a fifth of the time; a property test holds both ways against each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from predictd.server.transport.records import Records, TicketFlag, words
+from predictd.server.transport.records import NO_DEADLINE_NS, Records, TicketFlag, words
 
 Indices = npt.NDArray[np.intp]
 Selection = Indices | slice
 
 _ALONE = int(TicketFlag.ALONE)
 _PROBE = int(TicketFlag.PROBE)
+_PATIENCE = int(TicketFlag.PATIENCE)
+
+
+def _nothing_expected(rows: int, now_ns: int) -> int:  # noqa: ARG001 - the signature of RunTimes.expected_ns
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,14 @@ class LaneRules:
         max_delay_ns: How long a batch may linger.
         batches: False runs every ticket alone.
         preferred: Sizes that a batch shall have if it can, ascending, none above `max_batch_size`.
+        expected_ns: What a run of so many rows is expected to take now; 0 while nothing is known.
     """
 
     max_batch_size: int
     max_delay_ns: int
     batches: bool
     preferred: tuple[int, ...] = ()
+    expected_ns: Callable[[int, int], int] = _nothing_expected
 
     @property
     def full(self) -> int:
@@ -89,12 +99,14 @@ class Drops:
 
     Attributes:
         expired: Past their deadline.
+        hopeless: Before their deadline, which is too near for a run.
         cancelled: Given up by their client.
         unknown: Of lanes that are not served here.
         probes: Probes with no older ticket of their frontend and priority left in the window.
     """
 
     expired: Indices
+    hopeless: Indices
     cancelled: Indices
     unknown: Indices
     probes: Indices
@@ -138,10 +150,10 @@ def plan_batch(
         shares: Compute time that each lane has had.
         room: More tickets can be read, so waiting for them makes sense.
     """
-    if is_uniform(window) and not cancelled.any() and window["deadline_ns"].min() > now_ns:
+    if is_uniform(window) and not cancelled.any():
         first = window[0]
         lane = rules.get(int(first["lane"]))
-        if lane is not None and not first["flags"] & _PROBE:
+        if lane is not None and not first["flags"] & _PROBE and _all_in_time(window, now_ns, lane):
             return _plan_uniform(window, now_ns, lane, alone=bool(first["flags"] & _ALONE), room=room)
     return plan_mixed(window, cancelled, now_ns, rules, shares, room=room)
 
@@ -152,6 +164,16 @@ def is_uniform(window: Records) -> bool:
         return True
     matrix = words(window)
     return bool((matrix[1:, 1:4] == matrix[0, 1:4]).all())
+
+
+def _all_in_time(window: Records, now_ns: int, lane: LaneRules) -> bool:
+    """Whether any batch of a uniform window would be in time for all of it."""
+    soonest_ns = int(window["deadline_ns"].min())
+    if soonest_ns == NO_DEADLINE_NS:
+        return True
+    rows = int(window[0]["rows"])
+    largest = max(rows, min(lane.max_batch_size, rows * len(window)))
+    return soonest_ns > now_ns + lane.expected_ns(largest, now_ns)
 
 
 def _plan_uniform(window: Records, now_ns: int, lane: LaneRules, *, alone: bool, room: bool) -> BatchPlan:
@@ -166,7 +188,7 @@ def _plan_uniform(window: Records, now_ns: int, lane: LaneRules, *, alone: bool,
     if preferred:
         fitting = preferred // rows
     elif lane.max_delay_ns and room and not alone and waiting * rows < lane.full:
-        wait_until_ns = _linger_end_ns(window, lane)
+        wait_until_ns = _linger_end_ns(window, now_ns, lane)
         if now_ns < wait_until_ns:
             return BatchPlan(slice(0, 0), slice(0, waiting), wait_until_ns=wait_until_ns)
     return BatchPlan(slice(0, fitting), slice(min(fitting, waiting), waiting), uniform=True)
@@ -185,16 +207,19 @@ def plan_mixed(
     is_probe = (window["flags"] & _PROBE) != 0
     unknown = ~np.isin(window["lane"], list(rules)) & ~is_probe & ~cancelled
     expired = (window["deadline_ns"] <= now_ns) & ~(cancelled | is_probe | unknown)
-    alive = np.flatnonzero(~(cancelled | expired | unknown | is_probe))
+    hopeless = _hopeless(window, now_ns, rules) & ~(cancelled | is_probe | unknown | expired)
+    alive = np.flatnonzero(~(cancelled | expired | hopeless | unknown | is_probe))
     take, may_grow = _choose(window, alive, rules, shares)
+    whole = len(take)
+    take = _in_time(window, take, now_ns, rules)
     wait_until_ns = 0
-    if may_grow and room:
-        wait_until_ns = _linger_end_ns(window[take], rules[int(window[take[0]]["lane"])])
+    if may_grow and room and len(take) == whole:
+        wait_until_ns = _linger_end_ns(window[take], now_ns, rules[int(window[take[0]]["lane"])])
         wait_until_ns = wait_until_ns if now_ns < wait_until_ns else 0
     if wait_until_ns:
         take = alive[:0]
     probes = _answerable_probes(window, is_probe & ~cancelled, alive, take)
-    left = ~(cancelled | expired | unknown)
+    left = ~(cancelled | expired | hopeless | unknown)
     left[take] = False
     left[probes] = False
     return BatchPlan(
@@ -202,10 +227,61 @@ def plan_mixed(
         leave=np.flatnonzero(left),
         drops=None
         if len(take) + np.count_nonzero(left) == len(window)
-        else Drops(np.flatnonzero(expired), np.flatnonzero(cancelled), np.flatnonzero(unknown), probes),
+        else Drops(
+            np.flatnonzero(expired),
+            np.flatnonzero(hopeless),
+            np.flatnonzero(cancelled),
+            np.flatnonzero(unknown),
+            probes,
+        ),
         uniform=bool(len(take)) and is_uniform(window[take]),
         wait_until_ns=wait_until_ns,
     )
+
+
+def _must_be_answered_by_ns(tickets: Records) -> npt.NDArray[np.int64]:
+    """Deadlines of answers: patience is for the queue alone, and ends with the claim."""
+    deadlines: npt.NDArray[np.int64] = np.where(
+        tickets["flags"] & _PATIENCE, NO_DEADLINE_NS, tickets["deadline_ns"]
+    )
+    return deadlines
+
+
+def _hopeless(window: Records, now_ns: int, rules: Mapping[int, LaneRules]) -> npt.NDArray[np.bool_]:
+    """Tickets that a run of their own would be too late for."""
+    hopeless = np.zeros(len(window), np.bool_)
+    timed = np.flatnonzero(_must_be_answered_by_ns(window) != NO_DEADLINE_NS)
+    if not len(timed):
+        return hopeless
+    sizes = np.stack((window["lane"][timed], window["rows"][timed]), axis=1)
+    for lane, rows in np.unique(sizes, axis=0):
+        if (rule := rules.get(int(lane))) is not None:
+            same = timed[(sizes == (lane, rows)).all(axis=1)]
+            hopeless[same] = window["deadline_ns"][same] <= now_ns + rule.expected_ns(int(rows), now_ns)
+    return hopeless
+
+
+def _in_time(window: Records, take: Indices, now_ns: int, rules: Mapping[int, LaneRules]) -> Indices:
+    """As much of a batch as loses nobody if the rest runs next, else what answers most in time for its time."""
+    if len(take) < 2:
+        return take
+    lane = rules[int(window["lane"][take[0]])]
+    by_ns = _must_be_answered_by_ns(window[take])
+    rows = np.cumsum(np.maximum(window["rows"][take], 1))
+    if by_ns.min() > now_ns + lane.expected_ns(int(rows[-1]), now_ns):
+        return take
+    best, best_rate = len(take), 0.0
+    for size in sorted({len(take) >> shift or 1 for shift in range(len(take).bit_length())}, reverse=True):
+        run_ns = lane.expected_ns(int(rows[size - 1]), now_ns)
+        rest_ns = lane.expected_ns(int(rows[-1] - rows[size - 1]), now_ns)
+        answered = np.count_nonzero(by_ns[:size] > now_ns + run_ns)
+        later = np.count_nonzero(by_ns[size:] > now_ns + run_ns + rest_ns)
+        if answered + later == len(take):
+            return take[:size]
+        rate = answered / max(run_ns, 1)
+        if rate > best_rate:
+            best, best_rate = size, rate
+    return take[:best]
 
 
 def _choose(
@@ -235,10 +311,12 @@ def _choose(
     return group[:fitting], fitting == len(alive) and bool(lane.max_delay_ns) and rows[-1] < lane.full
 
 
-def _linger_end_ns(tickets: Records, lane: LaneRules) -> int:
-    """Until when a batch of these may wait for more."""
+def _linger_end_ns(tickets: Records, now_ns: int, lane: LaneRules) -> int:
+    """Until when a batch of these may wait for more, and still be in time once it is full."""
     left_ns = (tickets["deadline_ns"] - tickets["enqueued_ns"]) // 2
-    return int((tickets["enqueued_ns"] + np.minimum(left_ns, lane.max_delay_ns)).min())
+    end_ns = int((tickets["enqueued_ns"] + np.minimum(left_ns, lane.max_delay_ns)).min())
+    start_by_ns = int(_must_be_answered_by_ns(tickets).min()) - lane.expected_ns(lane.full, now_ns)
+    return min(end_ns, start_by_ns)
 
 
 def _head(window: Records, alive: Indices, shares: Shares) -> int:

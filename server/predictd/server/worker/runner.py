@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from predictd.engines.api import Engine, EngineError, InvalidInputError, Signature, TensorSpec
 from predictd.server.config.lane import LaneConfig
-from predictd.server.observe.recorder import WorkerRecorder
+from predictd.server.observe.recorder import DropReason, WorkerRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.blocks import HEADER_BYTES, ResponseLayout, encode_error
 from predictd.server.transport.claims import ClaimWriter
@@ -33,6 +33,7 @@ from predictd.server.worker.gather import Gatherer
 from predictd.server.worker.intake import Batch, claimed
 from predictd.server.worker.request_memory import FrontendMemory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
+from predictd.server.worker.run_times import RunTimes
 from predictd.server.worker.scatter import EncodedOutputs, fixed_layout, output_views
 
 Array = npt.NDArray[Any]
@@ -51,6 +52,7 @@ class LoadedLane:
         layouts: What `layout` remembers.
         efficiency: What is learned about the size of its batches; None where the configuration decides alone, or
             where rows of different requests cost differently.
+        run_times: What is learned about how long its runs take.
     """
 
     config: LaneConfig
@@ -59,6 +61,7 @@ class LoadedLane:
     labels: dict[str, str] = field(default_factory=dict)
     layouts: dict[int, ResponseLayout | None] = field(default_factory=dict)
     efficiency: Efficiency | None = None
+    run_times: RunTimes = field(default_factory=RunTimes)
 
     def layout(self, rows: int) -> ResponseLayout | None:
         """Where the outputs of a batch of `rows` go, None when only the run can tell."""
@@ -127,8 +130,15 @@ class Runner:
             self._responses.collect_releases()
         return compute_ns
 
-    def drop(self, tickets: Records, status: Status, now_ns: int) -> None:
-        """Complete tickets without a run."""
+    def drop(self, tickets: Records, status: Status, now_ns: int, *, hopeless: bool = False) -> None:
+        """Complete tickets without a run.
+
+        Args:
+            tickets: Of any lanes.
+            status: Why.
+            now_ns: CLOCK_MONOTONIC.
+            hopeless: They are before their deadline, which is too near for a run.
+        """
         completions = self._completions(tickets, now_ns, status, 0)
         completions["segment"] = NO_SEGMENT
         for frontend in np.unique(tickets["frontend"]):
@@ -137,11 +147,12 @@ class Runner:
             ended = (
                 tickets[(tickets["flags"] & TicketFlag.DELAY) == 0] if status is Status.EXPIRED else tickets
             )
+            reason: DropReason = (
+                "cancelled" if status is Status.CANCELLED else "too_near" if hopeless else "expired"
+            )
             for lane in np.unique(ended["lane"]):
                 count = int((ended["lane"] == lane).sum())
-                self._recorder.dropped(
-                    int(lane), "expired" if status is Status.EXPIRED else "cancelled", count
-                )
+                self._recorder.dropped(int(lane), reason, count)
 
     def _answer(self, lane: LoadedLane, batch: Batch) -> _Answer:
         """Run a batch and put its outputs, or the reason why there are none, into a response block."""
