@@ -187,7 +187,8 @@ class Client:
         match error:
             case DeadlineError():
                 late = pending.deadline_ns and world.clock.now_ns >= pending.deadline_ns
-                return None if late else "has no deadline that could have passed"
+                near = pending.deadline_ns and "too near" in str(error)
+                return None if late or near else "has no deadline that could have passed"
             case InferenceError() | InvalidRequestError() if REFUSAL in str(error):
                 return None if asked.kind is Kind.BAD else "is refused for the sake of another"
             case InferenceError() if "crashes the engine" in str(error):
