@@ -187,15 +187,15 @@ class Client:
         match error:
             case DeadlineError():
                 late = pending.deadline_ns and world.clock.now_ns >= pending.deadline_ns
-                near = pending.deadline_ns and "too near" in str(error)
-                return None if late or near else "has no deadline that could have passed"
+                shed = pending.deadline_ns and "too near" in str(error)
+                return None if late or shed else "has no deadline that could have passed"
             case InferenceError() | InvalidRequestError() if REFUSAL in str(error):
                 return None if asked.kind is Kind.BAD else "is refused for the sake of another"
             case InferenceError() if "crashes the engine" in str(error):
                 due = world.deaths[asked.number] > MAX_ATTEMPTS
                 return None if due else f"is called poison after {world.deaths[asked.number]} deaths"
-            case OverloadedError() if "is expected to take" in str(error):
-                return None if asked.deadline_ns else "has no deadline that it could miss"
+            case OverloadedError() if pending.deadline_ns and error.limit == "expected_wait":
+                return None
             case OverloadedError():
                 room = min(schedule.max_queue_size, 64 if schedule.small_pipes else 1024)
                 # Probes take room, too: after each death each front end sends one into each queue.

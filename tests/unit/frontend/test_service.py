@@ -42,11 +42,13 @@ class FakeDispatcher:
         self.deadlines: list[int] = []
         self.priorities: list[int] = []
         self.patience_ns: list[int] = []
-        self.attempts: list[tuple[int, int, int]] = []
+        self.attempts: list[tuple[int, int]] = []
+        self.pools: list[int] = []
 
     async def call(self, *arguments: Any) -> Answered:
         lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns, attempt = arguments
-        self.attempts.append((lane.id, lane.pool, attempt))
+        self.attempts.append((lane.id, attempt))
+        self.pools.append(lane.pool)
         self.wanted.append(wanted)
         self.priorities.append(queue.level)
         self.patience_ns.append(patience_ns)
@@ -118,7 +120,7 @@ def test_a_request_whose_version_went_is_answered_by_the_one_that_took_its_place
     setup.routes.publish(publication(view(1), labels={"stable": 1}))
     response = asyncio.run(setup.infer(request(1, 2, label=label)))
     assert response.version == 2
-    assert [(lane, attempt) for lane, _, attempt in setup.dispatcher.attempts] == [(11, 0), (12, 1)]
+    assert setup.dispatcher.attempts == [(11, 0), (12, 1)]
     delta = setup.recorder.take()
     # It ends where it began, or neither version's sums would come out even.
     assert [(one.lane, one.status) for one in delta.requests] == [(11, "OK")]
@@ -154,18 +156,19 @@ def test_a_split_is_drawn_for_each_request_whoever_asks() -> None:
     assert setup.service.version("m", None, None).version == 1
 
 
-def test_a_request_whose_lane_got_another_pool_is_sent_there() -> None:
-    async def moved_at_first() -> Answered:
-        if len(setup.dispatcher.attempts) == 1:
-            one = view(signature=signature(), config=config(11), lane=11, pool=9)
-            setup.routes.publish(publication(one))
-            raise LaneGoneError("model 'm' is not served by this worker; try again", 1)
-        return await answered()
+@pytest.mark.parametrize("version", [None, 1])
+def test_a_request_follows_its_lane_through_pools(version: int | None) -> None:
+    async def moved_twice() -> Answered:
+        moves = len(setup.dispatcher.attempts)
+        if moves == 3:
+            return await answered()
+        setup.routes.publish(publication(view(config=config(11), lane=11, pool=7 + moves)))
+        raise LaneGoneError("gone", 1)
 
-    setup = Setup(moved_at_first)
-    asyncio.run(setup.infer(request(1, 2)))
-    (_, _, first), (_, pool, attempt) = setup.dispatcher.attempts
-    assert (first, pool, attempt) == (0, 9, 1), "what it has survived already counts there too"
+    setup = Setup(moved_twice)
+    asyncio.run(setup.infer(request(1, 2, version=version)))
+    assert setup.dispatcher.pools == [1, 8, 9]
+    assert setup.dispatcher.attempts == [(11, 0), (11, 1), (11, 1)]
     assert setup.counted() == {(11, "OK"): 1}
 
 

@@ -159,7 +159,6 @@ class Dispatcher:
             priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
             deadline_ns=min(deadline_ns, patient_until_ns),
-            attempt=attempt,
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
             queue=queue,

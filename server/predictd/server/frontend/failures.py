@@ -73,7 +73,7 @@ def check_wait(lane: Lane, known: Expectation, ahead: int, deadline_ns: int) -> 
     left_ns = deadline_ns - now_ns
     if deadline_ns and (excess_ns := known.excess_ns(ahead, left_ns, now_ns)):
         raise OverloadedError(
-            f"the queue of model '{lane.model}' is expected to take {_about(wait_ns)}, "
+            f"an answer of model '{lane.model}' is expected in {_about(left_ns + excess_ns)}, "
             f"and the deadline of the request is in {_about(left_ns)}",
             excess_ns / 1e9,
             "expected_wait",

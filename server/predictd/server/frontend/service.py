@@ -182,7 +182,10 @@ class Service:
             lane = self._routes.lane(request.model, request.version, request.label)
         except RequestError:
             return None
-        if (lane.id, lane.pool) == (gone.id, gone.pool):
+        # The same lane may be in another pool by now, where it kills no others.
+        if (lane.id, lane.pool) == (gone.id, gone.pool) or (
+            request.version is not None and lane.id != gone.id
+        ):
             return None
         self._recorder.retried(lane.id)
         return lane
