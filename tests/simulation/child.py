@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from predictd.server.control.messages import Message
+from predictd.server.control.messages import Message, Pong
 from predictd.server.supervise import frontends
 from predictd.server.supervise.child import OnExit, OnMessage
 from tests.simulation.frontend_process import FrontendProcess
@@ -61,7 +61,8 @@ class SimulatedChild:
         if self.over or not self.process.outbox:
             return False
         message, fds = self.process.outbox.popleft()
-        self._world.trace(f"supervisor gets {type(message).__name__} of {self.title} #{self.id}")
+        if not isinstance(message, Pong):
+            self._world.trace(f"supervisor gets {type(message).__name__} of {self.title} #{self.id}")
         self._world.supervisor_descriptors.update(fds)
         self._on_message(self, message, fds)  # type: ignore[arg-type]
         return True

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from predictd.server.control.messages import Message
+from predictd.server.control.messages import Message, Ping
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -51,7 +51,8 @@ class Process(abc.ABC):
             return False
         message, fds = self.inbox.popleft()
         self.descriptors.update(fds)
-        self.world.trace(f"{self.title} gets {type(message).__name__}")
+        if not isinstance(message, Ping):
+            self.world.trace(f"{self.title} gets {type(message).__name__}")
         with self.world.inside(self):
             self.take(message, fds)
         return True

@@ -158,6 +158,7 @@ class Dispatcher:
             size_bytes=admission.layout.size_bytes,
             priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
+            attempt=attempt,
             deadline_ns=min(deadline_ns, patient_until_ns),
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
