@@ -165,7 +165,6 @@ class Dispatcher:
             queue=queue,
             expectation=queue.expectation,
             ahead=ahead,
-            attempt=attempt,
         )
         queue.out += 1
         queue.out_bytes += call.size_bytes
