@@ -322,6 +322,8 @@ def test_models_that_come_are_served_and_models_that_go_are_not_found(tmp_path: 
         assert (answer.version, answer.outputs["y"].tolist()) == (3, [[7.0] * WIDTH])
         shutil.rmtree(folder)
         daemon.wait_until(lambda: len(daemon.pids("workers")) == 1, 60, "gone")
+        # The process is gone a moment before the front ends are told so.
+        daemon.wait_until(lambda: "m" not in {model.name for model in client.models()}, 60, "told")
         with pytest.raises(NotFoundError):
             client.predict("m", {"x": x})
         assert client.predict("new", {"x": x}).version == 3
