@@ -56,7 +56,7 @@ def test_a_worker_that_may_load_openmp_is_told_how_many_threads(engines: frozens
         "OPENBLAS_NUM_THREADS": "4",
         "MKL_NUM_THREADS": "4",
         "OMP_NUM_THREADS": "4",
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "1000",
     }
 
 

@@ -19,9 +19,9 @@ def told(*, threads: int = 4, cpus: int = 4, passive: bool, libiomp5: bool) -> d
     return {variable.name: variable.value for variable in found}
 
 
-@pytest.mark.parametrize("passive", [True, False])
-def test_gccs_runtime_never_spins(*, passive: bool) -> None:
-    assert told(passive=passive, libiomp5=False) == {"OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE"}
+def test_gccs_runtime_spins_for_a_moment_on_its_own_cores_and_not_on_shared_ones() -> None:
+    assert told(passive=False, libiomp5=False) == {"OMP_NUM_THREADS": "4", "GOMP_SPINCOUNT": "1000"}
+    assert told(passive=True, libiomp5=False) == {"OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def test_intels_runtime_binds_its_threads_on_its_own_cores_alone() -> None:

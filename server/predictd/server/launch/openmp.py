@@ -16,6 +16,9 @@ from predictd.server.launch.facilities import Facilities
 from predictd.server.launch.variables import Variable, preloaded
 
 LIBIOMP5 = "libiomp5"
+# Measured in docs/tuning.md: on quiet cores nearly as fast as spinning without end, which libgomp does by itself and
+# which is dozens of times slower as soon as anything else runs there.
+GOMP_SPINS = "1000"
 _BINDING: Mapping[str, tuple[str, ...]] = {
     # For each variable the words that make it harmless.
     "OMP_PROC_BIND": ("false",),
@@ -63,13 +66,10 @@ def openmp_variables(
     count = Variable("OMP_NUM_THREADS", str(threads), f"the worker's threads; {unbound}")
     sleeps = "a thread that waits sleeps, as others need its CPU or a quota counts the waiting"
     if not libiomp5:
-        # Measured: where anything else ran on the CPUs, threads of libgomp that spin were ten times slower and more.
-        why = (
-            sleeps
-            if passive
-            else "a thread that waits sleeps: front ends run on its CPUs, and it must not keep them"
-        )
-        return count, Variable("OMP_WAIT_POLICY", "PASSIVE", why)
+        if passive:
+            return count, Variable("OMP_WAIT_POLICY", "PASSIVE", sleeps)
+        why = "a thread that waits spins a thousand times, some microseconds, then leaves its core to the front ends"
+        return count, Variable("GOMP_SPINCOUNT", GOMP_SPINS, why)
     if passive:
         return count, Variable("KMP_BLOCKTIME", "0", sleeps)
     spins = "a thread that waits spins for 1 ms, not 200, and then leaves its core to the front ends"
