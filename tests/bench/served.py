@@ -62,12 +62,13 @@ class Case:
     rows: tuple[int, ...]
 
     def plans(self) -> list[BarePlan]:
-        """What the engine alone is tried with. One caller has one request at a time, so processes do not help."""
+        """What the engine alone is tried with, in one process."""
+        return [BarePlan(1, threads, rows) for rows in self.rows for threads in sorted({1, proc.cpus()})]
+
+    def others(self) -> list[BarePlan]:
+        """What several processes would do, to be seen beside: one caller has no use for them."""
         cpus = proc.cpus()
-        plans = [BarePlan(1, threads, rows) for rows in self.rows for threads in sorted({1, cpus})]
-        if self.shape.callers > 1 and cpus > 1:
-            plans += [BarePlan(cpus, 1, rows) for rows in self.rows]
-        return plans
+        return [BarePlan(cpus, 1, rows) for rows in self.rows] if self.shape.callers > 1 and cpus > 1 else []
 
 
 CASES = {
@@ -133,8 +134,8 @@ def _measure(case: Case, settings: Settings) -> _Measured:
     model = case.subject(settings.folder)
     payload = predict_payload(model, _REQUESTS)
     profile = settings.profile
-    tried = {plan: _try(model, plan, settings) for plan in case.plans()}
-    best = max(tried, key=lambda plan: tried[plan].per_second)
+    tried = {plan: _try(model, plan, settings) for plan in (*case.plans(), *case.others())}
+    best = max(case.plans(), key=lambda plan: tried[plan].per_second)
     with ExitStack() as stack:
         daemon = stack.enter_context(Daemon(model.path, settings.folder, settings.daemon_arguments))
         learn_answer(daemon.target, payload)

@@ -83,3 +83,16 @@ def test_a_request_beyond_the_limit_teaches_nothing() -> None:
 
 def test_a_limit_of_one_stays() -> None:
     assert settle(spills, 8, largest=1)[1] == 1.0
+
+
+def test_sixteen_callers_who_divide_themselves_unevenly_are_served_in_the_best_size_all_the_same() -> None:
+    efficiency = Efficiency(32)
+    allowed, in_flight, sizes = 32, 0, []
+    for _ in range(600):
+        # Who was answered asks again while the next batch runs.
+        rows = min(allowed, max(16 - in_flight, 1))
+        in_flight = rows
+        allowed = efficiency.ran(rows, int(spills(rows)))
+        sizes.append(rows)
+    assert efficiency.limit in (2, 4)
+    assert sum(sizes[300:]) / 300 < 6

@@ -20,6 +20,9 @@ BATCH_OVERHEAD_NS = 300_000
 SAMPLES = 9
 ENOUGH_SAMPLES = 5
 RUNS_BETWEEN_TRIALS = 16
+# While too little is known of a neighbouring size, its turn comes sooner: a slow model has few runs a second.
+RUNS_BETWEEN_FIRST_TRIALS = 2
+RUNS_OF_PATIENCE = 3
 DOWN_RATIO = 1.005
 UP_RATIO = 0.975
 
@@ -38,6 +41,8 @@ class Efficiency:
     _costs: dict[int, deque[float]] = field(default_factory=dict)
     _runs: int = 0
     _trials: int = 0
+    _trying: int = 0
+    _patience: int = 0
 
     def __post_init__(self) -> None:
         self.limit = self.largest
@@ -54,17 +59,30 @@ class Efficiency:
         """
         # Loads that never fill a batch are compared at the size that they reach.
         reached = min(self.limit, 1 << rows.bit_length() - 1) if rows < self.limit else self.limit
-        if self._is_size(rows):
-            self._costs.setdefault(rows, deque(maxlen=SAMPLES)).append(
-                (compute_ns + BATCH_OVERHEAD_NS) / rows
-            )
+        if rows <= self.largest:
+            size = rows if rows == self.largest else 1 << rows.bit_length() - 1
+            cost = (compute_ns + BATCH_OVERHEAD_NS) / rows
+            self._costs.setdefault(size, deque(maxlen=SAMPLES)).append(cost)
             self._move(reached)
         self._runs += 1
+        if self._trying > rows and self._patience:
+            # Too few were there for the trial; soon there may be more.
+            self._patience -= 1
+            return self._trying
+        self._trying = self._next_trial(reached)
+        self._patience = RUNS_OF_PATIENCE
+        return self._trying or self.limit
+
+    def _next_trial(self, reached: int) -> int:
+        """A size to try; 0 when there is nothing to try now."""
+        smaller = self._smaller(reached)
+        if self._cost(reached) is not None and self._cost(smaller) is None:
+            return 0 if self._runs % RUNS_BETWEEN_FIRST_TRIALS else smaller
         if self._runs % RUNS_BETWEEN_TRIALS:
-            return self.limit
+            return 0
         self._trials += 1
         # A saving may show only far above, so the largest has its turn, too.
-        turns = (self._smaller(reached), self._larger(self.limit), self._smaller(reached), self.largest)
+        turns = (smaller, self._larger(self.limit), smaller, self.largest)
         return turns[self._trials % len(turns)]
 
     def _move(self, reached: int) -> None:
@@ -81,11 +99,8 @@ class Efficiency:
         if smaller < reached and below is not None and below <= here * DOWN_RATIO:
             self.limit = smaller
 
-    def _is_size(self, rows: int) -> bool:
-        return rows == self.largest or (rows < self.largest and rows & (rows - 1) == 0)
-
     def _cost(self, rows: int) -> float | None:
-        """Nanoseconds of a row in a batch of so many; None while too little is known."""
+        """Nanoseconds of a row in a batch of so many, up to twice as many; None while too little is known."""
         costs = self._costs.get(rows, ())
         return statistics.median(costs) if len(costs) >= ENOUGH_SAMPLES else None
 
