@@ -63,6 +63,8 @@ def test_the_conclusion() -> None:
     )
     assert "nothing was better than the default" in conclusion(result(None), OBJECTIVE)
     assert any("--for" in line for line in conclusion(result(None, confirmed=False), OBJECTIVE))
+    hopeless = list(conclusion(result(None, 0.9, confirmed=False), OBJECTIVE))
+    assert any(line.startswith("nothing looked better than the default; too few rounds") for line in hopeless)
     endless = list(conclusion(result(ratio=math.inf), Objective(64, 0.05)))
     assert endless[1] == "best: instances 2: answers within 50 ms, which the default does not give"
 

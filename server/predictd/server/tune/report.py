@@ -83,10 +83,16 @@ def conclusion(result: Result, objective: Objective) -> Iterator[str]:
         yield f"best: {winner.candidate}: {gain}{sure}"
     elif result.complete:
         yield "nothing was better than the default"
+    elif any(row.against is not None for row in result.rows) and not any(map(_promising, result.rows)):
+        yield "nothing looked better than the default; too few rounds to be sure: give it more time with --for"
     else:
         yield "too few rounds to tell anything from the default: give it more time with --for"
     for tie in result.ties:
         yield f"as good: {tie}; another run may choose it"
+
+
+def _promising(row: Row) -> bool:
+    return row.against is not None and row.against.ratio > 1
 
 
 def data(result: Result, objective: Objective, tuned: Tuned, model: str, key: str) -> dict[str, Any]:
