@@ -12,6 +12,7 @@ import pytest
 
 from predictd.server.launch.environment import Role, choose_variables
 from predictd.server.launch.facilities import read_facilities
+from tests.fixtures.daemon import REPOSITORY
 from tests.fixtures.openmp_masks import Masks
 
 FACILITIES = read_facilities()
@@ -53,6 +54,8 @@ def _planned(*, passive: bool, openmp: str | None = None) -> dict[str, str]:
 
 def _masks(library: str, environment: Mapping[str, str]) -> Masks:
     base = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIXES)}
+    # With PYTHONSAFEPATH the working directory is not searched.
+    base["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), base.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-m", "tests.fixtures.openmp_masks", library],
         env={**base, "OMP_NUM_THREADS": str(len(CPUS)), **environment},
