@@ -207,7 +207,12 @@ class Client:
                 return None if gone else "names what was always there"
             case ModelUnavailableError():
                 if "not served by this worker" in str(error):
-                    return "went to a worker that does not serve its lane"
+                    # Its lane was given a pool of its own that is not warm yet: there is nowhere to follow it to.
+                    return (
+                        None
+                        if world.warms_up(asked.model)
+                        else "went to a worker that does not serve its lane"
+                    )
                 may = world.leaving or world.lane_deaths or (asked.version and self.troubles.swaps)
                 return None if may else "names what serves"
         return "ended unexpectedly"
