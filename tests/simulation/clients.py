@@ -207,10 +207,10 @@ class Client:
                 return None if gone else "names what was always there"
             case ModelUnavailableError():
                 if "not served by this worker" in str(error):
-                    # Its lane was given a pool of its own that is not warm yet: there is nowhere to follow it to.
+                    # Its lane was given a pool of its own, and its front end does not know yet that it is warm.
                     return (
                         None
-                        if world.warms_up(asked.model)
+                        if world.moved_out(asked.model)
                         else "went to a worker that does not serve its lane"
                     )
                 may = world.leaving or world.lane_deaths or (asked.version and self.troubles.swaps)

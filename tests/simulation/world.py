@@ -366,10 +366,11 @@ class World(Ownership):
         """Whether a lane is so much to blame that it was given a pool of its own."""
         return any(pool.blame[lane] >= BLAME_LIMIT for pool in self.supervisor._workers.pools.values())
 
-    def warms_up(self, model: int) -> bool:
-        """Whether a lane of a model is not ready."""
-        records = self.supervisor.catalog.records()
-        return any(record.config.model == f"m{model}" and record.state != "READY" for record in records)
+    def moved_out(self, model: int) -> bool:
+        """Whether a lane of a model is not ready, or was so much to blame that it got a pool of its own."""
+        records = [r for r in self.supervisor.catalog.records() if r.config.model == f"m{model}"]
+        names = {pool.name for pool in self.supervisor._workers.pools.values()}
+        return f"m{model}~1" in names or any(record.state != "READY" for record in records)
 
     def replacements(self) -> list[Replacement]:
         return [
