@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from predictd.server.config.connections import ConnectionRules
 from predictd.server.control.messages import (
     AnyMessage,
     Drain,
@@ -43,6 +44,7 @@ class FrontendSettings:
     arena_limit_bytes: int
     max_message_bytes: int
     max_concurrent_per_client: int
+    connections: ConnectionRules
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes
@@ -150,6 +152,7 @@ class Frontends:
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 max_message_bytes=self._settings.max_message_bytes,
                 max_concurrent_per_client=self._settings.max_concurrent_per_client,
+                connections=self._settings.connections,
                 tfs_tensor_content=self._settings.tfs_tensor_content,
                 allow_control=self._settings.allow_control,
                 shape_secret=self._settings.shape_secret,

@@ -165,6 +165,7 @@ class Supervisor:
             arena_limit_bytes=self._growth.limit_bytes,
             max_message_bytes=self._settings.max_message_bytes,
             max_concurrent_per_client=self._settings.max_concurrent_per_client,
+            connections=self._settings.connections,
             tfs_tensor_content=self._settings.tfs_tensor_content,
             allow_control=self._settings.allow_control or is_private(port),
             shape_secret=os.urandom(16),

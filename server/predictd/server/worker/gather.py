@@ -91,6 +91,8 @@ class Gatherer:
     def _layout(self, ticket: Any, segment: RequestSegment, index: int) -> RequestLayout:
         if ticket["flags"] & int(TicketFlag.VARYING):
             return read_request(segment.block(index))
+        if ticket["bytes"] > segment.block_bytes:
+            raise ValueError("a ticket names more bytes than its block has")
         key = (int(ticket["lane"]), int(ticket["shape_key"]), int(ticket["rows"]), int(ticket["bytes"]))
         layout = self._layouts.get(key)
         if layout is None:

@@ -316,7 +316,8 @@ def _linger_end_ns(tickets: Records, now_ns: int, lane: LaneRules) -> int:
     left_ns = (tickets["deadline_ns"] - tickets["enqueued_ns"]) // 2
     end_ns = int((tickets["enqueued_ns"] + np.minimum(left_ns, lane.max_delay_ns)).min())
     start_by_ns = int(_must_be_answered_by_ns(tickets).min()) - lane.expected_ns(lane.full, now_ns)
-    return min(end_ns, start_by_ns)
+    # Whatever a ticket says of when it came, nothing lingers longer than it may.
+    return min(end_ns, start_by_ns, now_ns + lane.max_delay_ns)
 
 
 def _head(window: Records, alive: Indices, shares: Shares) -> int:
