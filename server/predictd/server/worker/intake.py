@@ -144,7 +144,9 @@ class Intake:
         """Fail tickets that name memory that is not there. Returns the others."""
         forged = self._memory.forged(window)
         for frontend in np.unique(window["frontend"][forged]):
-            _log.error("front end %d sends tickets for memory that it does not have. This is a bug.", frontend)
+            _log.error(
+                "front end %d sends tickets for memory that it does not have. This is a bug.", frontend
+            )
         self._drop(window[forged], Status.ENGINE_FAILED, now_ns)
         return window[~forged]
 
