@@ -17,8 +17,11 @@ def server_options(rules: ConnectionRules) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", _bound_ms(rules.max_idle_ns)),
         ("grpc.max_concurrent_streams", rules.max_streams),
         ("grpc.server_handshake_timeout_ms", _bound_ms(rules.handshake_timeout_ns)),
+        ("grpc.http2.settings_timeout", _bound_ms(rules.handshake_timeout_ns)),
         ("grpc.keepalive_time_ms", _bound_ms(rules.keepalive_time_ns)),
         ("grpc.keepalive_timeout_ms", _bound_ms(rules.keepalive_timeout_ns)),
+        # Of its own accord gRPC waits a minute, whatever the timeout of the keepalive says.
+        ("grpc.http2.ping_timeout_ms", _bound_ms(rules.keepalive_timeout_ns)),
         # Without calls, too, and as often as need be: a peer that went without a word is found only by asking.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
