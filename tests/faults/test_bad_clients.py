@@ -28,13 +28,15 @@ WIDTH = 64
 RATE = 100.0
 # What glibc and gRPC keep of what they once had; a leak of even one request each would be far more.
 KEPT_BYTES = 48 * 2**20
+# Blocks are given back at once, the segments that they are part of stay or go later.
+KEPT_ARENA_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
     """What front ends and workers use while nobody wants anything of them."""
 
-    descriptors: Mapping[int, int]
+    sockets: Mapping[int, int]
     resident_bytes: int
     arena_bytes: float
 
@@ -43,18 +45,18 @@ class Used:
         # Not the supervisor, whose descriptors the questions of this test are among.
         pids = daemon.children()
         return cls(
-            {pid: descriptors(pid) for pid in pids},
+            {pid: sockets(pid) for pid in pids},
             proc.memory_of(pids).rss_bytes,
             daemon.metric("predictd_arena_bytes"),
         )
 
 
-def descriptors(pid: int) -> int:
-    """Sockets, pipes, memory and files; not what gRPC makes for its own threads and keeps."""
+def sockets(pid: int) -> int:
+    """Sockets. Pipes and files do not come with clients, and memory, which is kept for a while, is looked at by size."""
     number = 0
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
-            number += not str(path.readlink()).startswith("anon_inode:")
+            number += str(path.readlink()).startswith("socket:")
     return number
 
 
@@ -91,7 +93,7 @@ def idle(daemon: Daemon) -> bool:
 
 
 def back_to(daemon: Daemon, before: Used) -> bool:
-    return idle(daemon) and Used.of(daemon).descriptors == before.descriptors
+    return idle(daemon) and {pid: sockets(pid) for pid in before.sockets} == before.sockets
 
 
 async def ask(connections: Connections, jobs: Iterable[Job], seconds: float) -> list[float]:
@@ -145,7 +147,7 @@ def suffer(folder: Path, *, rounds: int, seconds: float) -> Latencies:
         daemon.wait_until(lambda: idle(daemon), 60, "idle")
         after = Used.of(daemon)
         assert after.resident_bytes < before.resident_bytes + KEPT_BYTES
-        assert after.arena_bytes == before.arena_bytes
+        assert after.arena_bytes <= before.arena_bytes + KEPT_ARENA_BYTES
         assert daemon.metric("predictd_accepted_total") == daemon.metric("predictd_requests_total") > 0
         assert "Traceback" not in daemon.output()
     print(f"{rounds} rounds of {seconds} s: {found}")
