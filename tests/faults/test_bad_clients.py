@@ -71,7 +71,7 @@ class Latencies:
     def ratio(self) -> float:
         return p99(self.bad_seconds) / p99(self.calm_seconds)
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
         return (
             f"p50 {statistics.median(self.calm_seconds) * 1e3:.1f} ms calm, "
             f"{statistics.median(self.bad_seconds) * 1e3:.1f} ms with bad clients; p99 "
@@ -123,7 +123,7 @@ async def compare(
     endless = itertools.cycle(jobs)
     async with Connections(daemon.grpc) as connections:
         warm = Load()
-        await drive(connections, jobs * 3, load=warm, callers=16)
+        await drive(connections, [*jobs, *jobs, *jobs], load=warm, callers=16)
         warm.assert_all_right()
         before = Used.of(daemon)
         for _ in range(rounds):
@@ -150,7 +150,7 @@ def suffer(folder: Path, *, rounds: int, seconds: float) -> Latencies:
         assert after.arena_bytes <= before.arena_bytes + KEPT_ARENA_BYTES
         assert daemon.metric("predictd_accepted_total") == daemon.metric("predictd_requests_total") > 0
         assert "Traceback" not in daemon.output()
-    print(f"{rounds} rounds of {seconds} s: {found}")
+    print(f"{rounds} rounds of {seconds} s: {found.describe()}")
     return found
 
 
@@ -173,18 +173,17 @@ def closed(connections: Iterable[socket.socket], seconds: float) -> set[socket.s
     gone: set[socket.socket] = set()
     with selectors.DefaultSelector() as selector:
         for connection in connections:
-            selector.register(connection, selectors.EVENT_READ)
+            selector.register(connection, selectors.EVENT_READ, connection)
         while selector.get_map() and time.monotonic() < deadline:
             for key, _ in selector.select(0.2):
-                connection = key.fileobj
-                assert isinstance(connection, socket.socket)
+                one: socket.socket = key.data
                 try:
-                    data = connection.recv(65536)
+                    data = one.recv(65536)
                 except ConnectionError:
                     data = b""
                 if not data:
-                    selector.unregister(connection)
-                    gone.add(connection)
+                    selector.unregister(one)
+                    gone.add(one)
     return gone
 
 

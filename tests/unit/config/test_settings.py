@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from predictd.server.config.errors import ConfigError
 from predictd.server.config.settings import (
-    ConfigError,
     Option,
     Settings,
     defaults_table,

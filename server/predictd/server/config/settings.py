@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from predictd.engines.traits import BUILT_IN
 from predictd.server.config.connections import ConnectionRules
+from predictd.server.config.errors import ConfigError
 from predictd.server.config.units import (
     Address,
     Kind,
@@ -44,20 +45,6 @@ _SECOND = 10**9
 _HOUR = 3600 * _SECOND
 _MIB = 2**20
 _INT32 = 2**31 - 1
-
-
-class ConfigError(Exception):
-    """The configuration is wrong.
-
-    Attributes:
-        place: A flag, an environment variable or a file.
-        message: What is wrong, in one line.
-    """
-
-    def __init__(self, place: str, message: str) -> None:
-        super().__init__(f"{place}: {message}")
-        self.place = place
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
