@@ -18,7 +18,7 @@ import numpy as np
 from predictd.client import AsyncClient, Client, Request
 from predictd.client.channel import OPTIONS, PREDICT_STREAM
 from predictd.client.messages import build
-from tests.bench.wire import GOAWAY
+from tests.bench.wire import GOAWAY, PING, frame
 from tests.fixtures import models
 from tests.fixtures.bad_clients import HELLO
 from tests.fixtures.daemon import Daemon, running
@@ -27,6 +27,7 @@ from tests.fixtures.load import Connections, Direct, Load, dense_jobs, drive
 WIDTH = 16
 SECONDS = 3.0
 FRAME_HEAD_BYTES = 9
+NO_ERROR, ENHANCE_YOUR_CALM = 0, 11
 TRITON = """
 import sys, time
 import numpy as np
@@ -100,19 +101,22 @@ async def everything(daemon: Daemon, folder: Path) -> Load:
     return load
 
 
-def says_goodbye(address: str) -> bool:
-    """Whether a client that only listens is sent GOAWAY within a while."""
+def goodbye(address: str, pings_every_seconds: float = 60) -> int:
+    """The reason that stands in the GOAWAY for a client that listens and asks whether we are there."""
     host, _, port = address.rpartition(":")
     data = b""
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=pings_every_seconds) as connection:
         connection.sendall(HELLO)
-        while piece := connection.recv(4096):
-            data += piece
+        while True:
+            try:
+                data += connection.recv(4096)
+            except TimeoutError:
+                connection.sendall(frame(PING, 0, 0, bytes(8)))
             while len(data) >= FRAME_HEAD_BYTES + int.from_bytes(data[:3], "big"):
+                end = FRAME_HEAD_BYTES + int.from_bytes(data[:3], "big")
                 if data[3] == GOAWAY:
-                    return True
-                data = data[FRAME_HEAD_BYTES + int.from_bytes(data[:3], "big") :]
-    return False
+                    return int.from_bytes(data[FRAME_HEAD_BYTES + 4 : FRAME_HEAD_BYTES + 8], "big")
+                data = data[end:]
 
 
 async def talk(target: str, seconds: float) -> grpc.StatusCode | None:
@@ -147,13 +151,18 @@ def test_connections_that_end_all_the_time_cost_no_call(tmp_path: Path) -> None:
         load.assert_all_right()
         # Without a grace a stream goes on for as long as it takes.
         assert ended is None
-        assert says_goodbye(daemon.grpc)
+        assert goodbye(daemon.grpc) == NO_ERROR
         assert daemon.metric("predictd_requests_total") == daemon.metric(
             "predictd_requests_total", status="OK"
         )
 
 
-def test_a_stream_that_outlives_the_grace_is_cut_with_a_status_to_retry(tmp_path: Path) -> None:
-    with serving(tmp_path, "--max-connection-age-grace", "1s") as daemon:
+def test_a_stream_that_outlives_the_grace_and_a_client_that_asks_too_often_are_cut_off(
+    tmp_path: Path,
+) -> None:
+    arguments = ("--max-connection-age-grace", "1s", "--min-ping-interval", "100ms")
+    with serving(tmp_path, *arguments) as daemon:
         assert asyncio.run(talk(daemon.grpc, 30)) is grpc.StatusCode.UNAVAILABLE
         assert asyncio.run(talk(daemon.grpc, 0.1)) is None
+        assert goodbye(daemon.grpc, pings_every_seconds=0.01) == ENHANCE_YOUR_CALM
+        assert goodbye(daemon.grpc, pings_every_seconds=0.25) == NO_ERROR
