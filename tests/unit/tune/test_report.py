@@ -14,11 +14,11 @@ from predictd.server.config.tuned import Here, Tuned
 from predictd.server.tune.candidate import DEFAULT, Candidate
 from predictd.server.tune.choice import Result, Row
 from predictd.server.tune.objective import Objective, Point
-from predictd.server.tune.plot import Curve, plot
+from predictd.server.measure.plot import Curve, plot
 from predictd.server.tune.progress import ProgressLine, progress_text
 from predictd.server.tune.report import conclusion, data, picture, table
 from predictd.server.tune.search import FINAL, Failure, Progress, Trial
-from predictd.server.tune.statistics import Comparison, Verdict
+from predictd.server.measure.statistics import Comparison, Verdict
 
 ONE, MANY = Point(1, 100.0, 0.001, 0.002, 500), Point(64, 2000.0, 0.02, 0.05, 9000)
 TWO = Candidate.of({"instances": 2})

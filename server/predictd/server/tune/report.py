@@ -10,7 +10,7 @@ from predictd.server.config.tuned import Here, Tuned, table_of
 from predictd.server.tune.candidate import DEFAULT
 from predictd.server.tune.choice import Result, Row
 from predictd.server.tune.objective import Objective, Point
-from predictd.server.tune.plot import Curve, plot
+from predictd.server.measure.plot import Curve, plot
 from predictd.server.tune.search import FINAL
 
 _HEAD = (
