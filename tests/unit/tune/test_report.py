@@ -11,7 +11,7 @@ import pytest
 
 from predictd.server.config.model_file import read_tuned
 from predictd.server.config.tuned import Here, Tuned
-from predictd.server.measure.plot import Curve, plot
+from predictd.server.measure.plot import Curve, Mark, plot
 from predictd.server.measure.progress import ProgressLine
 from predictd.server.measure.statistics import Comparison, Verdict
 from predictd.server.tune.candidate import DEFAULT, Candidate
