@@ -81,7 +81,7 @@ def test_made_up_inputs_are_as_they_are_told_and_always_the_same() -> None:
     x, ids = made_up(TWO, 50, wish, remedy=REMEDY).arrays
     assert x is not None
     assert ids is not None
-    assert (x.shape, x.dtype, ids.shape, ids.dtype) == ((50, 2), np.float32, (50, 5), np.int64)
+    assert (x.shape, x.dtype.name, ids.shape, ids.dtype.name) == ((50, 2), "float32", (50, 5), "int64")
     assert -2 <= x.min() <= x.max() <= -1
     assert set(np.unique(ids)) == {3, 4}
     again = made_up(TWO, 50, wish, remedy=REMEDY).arrays[0]

@@ -26,4 +26,4 @@ def test_they_ascend(nanoseconds: list[int]) -> None:
         *(found.p99_seconds, found.p999_seconds, found.max_seconds),
     ]
     assert ascending == sorted(ascending)
-    assert {each for each in ascending} <= {each / 1e9 for each in nanoseconds}
+    assert set(ascending) <= {each / 1e9 for each in nanoseconds}
