@@ -88,7 +88,7 @@ def _ranges(
     "time_ns",
     metavar="DURATION",
     callback=duration,
-    help="How long each batch size is measured.  [default: 3s]",
+    help="How long each batch size is measured, ten runs at least.  [default: 3s]",
 )
 @click.option(
     "--iterations",
