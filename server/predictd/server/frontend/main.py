@@ -129,6 +129,8 @@ class Frontend:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
+                # Else a client may send as much as the line carries before anybody decided to read it: see gate.py.
+                ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.server.max_pending_requests", PENDING_REQUESTS),

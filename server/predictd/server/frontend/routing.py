@@ -91,6 +91,11 @@ class Routes:
             return self._drawn(model.shares)
         return self._chosen(model, version, label)
 
+    def candidates(self, name: str) -> Sequence[Lane]:
+        """The lanes that may serve a request to a model, or to any if it is not named."""
+        models = (self._models.get(name),) if name else self._models.values()
+        return [lane for model in models if model is not None for lane in model.lanes.values()]
+
     def model(self, name: str) -> ModelInfo:
         """A model's metadata. Raises UnknownModelError."""
         model = self._models.get(name)
