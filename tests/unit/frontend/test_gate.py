@@ -114,7 +114,7 @@ def test_where_every_model_is_full_nobody_is_asked_for_which() -> None:
     async def scenario(rig: Rig) -> None:
         pool, worker = start(rig)
         gate, lanes = routed(rig, *(f"m{number}" for number in range(gate_module.LANES_ASKED_MAX)))
-        for name, one in lanes.items():
+        for one in lanes.values():
             busy(one, each_ns=1000 * MS)
             one.pool = 1
         for _ in range(2):

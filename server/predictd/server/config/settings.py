@@ -205,6 +205,14 @@ class Settings:
         default=256 * _MIB,
         metadata=_option(size(1024, _INT32), "Largest gRPC message taken or given.", key="max_message_size"),
     )
+    max_response_bytes: int = field(
+        default=0,
+        metadata=_option(
+            size(0, _INT32),
+            "Largest answer to one request, counted in bytes of its outputs. 0 leaves it to max_message_size.",
+            key="max_response_size",
+        ),
+    )
     tfs_tensor_content: bool = field(
         default=False,
         metadata=_option(

@@ -49,6 +49,7 @@ from predictd.server.control.messages import (
     Stop,
     WorkerGone,
 )
+from predictd.server.frontend.answer_limit import ResponseLimit
 from predictd.server.frontend.apis import (
     control_v1,
     health,
@@ -98,7 +99,8 @@ class Frontend:
         self._dispatcher = Dispatcher(
             init.frontend, completion_fd, init.in_flight_limit, self._growth, self._recorder
         )
-        self._routes = Routes(init.shape_secret)
+        limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
+        self._routes = Routes(init.shape_secret, response_limit=limit)
         clients = ClientLimit(init.max_concurrent_per_client)
         self._service = Service(self._routes, self._dispatcher, self._recorder, self.send, clients)
         self._changes = Changes(self.send)

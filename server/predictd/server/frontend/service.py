@@ -164,6 +164,7 @@ class Service:
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
+        lane.answer_limit.expect(wanted, admission.layout.rows)
         queue = lane.queues.of(request.priority)
         queue.asked_ns = accepted_ns
         patience_ns = queue.patience_ns(request.timeout_ns)
