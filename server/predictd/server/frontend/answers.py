@@ -63,15 +63,13 @@ class WorkerMemory:
 def cut(
     lane: Lane, block: memoryview, layout: ResponseLayout, wanted: tuple[int, ...], first_row: int, rows: int
 ) -> list[OutputTensor]:
-    """Copy the rows of one request out of a batch, for the outputs that were asked for.
-
-    Raises:
-        InvalidRequestError: They are more than an answer may have.
-    """
-    pieces = []
+    """Copy the rows of one request out of a batch, for the outputs that were asked for."""
+    batches = lane.signature.batches
+    result = []
+    size_bytes = 0
     for index in wanted:
         output = layout.outputs[index]
-        if not lane.signature.batches:
+        if not batches:
             start, end, shape = output.offset, output.offset + output.nbytes, output.shape
         else:
             shape = (rows, *output.shape[1:])
@@ -81,12 +79,10 @@ def cut(
             else:
                 start = output.offset + first_row * output.row_bytes
                 end = start + rows * output.row_bytes
-        pieces.append((index, output.dtype, shape, start, end))
-    lane.answer_limit.check(sum(end - start for *_, start, end in pieces))
-    return [
-        OutputTensor(lane.output_names[index], dtype, shape, bytes(block[start:end]))
-        for index, dtype, shape, start, end in pieces
-    ]
+        size_bytes += end - start
+        lane.answer_limit.check(size_bytes)
+        result.append(OutputTensor(lane.output_names[index], output.dtype, shape, bytes(block[start:end])))
+    return result
 
 
 def _offset(block: memoryview, table: int, row: int) -> int:
