@@ -22,7 +22,7 @@ names = st.sampled_from(["", "m", "resnet50", "modèle", "priority"])
 versions = st.one_of(st.integers(1, 9), st.sampled_from([-1, 0, 2**63 - 1]))
 contents = st.binary(max_size=300)
 
-_Known = tuple[str, int | None, str | None, int, int]
+_Known = tuple[str, int | None, str | None, int, int, str]
 
 
 @st.composite
@@ -91,7 +91,7 @@ def mutations(draw: st.DrawFn, requests: st.SearchStrategy[bytes]) -> bytes:
 def known_predictd_v1(data: bytes) -> _Known:
     request = predictd_v1.decode(data)
     size_bytes = sum(len(tensor.data) for tensor in request.inputs)
-    return request.model, request.version, request.label, request.priority, size_bytes
+    return request.model, request.version, request.label, request.priority, size_bytes, request.id
 
 
 def known_oip(data: bytes) -> _Known:
@@ -99,22 +99,23 @@ def known_oip(data: bytes) -> _Known:
     size_bytes = sum(map(len, message.raw_input_contents))
     parameter = message.parameters.get("priority")
     priority = parameter.int64_param if parameter is not None else 0
-    return message.model_name, version_number(message.model_version), None, priority, size_bytes
+    return message.model_name, version_number(message.model_version), None, priority, size_bytes, message.id
 
 
 def known_tfs(data: bytes) -> _Known:
     chosen = choice(tfs_pb.PredictRequest.FromString(data).model_spec)
-    return chosen.model, chosen.version, chosen.label, 0, 0
+    return chosen.model, chosen.version, chosen.label, 0, 0, ""
 
 
 def check(read: Callable[[bytes], Heading | None], decode: Callable[[bytes], _Known], data: bytes) -> None:
     heading = read(data)
     with contextlib.suppress(RequestError, DecodeError):
-        model, version, label, priority, size_bytes = decode(data)
+        model, version, label, priority, size_bytes, request_id = decode(data)
         if heading is not None:
             assert (heading.model, heading.version, heading.label) == (model, version, label)
             assert heading.priority in (None, priority)
             assert heading.size_bytes <= size_bytes
+            assert heading.id == request_id
 
 
 @given(predictd_requests())

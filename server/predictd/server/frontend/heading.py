@@ -23,6 +23,7 @@ class Heading:
         label: A label, or None.
         priority: As in an InferRequest; None where it is not known.
         size_bytes: So many bytes of tensors at least.
+        id: The request's own; empty where its protocol has none.
     """
 
     model: str
@@ -30,6 +31,7 @@ class Heading:
     label: str | None = None
     priority: int | None = 0
     size_bytes: int = 0
+    id: str = ""
 
 
 # Reads the heading from a request's bytes; None if it cannot be read that way.

@@ -40,7 +40,7 @@ def _read(read: Callable[[bytes], Heading], data: bytes) -> Heading | None:
 
 
 def _predictd_v1(data: bytes) -> Heading:
-    model, version, label, priority, size_bytes = "", None, None, 0, 0
+    model, version, label, request_id, priority, size_bytes = "", None, None, "", 0, 0
     for number, kind, first, end in fields(data, 0, len(data)):
         if (number, kind) == (1, LENGTH):
             model = text(data, first, end)
@@ -48,15 +48,17 @@ def _predictd_v1(data: bytes) -> Heading:
             version, label = signed(first), None
         elif (number, kind) == (3, LENGTH):
             version, label = None, text(data, first, end)
+        elif (number, kind) == (4, LENGTH):
+            request_id = text(data, first, end)
         elif (number, kind) == (5, LENGTH):
             size_bytes += _last_length(data, first, end, 4)
         elif (number, kind) == (7, VARINT):
             priority = first & 0xFFFFFFFF
-    return Heading(model, version, label, priority, size_bytes)
+    return Heading(model, version, label, priority, size_bytes, request_id)
 
 
 def _oip(data: bytes) -> Heading:
-    model, version, size_bytes = "", "", 0
+    model, version, request_id, size_bytes = "", "", "", 0
     priority: int | None = 0
     for number, kind, first, end in fields(data, 0, len(data)):
         if kind != LENGTH:
@@ -65,11 +67,13 @@ def _oip(data: bytes) -> Heading:
             model = text(data, first, end)
         elif number == 2:
             version = text(data, first, end)
+        elif number == 3:
+            request_id = text(data, first, end)
         elif number == 4 and data.find(b"priority", first, end) >= 0:
             priority = None
         elif number == 7:
             size_bytes += end - first
-    return Heading(model, version_number(version), None, priority, size_bytes)
+    return Heading(model, version_number(version), None, priority, size_bytes, request_id)
 
 
 def _tfs(data: bytes) -> Heading:

@@ -32,6 +32,7 @@ from predictd.server.frontend.apis.rpc import (
     Handler,
     deadline_ns,
     fitting,
+    glance,
     inference,
     parse,
     unary,
@@ -166,6 +167,12 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
         async def answer(data: bytes) -> bytes:
             message = pb.ModelInferRequest()
             try:
+                if heading := glance(data, core, headings.oip):
+                    version = str(heading.version or "")
+                    message = pb.ModelInferRequest(
+                        model_name=heading.model, model_version=version, id=heading.id
+                    )
+                    core.check_unparsed(heading, API, deadline)
                 message = parse(pb.ModelInferRequest, data)
                 response = await _infer(core, infer_request(message), deadline)
                 return fitting(encode_streamed(response, message.id), max_message_bytes)

@@ -15,6 +15,7 @@ from predictd.server.frontend.apis.rpc import (
     Context,
     deadline_ns,
     fitting,
+    glance,
     inference,
     parse,
     unary,
@@ -123,6 +124,9 @@ def handlers(
         async def answer(data: bytes) -> bytes:
             request_id = ""
             try:
+                if heading := glance(data, core, headings.predictd_v1):
+                    request_id = heading.id
+                    core.check_unparsed(heading, API, deadline)
                 message = parse(pb.PredictRequest, data)
                 request_id = message.id
                 response = await core.infer(_request(message), API, deadline)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from predictd.server.frontend.core import Core
-    from predictd.server.frontend.heading import Read
+    from predictd.server.frontend.heading import Heading, Read
     from predictd.server.frontend.status import StatusTable
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -74,6 +74,11 @@ async def abort(context: Context, error: Exception, statuses: StatusTable) -> No
     await context.abort(failure.code, failure.message, failure.trailers)
 
 
+def glance(data: bytes, core: Core, heading: Read) -> Heading | None:
+    """What a request is for, where it may have to be refused before it is parsed."""
+    return heading(data) if len(data) >= SCANNED_BYTES and core.pressed else None
+
+
 def inference(
     answer: Callable[[bytes, int], Awaitable[bytes]],
     statuses: StatusTable,
@@ -102,7 +107,7 @@ def inference(
             data = await context.read()
             if not isinstance(data, bytes):
                 raise InvalidRequestError("the call ended without a request")
-            if len(data) >= SCANNED_BYTES and core.pressed and (found := heading(data)):
+            if found := glance(data, core, heading):
                 core.check_unparsed(found, api, deadline)
             return await answer(data, deadline)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
