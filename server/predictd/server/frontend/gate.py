@@ -93,7 +93,7 @@ class Gate:
             if refusal is None or (heading.priority is None and self._shall_see()):
                 return
         except OverloadedError as error:
-            refusal = error
+            refusal = error.with_traceback(None)
         self.press()
         only, *others = lanes
         lane = None if others else only.id
@@ -101,7 +101,11 @@ class Gate:
         if lane is not None and refusal.limit is not None:
             self._recorder.shed(lane, refusal.limit)
         self._recorder.failed(lane, api, status_name(refusal), time.monotonic_ns() - start_ns)
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            # It knows this frame, which must not know it: such a ring lives until the next full collection.
+            del refusal
 
     def _refusal(
         self, lanes: Iterable[Lane], heading: Heading, deadline_ns: int, now_ns: int
@@ -114,7 +118,7 @@ class Gate:
                     self._dispatcher.check(lane, queue, heading.size_bytes, deadline_ns)
                 except OverloadedError as error:
                     if mildest is None or error.retry_after_seconds < mildest.retry_after_seconds:
-                        mildest = error
+                        mildest = error.with_traceback(None)
                 else:
                     return None
         return mildest

@@ -107,15 +107,21 @@ class ArenaGrowth:
                 return block
             if (reason := self._refused(arena, size_bytes, came)) is not None:
                 lock.release()
-                return _larger(arena, size_bytes, OverloadedError(reason))
+                block = arena.allocate_larger(size_bytes)
+                if block is None:
+                    raise OverloadedError(reason)
+                return block
             # A task of its own, which holds the lock to its end: the supervisor's answer to a client that
             # has left must not be taken for the answer to the next one.
             growth = asyncio.get_running_loop().create_task(self._grow(pool, arena, size_bytes))
             growth.add_done_callback(partial(_grown, lock))
             try:
                 await asyncio.shield(growth)
-            except OverloadedError as error:
-                return _larger(arena, size_bytes, error)
+            except OverloadedError:
+                block = arena.allocate_larger(size_bytes)
+                if block is None:
+                    raise
+                return block
             finally:
                 # The refusal knows this frame, and the task knows the refusal: such a ring would keep the request.
                 del growth
@@ -195,14 +201,6 @@ def _grown(lock: asyncio.Lock, growth: asyncio.Task[None]) -> None:
     lock.release()
     if not growth.cancelled():
         growth.exception()  # Nobody else looks at it when the client has left.
-
-
-def _larger(arena: Arena, size_bytes: int, refusal: OverloadedError) -> Block:
-    """A block that is larger than it has to be, where there is one, as the arena cannot grow."""
-    block = arena.allocate_larger(size_bytes)
-    if block is None:
-        raise refusal
-    return block
 
 
 def release_blocks(
