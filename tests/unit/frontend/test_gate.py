@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 
 import pytest
 
@@ -71,6 +73,31 @@ def test_who_cannot_be_answered_in_time_is_refused_at_the_headers_and_counted() 
         await settle(rig)
         assert not refused(gate, NAMED)
         assert all(task.exception() is None for task in waiting)
+
+    play(scenario)
+
+
+def test_nothing_keeps_a_refusal_alive() -> None:
+    """It knows the frames that it passed, and with them the request."""
+
+    async def scenario(rig: Rig) -> None:
+        pool, worker = start(rig)
+        gate, lanes = routed(rig, "m")
+        slow = busy(lanes["m"], each_ns=1000 * MS)
+        for _ in range(2):
+            await sent(rig, 1, 2, to=slow)
+        refusal: weakref.ref[OverloadedError] | None = None
+        gc.disable()
+        try:
+            gate.check_unread(NAMED, "api", soon())
+        except OverloadedError as error:
+            refusal = weakref.ref(error)
+        finally:
+            gc.enable()
+        assert refusal is not None
+        assert refusal() is None
+        worker.answer(pool.read())
+        await settle(rig)
 
     play(scenario)
 
