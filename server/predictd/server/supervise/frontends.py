@@ -43,6 +43,7 @@ class FrontendSettings:
     addresses: Sequence[str]
     arena_limit_bytes: int
     max_message_bytes: int
+    max_response_bytes: int
     max_concurrent_per_client: int
     connections: ConnectionRules
     tfs_tensor_content: bool
@@ -151,6 +152,7 @@ class Frontends:
                 in_flight_limit=place.pipe.records // 2,
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 max_message_bytes=self._settings.max_message_bytes,
+                max_response_bytes=self._settings.max_response_bytes,
                 max_concurrent_per_client=self._settings.max_concurrent_per_client,
                 connections=self._settings.connections,
                 tfs_tensor_content=self._settings.tfs_tensor_content,

@@ -164,6 +164,7 @@ class Supervisor:
             addresses=port.targets,
             arena_limit_bytes=self._growth.limit_bytes,
             max_message_bytes=self._settings.max_message_bytes,
+            max_response_bytes=self._settings.max_response_bytes,
             max_concurrent_per_client=self._settings.max_concurrent_per_client,
             connections=self._settings.connections,
             tfs_tensor_content=self._settings.tfs_tensor_content,
