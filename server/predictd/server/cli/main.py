@@ -16,6 +16,7 @@ COMMANDS = {
     "models": "List the models of a running daemon.",
     "check": "Say all that is wrong with models, without loading them.",
     "tune": "Measure which settings suit a model on this machine.",
+    "optimize": "Make a model smaller and faster, and show what it cost.",
     "label": "Give a version of a model a name, or take the name back.",
     "split": "Divide a model's requests among versions by percentages.",
     "load": "Load a model of a running daemon, again if it failed.",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from predictd.engines.api import DType, Signature, TensorSpec
 from predictd.server.optimize.errors import OptimizeError
+from predictd.server.worker.warmup import is_guess, made_up
 
 Array = npt.NDArray[Any]
 Sample = Mapping[str, Array]
@@ -133,7 +134,9 @@ def _checked(path: Path, spec: TensorSpec, array: Array, *, batches: bool) -> Ar
         size not in (-1, given) for size, given in zip(spec.shape, array.shape, strict=True)
     ):
         hint = ": the first dimension is the batch" if batches and len(array.shape) < len(spec.shape) else ""
-        raise OptimizeError(f"{where} has the shape {list(array.shape)}, the model takes {_shape(spec)}{hint}")
+        raise OptimizeError(
+            f"{where} has the shape {list(array.shape)}, the model takes {_shape(spec)}{hint}"
+        )
     if array.size == 0:
         raise OptimizeError(f"{where} has the shape {list(array.shape)}: there is nothing in it")
     _check_finite(where, array)
@@ -180,3 +183,15 @@ def _row_shapes(sample: Sample) -> dict[str, tuple[int, ...]]:
 
 def _joined(rows: Sequence[Sample]) -> Sample:
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def made_up_inputs(path: Path, signature: Signature, rows: int) -> tuple[Sample, ...]:
+    """Random numbers in place of real inputs.
+
+    Raises:
+        OptimizeError: The model does not say how large its inputs are.
+    """
+    if is_guess(signature):
+        raise OptimizeError(f"{path}: its inputs have dimensions that vary, or text: give some with --inputs")
+    arrays = {spec.name: made_up(spec, rows, "random") for spec in signature.inputs}
+    return ({name: array for name, array in arrays.items() if array is not None},)

@@ -68,7 +68,9 @@ def prune(model: ModelProto, exclude: frozenset[str] = frozenset()) -> Pruning:
             continue
         (axis,) = axes[tensor.name]
         assert axis is not None  # noqa: S101 - _obstacle has seen to it
-        tensor.CopyFrom(numpy_helper.from_array(prune_array(numpy_helper.to_array(tensor), axis), tensor.name))
+        tensor.CopyFrom(
+            numpy_helper.from_array(prune_array(numpy_helper.to_array(tensor), axis), tensor.name)
+        )
         pruned.append(tensor.name)
     return Pruning(tuple(pruned), tuple(kept))
 
@@ -96,7 +98,9 @@ def _axes(graph: GraphProto, exclude: frozenset[str]) -> dict[str, set[int | Non
     return {name: axes for name, axes in found.items() if name in ranks and axes != {None}}
 
 
-def _uses(node: NodeProto, ranks: dict[str, int], exclude: frozenset[str]) -> Iterator[tuple[str, int | None]]:
+def _uses(
+    node: NodeProto, ranks: dict[str, int], exclude: frozenset[str]
+) -> Iterator[tuple[str, int | None]]:
     for at, name in enumerate(node.input):
         contracts = at == 1 and name in ranks and node.name not in exclude
         yield name, _axis(node, ranks[name]) if contracts else None
