@@ -14,8 +14,9 @@ from predictd.server.config.tuned import Here, Tuned
 from predictd.server.tune.candidate import DEFAULT, Candidate
 from predictd.server.tune.choice import Result, Row
 from predictd.server.tune.objective import Objective, Point
-from predictd.server.measure.plot import Curve, plot
-from predictd.server.tune.progress import ProgressLine, progress_text
+from predictd.server.measure.plot import Curve, Mark, plot
+from predictd.server.measure.progress import ProgressLine
+from predictd.server.tune.progress import progress_text
 from predictd.server.tune.report import conclusion, data, picture, table
 from predictd.server.tune.search import FINAL, Failure, Progress, Trial
 from predictd.server.measure.statistics import Comparison, Verdict

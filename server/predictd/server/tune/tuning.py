@@ -21,6 +21,7 @@ from predictd.server.config.tuned import Here, Tuned, TunedValue
 from predictd.server.launch.budget import read_budget
 from predictd.server.launch.facilities import read_facilities
 from predictd.server.launch.topology import read_topology
+from predictd.server.measure.progress import ProgressLine
 from predictd.server.repository.models import FoundModel
 from predictd.server.repository.scan import scan
 from predictd.server.repository.tfs_config import SUFFIX as TFS_SUFFIX
@@ -32,7 +33,7 @@ from predictd.server.tune.daemon import arguments, running
 from predictd.server.tune.messages import Ask
 from predictd.server.tune.model_toml import model_toml, tuned_lines, write_table
 from predictd.server.tune.objective import Objective, Point
-from predictd.server.tune.progress import ProgressLine, progress_text
+from predictd.server.tune.progress import progress_text
 from predictd.server.tune.report import conclusion, data, picture, table
 from predictd.server.tune.search import Search, Trial
 from predictd.server.tune.space import Subject, Values, stages
