@@ -8,7 +8,7 @@ import onnx
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from predictd.server.optimize.errors import OptimizeError, refused
-from predictd.server.optimize.onnx_file import DATA_SUFFIX, needs_external_data
+from predictd.server.optimize.onnx_file import DATA_SUFFIX, has_external_data, needs_external_data
 
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 
@@ -25,7 +25,8 @@ def prepare(source: Path, target: Path) -> None:
             str(target),
             # It would need SymPy, and the shapes that it finds beyond the others are not needed.
             skip_symbolic_shape=True,
-            save_as_external_data=needs_external_data(source),
+            # Written elsewhere, the graph would look for the original's weights beside it.
+            save_as_external_data=has_external_data(source) or needs_external_data(source),
             all_tensors_to_one_file=True,
             external_data_location=target.name + DATA_SUFFIX,
         )
