@@ -169,12 +169,14 @@ def _written(spec: TensorSpec, result: Array) -> Array:
 
 def load(command: Load) -> tuple[Runs, Loaded]:
     """Load a model as `predictd.server.worker.lanes.load_lane` does, without what is not the engine's."""
-    began = time.monotonic()
     directory, config = command.cache_directory, command.lane
+    # To import the runtime takes as long for any model.
+    load_engine = resolve(config.engine)
+    began = time.monotonic()
     cache = CacheFolder(Path(directory), command.cache_limit_bytes) if directory else None
     options = engine_options(config, cache, command.instances, Cancellation())
     options = replace(options, profile=command.profile)
-    engine = resolve(config.engine)(Path(config.path), options)
+    engine = load_engine(Path(config.path), options)
     trim_heap()
     seconds = time.monotonic() - began
     signature = engine.signature

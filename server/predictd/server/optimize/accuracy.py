@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from predictd.server.measure.engine_process import MeasureError
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -31,6 +33,7 @@ class OutputAccuracy:
         max_abs_error: The largest difference between two values; None for text.
         top1_agreement: The share of rows whose largest value is the same class; None where the output does not look
             like scores of classes.
+        compared_values: That are numbers in both; of text, all elements.
         broken_values: Where one has a number and the other has none (NaN), or an infinity of its own; of text the
             elements that differ.
     """
@@ -40,11 +43,8 @@ class OutputAccuracy:
     worst_cosine: float | None
     max_abs_error: float | None
     top1_agreement: float | None
+    compared_values: int
     broken_values: int
-
-
-class OutputsDifferError(Exception):
-    """Two models' outputs cannot be compared. One line that names the output."""
 
 
 def accuracy(original: Sequence[Outputs], candidate: Sequence[Outputs]) -> tuple[OutputAccuracy, ...]:
@@ -55,11 +55,11 @@ def accuracy(original: Sequence[Outputs], candidate: Sequence[Outputs]) -> tuple
         candidate: The same of the other model, in the same order.
 
     Raises:
-        OutputsDifferError: Their names, shapes or kinds differ.
+        MeasureError: Their names, shapes or kinds differ.
     """
     names = original[0].keys()
     if names != candidate[0].keys():
-        raise OutputsDifferError(
+        raise MeasureError(
             f"the outputs are not the same: the original has {_listed(names)}, the candidate {_listed(candidate[0])}"
         )
     return tuple(
@@ -75,16 +75,16 @@ def _listed(names: Any) -> str:
 def _output(name: str, original: Sequence[Array], candidate: Sequence[Array]) -> OutputAccuracy:
     for one, other in zip(original, candidate, strict=True):
         if one.shape != other.shape:
-            raise OutputsDifferError(
+            raise MeasureError(
                 f"output {name!r}: the original gives the shape {list(one.shape)}, "
                 f"the candidate {list(other.shape)}"
             )
         if (one.dtype.kind in "OSU") != (other.dtype.kind in "OSU"):
-            raise OutputsDifferError(f"output {name!r}: text in one of the models, numbers in the other")
+            raise MeasureError(f"output {name!r}: text in one of the models, numbers in the other")
     pairs = list(zip(original, candidate, strict=True))
     if original[0].dtype.kind in "OSU":
         differing = sum(int(np.sum(one != other)) for one, other in pairs)
-        return OutputAccuracy(name, None, None, None, None, differing)
+        return OutputAccuracy(name, None, None, None, None, sum(one.size for one in original), differing)
     return _numeric(name, pairs)
 
 
@@ -99,6 +99,7 @@ def _numeric(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputAccuracy:
         worst_cosine=min(_cosine(*each) for each in sums),
         max_abs_error=max((_largest(each.one, each.other) for each in clean), default=0.0),
         top1_agreement=_top1(pairs),
+        compared_values=sum(each.one.size for each in clean),
         broken_values=sum(each.broken for each in clean),
     )
 

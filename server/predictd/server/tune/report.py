@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from predictd.server.config.tuned import Here, Tuned, table_of
+from predictd.server.measure.plot import Curve, Mark, plot
+from predictd.server.measure.table import table as markdown
 from predictd.server.tune.candidate import DEFAULT
 from predictd.server.tune.choice import Result, Row
 from predictd.server.tune.objective import Objective, Point
-from predictd.server.measure.plot import Curve, Mark, plot
-from predictd.server.measure.table import table as markdown
 from predictd.server.tune.search import FINAL
 
 _HEAD = (
