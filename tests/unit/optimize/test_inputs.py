@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from predictd.engines.api import Array, DType, Signature, TensorSpec
 from predictd.server.measure.engine_process import MeasureError
 from predictd.server.optimize.errors import OptimizeError
-from predictd.server.optimize.inputs import batches, digest, made_up_inputs, read_inputs
+from predictd.server.optimize.inputs import batches, digest, read_inputs
 
 ONE = Signature((TensorSpec("x", DType.FP32, (-1, 4)),), (TensorSpec("y", DType.FP32, (-1,)),), batches=True)
 TWO = Signature(
@@ -72,13 +72,6 @@ def test_inputs_with_different_numbers_of_rows_are_refused(tmp_path: Path) -> No
         OptimizeError, match=r"inputs with different numbers of rows: 'ids' has 2, 'mask' has 1"
     ):
         read_inputs(tmp_path, TWO)
-
-
-def test_made_up_inputs_need_known_sizes() -> None:
-    (sample,) = made_up_inputs(Path("m.onnx"), ONE, 8)
-    assert sample["x"].shape == (8, 4)
-    with pytest.raises(MeasureError, match="give real ones of m.onnx with --inputs"):
-        made_up_inputs(Path("m.onnx"), TWO, 8)
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3)), min_size=1, max_size=6), st.integers(1, 4))

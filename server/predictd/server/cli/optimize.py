@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -10,32 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from predictd.server.cli.options import settings_from
-from predictd.server.config.units import parse_duration_ns
+from predictd.server.cli.parameters import duration, engine_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PRECISIONS = {"int8": "INT8", "int8_dynamic": "INT8_DYNAMIC", "fp16": "FP16", "bf16": "BF16"}
+EXIT_NOT_GOOD = 1
+
+_PRECISIONS = ("int8", "int8_dynamic", "fp16", "bf16")
 # What predictd.server.optimize knows, which the help must not wait for.
 METHODS = ("minmax", "entropy", "percentile")
 TARGETS = ("onnxruntime", "tensorrt")
-
-
-def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str) -> float:
-    try:
-        return parse_duration_ns(text) / 1e9
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _sizes(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(sorted({int(each) for each in text.split(",")}))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} are no whole numbers separated by commas") from error
-    if sizes[0] < 1:
-        raise click.BadParameter("a batch has at least one row")
-    return sizes
 
 
 @click.command
@@ -104,25 +90,37 @@ def _sizes(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple
     type=click.FloatRange(-1, 1),
     default=0.999,
     show_default=True,
-    help="Of each output with the original's, at least; the result is not good enough below.",
+    help="The least cosine between the outputs of both, in the sample in which it is smallest.",
 )
-@click.option("--max-error", type=click.FloatRange(0), help="Largest difference of any output, at most.")
-@click.option("--keep", is_flag=True, help="Write a result that is not good enough, too.")
+@click.option("--max-error", type=click.FloatRange(0), help="The largest difference between two values.")
 @click.option(
-    "--batch-sizes", default="1,8", show_default=True, callback=_sizes, metavar="N,...", help="To measure."
+    "--min-top1",
+    type=click.FloatRange(0, 1),
+    help="The least share of rows with the same class, of outputs that look like scores of classes.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1), help="Of a run.  [default: what predictd serve would take]"
+    "--min-speedup",
+    type=click.FloatRange(0, min_open=True),
+    help="The least ratio of the throughputs, at every batch size.",
 )
+@click.option("--keep", is_flag=True, help="Write a result that does not keep these, too.")
+@engine_options
 @click.option(
     "--for",
-    "seconds",
+    "time_ns",
     metavar="DURATION",
     default="10s",
     show_default=True,
-    callback=_duration,
-    help="How long to measure.",
+    callback=duration,
+    help="How long speed is measured, all batch sizes and both models together.",
 )
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write comparison.md, comparison.json and comparison.svg, a plot, into this folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option(
     "--cache-dir",
     metavar="DIR",
@@ -143,43 +141,48 @@ def optimize(
     external_data: bool | None,
     min_cosine: float,
     max_error: float | None,
+    min_top1: float | None,
+    min_speedup: float | None,
     keep: bool,
-    batch_sizes: tuple[int, ...],
+    engine: str | None,
+    batch_sizes: tuple[int, ...] | None,
     threads: int | None,
-    seconds: float,
+    time_ns: int,
+    report: Path | None,
+    as_json: bool,
     cache_dir: str | None,
     **precisions: bool,
 ) -> int:
-    """Make a model smaller and faster, and show what was gained and what it cost.
+    """Make MODEL.onnx smaller and faster, and show what was gained and what it cost.
 
-    The result is compared with the original: size, time to load, latency and throughput, and how far the outputs
-    differ. Exit status 1 says that it is not good enough; it is not written then, unless --keep is given. The
-    tables are written beside the result (.report.md, .report.json, .report.svg).
+    The result is held against the original: size, load time, speed, and how far its outputs differ. The exit status
+    is 0 if it keeps the thresholds, else 1, and then it is not written, unless --keep says so.
     """
     if sys.platform != "linux":
         raise click.ClickException("the daemon is for Linux; predictd.client works here")
     precision = _precision(precisions)
-    _check(precision, calibration, target, prune=bool(prune), ahead_of_time=ahead_of_time)
+    _check(precision, calibration, target, prune=prune is not None, ahead_of_time=ahead_of_time)
     settings = settings_from({"cache_dir": cache_dir})
-    # Before it is imported.
+    # Before ONNX Runtime is imported, which would report its use.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    # Only now: the help must not wait for them.
     try:
-        import onnx  # noqa: F401
+        from predictd.server.optimize.optimizing import optimize as run
     except ImportError as error:
         raise click.ClickException(f"{error} (pip install 'predictd[optimize]')") from error
-    # Only now: the help must not wait for them.
     from predictd.server.measure.engine_process import MeasureError
+    from predictd.server.measure.progress import ProgressLine
     from predictd.server.optimize.calibration import Method
     from predictd.server.optimize.comparison import Thresholds
     from predictd.server.optimize.errors import OptimizeError
-    from predictd.server.optimize.optimizing import optimize as run
+    from predictd.server.optimize.report import data, text, write_report
     from predictd.server.optimize.target import Target
     from predictd.server.optimize.wish import Precision, Wish
 
     wish = Wish(
         model=model,
         output=output,
-        precision=None if precision is None else Precision[_PRECISIONS[precision]],
+        precision=None if precision is None else Precision[precision.upper()],
         prune=prune is not None,
         ahead_of_time=ahead_of_time,
         target=Target(target),
@@ -190,17 +193,34 @@ def optimize(
         reduce_range=reduce_range,
         external_data=external_data,
         keep=keep,
-        thresholds=Thresholds(min_cosine=min_cosine, max_abs_error=max_error),
+        thresholds=Thresholds(min_cosine, max_error, min_top1, min_speedup),
+        engine=engine,
         batch_sizes=batch_sizes,
         threads=threads,
-        seconds=seconds,
+        seconds=time_ns / 1e9,
     )
+    line = ProgressLine(sys.stderr)
     try:
-        return run(wish, settings, lambda line: click.echo(line, err=True), click.echo)
+        comparison = run(wish, settings, line.show)
+        if report is not None:
+            write_report(report, f"{model.name} and {output.name}", comparison)
     except (OptimizeError, MeasureError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {str(error.strerror).lower()}") from error
+    finally:
+        line.clear()
+    click.echo(json.dumps(data(comparison), indent=2) if as_json else "\n\n".join(text(comparison)))
+    click.echo(_conclusion(output, good=comparison.verdict.good, keep=keep), err=True)
+    return 0 if comparison.verdict.good else EXIT_NOT_GOOD
+
+
+def _conclusion(output: Path, *, good: bool, keep: bool) -> str:
+    if good:
+        return f"written: {output}"
+    if keep:
+        return f"written, though it is not good enough: {output}"
+    return f"not written, because it is not good enough: {output} (--keep writes it all the same)"
 
 
 def _precision(given: dict[str, bool]) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predictd.engines.api import Signature
-from predictd.server.measure.inputs import MakeUp, made_up, read_samples
+from predictd.server.measure.inputs import read_samples
 from predictd.server.optimize.errors import OptimizeError
 
 Array = npt.NDArray[Any]
@@ -34,16 +34,6 @@ def read_inputs(path: Path, signature: Signature) -> tuple[Sample, ...]:
             _check_finite(f"{read.place}: input {name!r}", array)
         samples.append(sample)
     return tuple(samples)
-
-
-def made_up_inputs(path: Path, signature: Signature, rows: int) -> tuple[Sample, ...]:
-    """Random numbers in place of real inputs.
-
-    Raises:
-        MeasureError: The model does not say how large its inputs are.
-    """
-    remedy = f"give real ones of {path.name} with --inputs"
-    return (_by_name(made_up(signature, rows, MakeUp(), remedy=remedy).arrays, signature),)
 
 
 def batches(samples: Sequence[Sample], signature: Signature, rows: int) -> Iterator[Sample]:

@@ -34,12 +34,12 @@ class Transformed:
 
     Attributes:
         path: The result.
-        measured: What to measure in its place; the same file, but for a form that no CPU runs.
+        for_cpu: What computes the same on a CPU; the same file, but for BF16, which no CPU engine runs.
         notes: What the user has to know of it.
     """
 
     path: Path
-    measured: Path
+    for_cpu: Path
     notes: tuple[str, ...]
 
 
@@ -82,10 +82,8 @@ class Transformation:
             self._notes.append(f"the graph fits {where_it_fits()}: make it anew elsewhere")
         else:
             write_model(read_model(light), result, external=self._external)
-        measured = result
-        if self._wish.precision is Precision.BF16:
-            measured = self._emulation()
-        return Transformed(result, measured, tuple(self._notes))
+        for_cpu = self._emulation() if self._wish.precision is Precision.BF16 else result
+        return Transformed(result, for_cpu, tuple(self._notes))
 
     def _pruned(self) -> Path:
         self._say("pruning")
@@ -162,9 +160,6 @@ class Transformation:
         emulation = self._work / "emulation.onnx"
         write_model(
             to_bf16(self._work / "prepared.onnx", self._wish.exclude, emulate=True), emulation, external=False
-        )
-        self._notes.append(
-            "BF16 was emulated to compare outputs; neither times nor loading are those of BF16"
         )
         return emulation
 

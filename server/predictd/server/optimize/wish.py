@@ -39,7 +39,8 @@ class Wish:
         external_data: Weights in a file of their own; None does as the original.
         keep: Write a result that is not good enough, too.
         thresholds: What is good enough.
-        batch_sizes: To measure.
+        engine: That measures; None takes the model's own.
+        batch_sizes: To measure; None takes the usual ones.
         threads: Of a run; None takes what the launcher would.
         seconds: To measure for.
     """
@@ -58,6 +59,7 @@ class Wish:
     external_data: bool | None
     keep: bool
     thresholds: Thresholds
-    batch_sizes: tuple[int, ...]
+    engine: str | None
+    batch_sizes: tuple[int, ...] | None
     threads: int | None
     seconds: float
