@@ -224,7 +224,7 @@ def _conclusion(output: Path, *, good: bool, keep: bool) -> str:
 
 
 def _precision(given: dict[str, bool]) -> str | None:
-    chosen = [name for name, wanted in given.items() if wanted]
+    chosen = [name for name in _PRECISIONS if given[name]]
     if len(chosen) > 1:
         flags = " and ".join(_flag(name) for name in chosen)
         raise click.UsageError(f"{flags} contradict each other")
