@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from predictd.server.cli.options import settings_from
-from predictd.server.cli.parameters import duration, engine_options
+from predictd.server.cli.parameters import as_text, duration, engine_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,7 +165,7 @@ def bench(
     finally:
         line.clear()
     if as_json:
-        click.echo(json.dumps(bench_report.data(result), indent=2))
+        click.echo(as_text(bench_report.data(result)))
     else:
         click.echo("\n\n".join(bench_report.text(result)))
     return 0

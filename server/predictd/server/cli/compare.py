@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from predictd.server.cli.options import settings_from
-from predictd.server.cli.parameters import duration, engine_options
+from predictd.server.cli.parameters import as_text, duration, engine_options
 
 EXIT_NOT_GOOD = 1
 
@@ -111,7 +110,7 @@ def compare(
         raise click.ClickException(str(error)) from error
     finally:
         line.clear()
-    click.echo(json.dumps(data(comparison), indent=2) if as_json else "\n\n".join(text(comparison)))
+    click.echo(as_text(data(comparison)) if as_json else "\n\n".join(text(comparison)))
     if report is not None:
         try:
             write_report(report, f"{original} and {candidate}", comparison)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from predictd.engines.traits import BUILT_IN
 from predictd.server.config.units import parse_duration_ns
@@ -39,6 +40,11 @@ def batch_sizes(_ctx: click.Context, _parameter: click.Parameter, text: str | No
     if sizes[0] < 1 or sizes[-1] > _MOST_ROWS:
         raise click.BadParameter(f"batch sizes are from 1 to {_MOST_ROWS}")
     return tuple(sizes)
+
+
+def as_text(data: object) -> str:
+    """JSON for programs that people can read, too. It has no infinity: that becomes null."""
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
 
 
 def engine_options(command: F) -> F:

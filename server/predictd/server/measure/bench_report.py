@@ -20,9 +20,9 @@ def text(result: BenchResult) -> Iterator[str]:
     """The report, in blocks of lines."""
     subject = result.subject
     plans = subject.plans
-    processes = "1 process" if len(plans) == 1 else f"{len(plans)} processes"
     yield (
-        f"{subject.label}: {result.engine}, {processes} of {subject.lane.threads} threads, "
+        f"{subject.label}: {result.engine}, {count(len(plans), 'process', 'processes')} "
+        f"with {count(subject.lane.threads, 'thread', 'threads')}, "
         f"{size(subject.size_bytes)}, loaded in {seconds(result.load_seconds)}"
     )
     yield from (f"note: {warning}" for warning in subject.warnings)
@@ -128,6 +128,11 @@ def _batch_data(result: BatchResult) -> dict[str, Any]:
 
 def _fields(stages: Stages | None) -> dict[str, float] | None:
     return None if stages is None else {name: getattr(stages, name) for name in stages.__struct_fields__}
+
+
+def count(number: int, one: str, several: str) -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else several}"
 
 
 def seconds(value: float) -> str:

@@ -139,7 +139,8 @@ def _scale(arrays: Iterable[Array]) -> float:
 
 
 def _largest(one: Array, other: Array) -> float:
-    return float(np.max(np.abs(one - other), initial=0.0))
+    with np.errstate(over="ignore"):
+        return float(np.max(np.abs(one - other), initial=0.0))
 
 
 def _top1(pairs: Sequence[tuple[Array, Array]]) -> float | None:

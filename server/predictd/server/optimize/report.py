@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from predictd.server.measure.bench_report import seconds, size
+from predictd.server.measure.bench_report import count, seconds, size
 from predictd.server.measure.plot import Curve, Mark, plot
 from predictd.server.measure.table import table
 from predictd.server.optimize.accuracy import OutputAccuracy
@@ -49,8 +49,7 @@ def _model_rows(one: MeasuredModel, other: MeasuredModel) -> Iterator[tuple[str,
 
 
 def _engine(measured: MeasuredModel) -> str:
-    threads = "1 thread" if measured.threads == 1 else f"{measured.threads} threads"
-    return f"{measured.engine}, {threads}"
+    return f"{measured.engine}, {count(measured.threads, 'thread', 'threads')}"
 
 
 def _speed_rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
