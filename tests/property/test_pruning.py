@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,7 +54,7 @@ def _groups(array: Array, axis: int) -> Array:
     return np.moveaxis(array, axis, -1).reshape(-1, 4)
 
 
-def model(nodes: list[object], arrays: dict[str, Array]) -> ModelProto:
+def model(nodes: Sequence[Any], arrays: dict[str, Array]) -> ModelProto:
     graph = helper.make_graph(
         nodes, "g", [], [], [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     )

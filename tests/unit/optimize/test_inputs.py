@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_model_does_not_take_is_refused_with_file_and_input(
-    arrays: Mapping[str, Array], message: str, tmp_path: Path
+    arrays: Mapping[str, Any], message: str, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises((OptimizeError, MeasureError), match=message):

@@ -20,7 +20,7 @@ EXIT_NOT_GOOD = 1
 
 _PRECISIONS = ("int8", "int8_dynamic", "fp16", "bf16")
 # What predictd.server.optimize knows, which the help must not wait for.
-METHODS = ("minmax", "entropy", "percentile")
+METHODS = ("percentile", "minmax", "entropy")
 TARGETS = ("onnxruntime", "tensorrt")
 
 

@@ -56,7 +56,7 @@ class Calibration:
     method: Method
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader(CalibrationDataReader):
     """Hands over one batch."""
 
     def __init__(self, batch: Sample) -> None:
@@ -89,6 +89,8 @@ def calibrate(
             augmented_model_path=str(model.with_name("augmented.onnx")),
             calibrate_method=method.method,
             use_external_data_format=needs_external_data(model),
+            # Else percentiles are taken of magnitudes, and half the numbers are lost where a tensor has one sign.
+            extra_options={"symmetric": False},
         )
         for batch in batches:
             # One at a time: it holds the tensors of all batches of a call in memory.

@@ -15,6 +15,8 @@ from predictd.server.optimize.target import FORMS, Target
 
 # What INT8 makes faster.
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Tables, such as embeddings, which ONNX Runtime looks up in INT8.
+_TABLES = ("Gather",)
 # Between convolutions, what passes INT8 on saves the way to FP32 and back. In transformers, whose normalizations want
 # FP32 in any case, the same only costs accuracy.
 _BETWEEN_CONVOLUTIONS = (
@@ -27,11 +29,12 @@ _DYNAMIC = ("MatMul", "Gemm", "Attention", "LSTM", "Gather", "EmbedLayerNormaliz
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM"}
 
 
-def static_operators(model: Path) -> tuple[str, ...]:
+def static_operators(model: Path, target: Target) -> tuple[str, ...]:
     """The operators of a model that static quantization is for."""
     found = operators(model)
-    wanted = (*_PRODUCTS, *_BETWEEN_CONVOLUTIONS) if "Conv" in found else _PRODUCTS
-    return tuple(sorted(found.intersection(wanted)))
+    between = _BETWEEN_CONVOLUTIONS if "Conv" in found else ()
+    tables = _TABLES if target is Target.ONNXRUNTIME else ()
+    return tuple(sorted(found.intersection((*_PRODUCTS, *between, *tables))))
 
 
 def static(

@@ -116,7 +116,7 @@ class Transformation:
 
     def _static(self, source: Path, prepared: Path, result: Path) -> None:
         calibration = Calibration(self._samples, self._wish.method)
-        kinds = quantize.static_operators(prepared)
+        kinds = quantize.static_operators(prepared, self._wish.target)
 
         def make(table: Path) -> None:
             self._say(f"calibrating on {len(self._samples)} samples")
