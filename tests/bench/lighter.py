@@ -44,8 +44,8 @@ def run(settings: Settings) -> Report:
             report.problems += [f"{name}: {reason}" for reason in found.verdict.reasons]
         for each in found.speedups:
             spread = Spread(each.ratio.ratio, each.ratio.low, each.ratio.high)
-            aim = "above" if name == _CONVOLUTIONAL else None
-            report.ratios.append(Ratio(f"INT8 over FP32, {name}, batch {each.batch_size}", spread, _AIM, aim))
+            what = f"INT8 over FP32, {name}, batch {each.batch_size}"
+            report.ratios.append(Ratio(what, spread, _AIM, "above" if name == _CONVOLUTIONAL else None))
     report.tables.append(Table("predictd optimize --int8, one thread", _HEADER, rows))
     return report
 

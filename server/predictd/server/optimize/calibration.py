@@ -56,13 +56,13 @@ class Calibration:
     method: Method
 
 
-class _Reader(CalibrationDataReader):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Hands over one batch."""
 
     def __init__(self, batch: Sample) -> None:
         self._batches = iter((dict(batch),))
 
-    def get_next(self) -> dict[str, Any] | None:  # type: ignore[explicit-override]
+    def get_next(self) -> dict[str, Any] | None:
         return next(self._batches, None)
 
 
