@@ -88,7 +88,7 @@ def _ranges(
     "time_ns",
     metavar="DURATION",
     callback=duration,
-    help="How long each batch size is measured.  [default: 3s]",
+    help="How long each batch size is measured, ten runs at least.  [default: 3s]",
 )
 @click.option(
     "--iterations",
@@ -143,6 +143,7 @@ def bench(
     from predictd.server.measure.engine_bench import DEFAULT_SECONDS, BenchWish, bench_engine
     from predictd.server.measure.engine_process import MeasureError
     from predictd.server.measure.inputs import MakeUp, Range
+    from predictd.server.measure.interrupt import terminated_as_interrupted
     from predictd.server.measure.progress import ProgressLine
     from predictd.server.measure.subject import Wish, subject
 
@@ -158,8 +159,9 @@ def bench(
     )
     line = ProgressLine(sys.stderr)
     try:
-        found = subject(Wish.of(model, engine=engine, threads=threads, instances=instances), settings)
-        result = bench_engine(found, wish, line.show)
+        with terminated_as_interrupted():
+            found = subject(Wish.of(model, engine=engine, threads=threads, instances=instances), settings)
+            result = bench_engine(found, wish, line.show)
     except MeasureError as error:
         raise click.ClickException(str(error)) from error
     finally:

@@ -85,6 +85,7 @@ def compare(
     settings = settings_from({})
     # Only now: the help must not wait for NumPy.
     from predictd.server.measure.engine_process import MeasureError
+    from predictd.server.measure.interrupt import terminated_as_interrupted
     from predictd.server.measure.progress import ProgressLine
     from predictd.server.measure.subject import Wish
     from predictd.server.optimize.comparison import Model, Thresholds, compare_models
@@ -94,18 +95,19 @@ def compare(
     first, second = (Model(wish.path, wish.label, wish.version) for wish in wishes)
     line = ProgressLine(sys.stderr)
     try:
-        comparison = compare_models(
-            first,
-            second,
-            inputs,
-            engine=engine,
-            batch_sizes=batch_sizes,
-            threads=threads,
-            seconds=time_ns / 1e9,
-            thresholds=Thresholds(min_cosine, max_error, min_top1, min_speedup),
-            settings=settings,
-            show=line.show,
-        )
+        with terminated_as_interrupted():
+            comparison = compare_models(
+                first,
+                second,
+                inputs,
+                engine=engine,
+                batch_sizes=batch_sizes,
+                threads=threads,
+                seconds=time_ns / 1e9,
+                thresholds=Thresholds(min_cosine, max_error, min_top1, min_speedup),
+                settings=settings,
+                show=line.show,
+            )
     except MeasureError as error:
         raise click.ClickException(str(error)) from error
     finally:

@@ -16,7 +16,7 @@ COMMANDS = {
     "models": "List the models of a running daemon.",
     "check": "Say all that is wrong with models, without loading them.",
     "bench": "Measure how fast a model's engine is by itself.",
-    "compare": "Hold a model against another: size, speed, and what its outputs lose.",
+    "compare": "Hold a model against another: size, speed, outputs.",
     "tune": "Measure which settings suit a model on this machine.",
     "optimize": "Make a model smaller and faster, and show what it cost.",
     "label": "Give a version of a model a name, or take the name back.",

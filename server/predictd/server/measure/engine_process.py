@@ -94,9 +94,8 @@ class EngineProcess:
 
     def tell(self, command: Command) -> None:
         """Say something, and do not wait for the answer."""
-        with contextlib.suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # whoever listens then hears of the end
+        # Whoever listens then hears of the end.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._ours.sendall(msgspec.json.encode(command) + b"\n")
 
     def hear(self, kind: type[T], seconds: float = 0.0) -> T:
@@ -123,7 +122,7 @@ class EngineProcess:
             except ConnectionResetError:
                 chunk = b""
             if not chunk:
-                raise MeasureError(f"{self._label}: the engine's process {_end(self._process.wait())}")
+                raise MeasureError(f"{self._label}: the engine's process {_end(self._ended())}")
             self._heard += chunk
         line, _, rest = bytes(self._heard).partition(b"\n")
         self._heard = bytearray(rest)
@@ -132,11 +131,15 @@ class EngineProcess:
     def stop(self) -> None:
         """End the process, by force if it does not end by itself."""
         self._ours.close()
+        self._ended()
+
+    def _ended(self) -> int:
+        """Wait for the end of a process that nobody talks to any more."""
         try:
-            self._process.wait(_STOP_SECONDS)
+            return self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            return self._process.wait()
 
     def __enter__(self) -> Self:
         return self

@@ -59,6 +59,7 @@ class Engines:
     """The processes of a model. Use it as a context manager, which ends them.
 
     Attributes:
+        label: Of the model, for messages.
         signature: Of the model, as the engine has it.
         engine: The runtime's name.
         load_seconds: Of the process that took longest.
@@ -68,7 +69,7 @@ class Engines:
     """
 
     def __init__(self, subject: Subject, *, profile: bool = False) -> None:
-        self._label = subject.label
+        self.label = subject.label
         with ExitStack() as stack:
             self._scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="predictd-bench-")))
             self._processes = [
@@ -146,7 +147,7 @@ class Engines:
         """
         if not self._profiles:
             raise MeasureError(
-                f"{self._label}: engine {self.engine} does not tell the time of its layers: leave --profile out"
+                f"{self.label}: engine {self.engine} does not tell the time of its layers: leave --profile out"
             )
         command = Profile(seconds=seconds, most_runs=PROFILED_RUNS_MAX)
         return self._processes[0].ask(command, Profiled, seconds)

@@ -186,7 +186,7 @@ def compare_models(
             show(f"loading {found.label}")
             sides.append(stack.enter_context(Engines(found)))
         pair = Pair(sides[0], sides[1])
-        notes: list[str] = []
+        notes = list(dict.fromkeys(warning for found in subjects for warning in found.warnings))
         samples = samples_of(pair, inputs, notes)
         show(f"comparing outputs on {len(samples)} samples")
         outputs = accuracy(*pair.outputs(samples))

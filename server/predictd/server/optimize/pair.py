@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictd.engines.api import Signature
+from predictd.server.measure.engine_process import MeasureError
 from predictd.server.measure.engines import Engines
 from predictd.server.measure.inputs import MakeUp, Sample, batch, converted, made_up, read_samples, sample_of
 from predictd.server.optimize.accuracy import Outputs
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _MADE_UP_SAMPLES = 16
-_REMEDY = "give inputs"
+_REMEDY = "give real inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,11 @@ def samples_of(
         return read_samples(inputs, signature)
     if inputs is None:
         notes.append("the inputs were made up: random numbers say little about accuracy on real data")
-        return [
-            made_up(signature, 1, MakeUp(), remedy=_REMEDY, number=number)
-            for number in range(_MADE_UP_SAMPLES)
-        ]
+        try:
+            return [
+                made_up(signature, 1, MakeUp(), remedy=_REMEDY, number=number)
+                for number in range(_MADE_UP_SAMPLES)
+            ]
+        except MeasureError as error:
+            raise MeasureError(f"{pair.original.label}: {error}") from error
     return [sample_of(f"sample {number}", arrays, signature) for number, arrays in enumerate(inputs, 1)]

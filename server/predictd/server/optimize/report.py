@@ -39,13 +39,17 @@ def markdown(title: str, comparison: Comparison) -> str:
 def _model_rows(one: MeasuredModel, other: MeasuredModel) -> Iterator[tuple[str, ...]]:
     yield "model", one.model.label, other.model.label, ""
     yield "engine", _engine(one), _engine(other), ""
-    yield "size", size(one.size_bytes), size(other.size_bytes), f"{other.size_bytes / one.size_bytes:.3g}"
+    yield "size", size(one.size_bytes), size(other.size_bytes), _ratio(other.size_bytes, one.size_bytes)
     yield (
         "load time",
         seconds(one.load_seconds),
         seconds(other.load_seconds),
-        f"{other.load_seconds / one.load_seconds:.3g}",
+        _ratio(other.load_seconds, one.load_seconds),
     )
+
+
+def _ratio(value: float, other: float) -> str:
+    return f"{value / other:.3g}" if other else ""
 
 
 def _engine(measured: MeasuredModel) -> str:
