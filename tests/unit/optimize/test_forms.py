@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,11 @@ from onnx import TensorProto, numpy_helper
 
 from predictd.server.optimize import onnx_file
 from predictd.server.optimize.errors import OptimizeError
-from predictd.server.optimize.onnx_file import data_file, read_model, refuse_existing
+from predictd.server.optimize.onnx_file import data_file, place, read_model, refuse_existing
 from predictd.server.optimize.target import Target
 from predictd.server.optimize.wish import Precision
 from tests.fixtures.light_models import NETS, Net, conv_net, cosine, mlp_net, outputs, signature, transform
-from tests.fixtures.models import add_sub, external
+from tests.fixtures.models import add_sub, external, mlp
 
 
 def types(path: Path) -> set[int]:
@@ -162,3 +164,32 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
         refuse_existing(tmp_path / "new.onnx")
     with pytest.raises(OptimizeError, match="no such folder"):
         refuse_existing(tmp_path / "none/new.onnx")
+
+
+def test_a_file_system_without_links_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(onnx_file.os, "link", refuses)
+    made = tmp_path / "made"
+    made.mkdir()
+    for name in ("m.onnx", "m.onnx.data"):
+        (made / name).write_text(name)
+    place(made / "m.onnx", tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_text() == "m.onnx"
+    assert (tmp_path / "m.onnx.data").read_text() == "m.onnx.data"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (lambda path: mlp(path, width=6), "w0: 6 weights in a row are no multiple of 4"),
+        (add_sub, "it has no MatMul, Gemm or Conv with weights"),
+    ],
+)
+def test_a_model_that_cannot_be_pruned_is_refused(
+    source: Callable[[Path], Path], reason: str, tmp_path: Path
+) -> None:
+    net = Net(source(tmp_path / "m.onnx"), [])
+    with pytest.raises(OptimizeError, match=rf"m\.onnx: nothing can be pruned: {reason}"):
+        transform(net, tmp_path / "work", prune=True)

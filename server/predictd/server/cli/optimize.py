@@ -64,9 +64,7 @@ TARGETS = ("onnxruntime", "tensorrt")
 @click.option(
     "--method",
     type=click.Choice(METHODS),
-    default=METHODS[0],
-    show_default=True,
-    help="How --int8 finds the range of a tensor from them.",
+    help=f"How --int8 finds the range of a tensor from them.  [default: {METHODS[0]}]",
 )
 @click.option(
     "--inputs",
@@ -134,7 +132,7 @@ def optimize(
     ahead_of_time: bool,
     target: str,
     calibration: Path | None,
-    method: str,
+    method: str | None,
     inputs: Path | None,
     exclude: Sequence[str],
     reduce_range: bool | None,
@@ -161,7 +159,17 @@ def optimize(
     if sys.platform != "linux":
         raise click.ClickException("the daemon is for Linux; predictd.client works here")
     precision = _precision(precisions)
-    _check(precision, calibration, target, prune=prune is not None, ahead_of_time=ahead_of_time)
+    _check(
+        precision,
+        target,
+        calibration=calibration is not None,
+        method=method is not None,
+        prune=prune is not None,
+        ahead_of_time=ahead_of_time,
+        exclude=bool(exclude),
+        reduce_range=reduce_range is not None,
+        external_data=external_data is not None,
+    )
     settings = settings_from({"cache_dir": cache_dir})
     # Before ONNX Runtime is imported, which would report its use.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -187,7 +195,7 @@ def optimize(
         ahead_of_time=ahead_of_time,
         target=Target(target),
         calibration=calibration,
-        method=Method(method),
+        method=Method(method or METHODS[0]),
         inputs=inputs,
         exclude=frozenset(exclude),
         reduce_range=reduce_range,
@@ -232,21 +240,45 @@ def _precision(given: dict[str, bool]) -> str | None:
 
 
 def _check(
-    precision: str | None, calibration: Path | None, target: str, *, prune: bool, ahead_of_time: bool
+    precision: str | None,
+    target: str,
+    *,
+    calibration: bool,
+    method: bool,
+    prune: bool,
+    ahead_of_time: bool,
+    exclude: bool,
+    reduce_range: bool,
+    external_data: bool,
 ) -> None:
-    """Raise UsageError for what cannot be meant."""
-    if precision is None and not prune and not ahead_of_time:
-        flags = ", ".join(_flag(name) for name in _PRECISIONS)
-        raise click.UsageError(f"what shall be done? {flags}, --prune 2:4, --ahead-of-time")
-    if precision == "int8" and calibration is None:
-        raise click.UsageError("--int8 needs real inputs with --calibration; --int8-dynamic needs none")
-    if precision != "int8" and calibration is not None:
-        raise click.UsageError("--calibration is for --int8; to compare outputs on real inputs use --inputs")
-    if target != "tensorrt" and precision == "bf16":
-        raise click.UsageError("ONNX Runtime does not compute in BF16 on a CPU: --target tensorrt")
-    if target != "onnxruntime" and (precision == "int8_dynamic" or ahead_of_time):
-        flag = "--ahead-of-time" if ahead_of_time else _flag("int8_dynamic")
-        raise click.UsageError(f"{flag} is for ONNX Runtime, not for --target {target}")
+    """Raise UsageError for what cannot be made, and for an option that would mean nothing."""
+    everything = ", ".join((*map(_flag, _PRECISIONS), "--prune 2:4", "--ahead-of-time"))
+    static, quantized = precision == "int8", precision in ("int8", "int8_dynamic")
+    elsewhere = f"is for ONNX Runtime, not for --target {target}"
+    for wrong, why in (
+        (not (precision or prune or ahead_of_time), f"what shall be done? {everything}"),
+        (
+            static and not calibration,
+            "--int8 needs real inputs with --calibration; --int8-dynamic needs none",
+        ),
+        (
+            calibration and not static,
+            "--calibration is for --int8; to compare outputs on real inputs use --inputs",
+        ),
+        (method and not static, "--method is for --int8"),
+        (
+            precision == "bf16" and target == "onnxruntime",
+            "ONNX Runtime does not compute in BF16 on a CPU: --target tensorrt",
+        ),
+        (precision == "int8_dynamic" and target != "onnxruntime", f"--int8-dynamic {elsewhere}"),
+        (ahead_of_time and target != "onnxruntime", f"--ahead-of-time {elsewhere}"),
+        (reduce_range and target != "onnxruntime", f"--reduce-range {elsewhere}"),
+        (reduce_range and not quantized, "--reduce-range is for --int8 and --int8-dynamic"),
+        (exclude and not (precision or prune), "--exclude is for a precision and for --prune"),
+        (ahead_of_time and external_data, "--ahead-of-time puts weights into a file of their own by itself"),
+    ):
+        if wrong:
+            raise click.UsageError(why)
 
 
 def _flag(name: str) -> str:

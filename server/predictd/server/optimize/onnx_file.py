@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ INSIDE_BYTES_MAX = 2**31 - 2**28
 # Of one tensor: ONNX Runtime maps a larger one, and looks for small ones, such as shapes, in the file itself.
 _EXTERNAL_BYTES_MIN = 1024
 DATA_SUFFIX = ".data"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def read_model(path: Path) -> ModelProto:
@@ -102,6 +104,11 @@ def place(made: Path, path: Path) -> None:
             os.link(source, target)
         except FileExistsError as error:
             raise OptimizeError(f"{target}: is there already, and nothing is ever overwritten") from error
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A file system without links: nobody was there a moment ago.
+            source.rename(target)
     _sync(path.parent)
 
 

@@ -11,6 +11,7 @@ from predictd.server.optimize import calibration_cache, quantize
 from predictd.server.optimize.ahead_of_time import optimize_ahead, where_it_fits
 from predictd.server.optimize.bfloat16 import to_bf16
 from predictd.server.optimize.calibration import Calibration, calibrate
+from predictd.server.optimize.errors import OptimizeError
 from predictd.server.optimize.half import beyond_fp16, to_fp16
 from predictd.server.optimize.inputs import Sample, batches
 from predictd.server.optimize.onnx_file import has_external_data, read_model, write_model
@@ -88,7 +89,13 @@ class Transformation:
     def _pruned(self) -> Path:
         self._say("pruning")
         model = read_model(self._wish.model)
-        self._notes += _of_pruning(prune(model, self._wish.exclude))
+        pruning = prune(model, self._wish.exclude)
+        if not pruning.pruned:
+            name, reason = next(iter(pruning.kept), ("", "it has no MatMul, Gemm or Conv with weights"))
+            raise OptimizeError(
+                f"{self._wish.model}: nothing can be pruned: {name}{': ' * bool(name)}{reason}"
+            )
+        self._notes += _of_pruning(pruning)
         result = self._work / "pruned.onnx"
         write_model(model, result, external=self._external)
         return result
