@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from predictd.server.cli.main import predictd
 from predictd.server.cli.optimize import EXIT_NOT_GOOD
-from tests.fixtures.light_models import conv_net, write_inputs
+from tests.fixtures.nets import conv_net, write_inputs
 
 
 def run(*arguments: str, standalone_mode: bool = True) -> Result:

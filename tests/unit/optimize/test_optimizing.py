@@ -15,7 +15,7 @@ from predictd.server.optimize.onnx_file import data_file, place
 from predictd.server.optimize.optimizing import optimize
 from predictd.server.optimize.target import Target
 from predictd.server.optimize.wish import Precision, Wish
-from tests.fixtures.light_models import conv_net, mlp_net, wish, write_inputs
+from tests.fixtures.nets import conv_net, mlp_net, wish, write_inputs
 
 
 def carry_out(wanted: Wish) -> Comparison:

@@ -16,8 +16,8 @@ from predictd.server.optimize.calibration import Method
 from predictd.server.optimize.errors import OptimizeError
 from predictd.server.optimize.target import Target, needs_reduced_range
 from predictd.server.optimize.wish import Precision
-from tests.fixtures.light_models import NETS, conv_net, cosine, mlp_net, outputs, signature, transform
 from tests.fixtures.models import identity
+from tests.fixtures.nets import NETS, conv_net, cosine, mlp_net, outputs, signature, transform
 
 
 def graph_of(path: Path) -> onnx.GraphProto:
