@@ -102,4 +102,6 @@ def samples_of(
             ]
         except MeasureError as error:
             raise MeasureError(f"{pair.original.label}: {error}") from error
+    if not inputs:
+        raise MeasureError("there are no inputs to compare outputs on")
     return [sample_of(f"sample {number}", arrays, signature) for number, arrays in enumerate(inputs, 1)]
