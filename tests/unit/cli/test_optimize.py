@@ -125,3 +125,12 @@ def test_errors_are_one_line_that_names_the_file(tmp_path: Path) -> None:
         done = run(str(model), *arguments)
         assert done.exit_code == 1
         assert done.stderr.splitlines()[-1].startswith(f"Error: {message}")
+
+
+def test_without_its_packages_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "predictd.server.optimize.optimizing", None)
+    done = run(str(conv_net(tmp_path).path), "-o", str(tmp_path / "new.onnx"), "--fp16")
+    assert done.exit_code == 1
+    assert "(pip install 'predictd[optimize]')" in done.stderr

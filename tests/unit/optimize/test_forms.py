@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def test_a_file_system_without_links_is_no_obstacle(tmp_path: Path, monkeypatch:
     def refuses(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(onnx_file.os, "link", refuses)
+    monkeypatch.setattr(os, "link", refuses)
     made = tmp_path / "made"
     made.mkdir()
     for name in ("m.onnx", "m.onnx.data"):

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from predictd.server.config.settings import Settings
     from predictd.server.optimize.wish import Wish
 
-_CPU_ENGINES = (None, "onnxruntime")
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Inputs:
@@ -96,10 +94,10 @@ def _cache(settings: Settings) -> CacheFolder | None:
 def _compare(
     wish: Wish, made: Transformed, inputs: _Inputs, settings: Settings, show: Callable[[str], None]
 ) -> Comparison:
-    on_cpu = wish.engine in _CPU_ENGINES
+    by_tensorrt = wish.engine == Target.TENSORRT
     comparison = compare_models(
         Model(wish.model, wish.model.name),
-        Model(made.for_cpu if on_cpu else made.path, wish.output.name),
+        Model(made.path if by_tensorrt else made.for_cpu, wish.output.name),
         inputs.comparison,
         engine=wish.engine,
         batch_sizes=wish.batch_sizes,
@@ -117,13 +115,18 @@ def _compare(
             model=Model(wish.output, wish.output.name),
             size_bytes=sum(each.stat().st_size for each in made.path.parent.iterdir()),
         ),
-        notes=(*comparison.notes, *inputs.notes, *made.notes, *_of_the_place(wish, made, on_cpu=on_cpu)),
+        notes=(
+            *comparison.notes,
+            *inputs.notes,
+            *made.notes,
+            *_of_the_place(wish, made, by_tensorrt=by_tensorrt),
+        ),
     )
 
 
-def _of_the_place(wish: Wish, made: Transformed, *, on_cpu: bool) -> tuple[str, ...]:
+def _of_the_place(wish: Wish, made: Transformed, *, by_tensorrt: bool) -> tuple[str, ...]:
     """What measuring elsewhere than where the result shall run means."""
-    if wish.target is not Target.TENSORRT or not on_cpu:
+    if wish.target is not Target.TENSORRT or by_tensorrt:
         return ()
     if made.for_cpu != made.path:
         return ("BF16 was emulated on this CPU: outputs are those of BF16, load time and speed are not",)

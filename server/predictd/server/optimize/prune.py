@@ -62,12 +62,10 @@ def prune(model: ModelProto, exclude: frozenset[str] = frozenset()) -> Pruning:
     for tensor in graph.initializer:
         if tensor.name not in axes:
             continue
-        reason = _obstacle(tensor, axes[tensor.name])
-        if reason is not None:
-            kept.append((tensor.name, reason))
+        axis = _contraction(tensor, axes[tensor.name])
+        if isinstance(axis, str):
+            kept.append((tensor.name, axis))
             continue
-        (axis,) = axes[tensor.name]
-        assert axis is not None  # noqa: S101 - _obstacle has seen to it
         tensor.CopyFrom(
             numpy_helper.from_array(prune_array(numpy_helper.to_array(tensor), axis), tensor.name)
         )
@@ -75,15 +73,15 @@ def prune(model: ModelProto, exclude: frozenset[str] = frozenset()) -> Pruning:
     return Pruning(tuple(pruned), tuple(kept))
 
 
-def _obstacle(tensor: TensorProto, axes: set[int | None]) -> str | None:
+def _contraction(tensor: TensorProto, axes: set[int | None]) -> int | str:
+    """The axis to prune along, or why the weights have to stay."""
     if tensor.data_type not in _TYPES:
         return "not floating point"
-    if None in axes or len(axes) > 1:
+    axis, *others = axes
+    if axis is None or others:
         return "also used in another way"
-    (axis,) = axes
-    assert axis is not None  # noqa: S101 - said above
     size = tensor.dims[axis]
-    return None if size % GROUP == 0 else f"{size} weights in a row are no multiple of {GROUP}"
+    return axis if size % GROUP == 0 else f"{size} weights in a row are no multiple of {GROUP}"
 
 
 def _axes(graph: GraphProto, exclude: frozenset[str]) -> dict[str, set[int | None]]:
