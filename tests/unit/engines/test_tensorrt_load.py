@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from dataclasses import replace
@@ -12,7 +13,6 @@ import pytest
 from predictd.engines.api import EngineOptions, ModelLoadError
 from predictd.engines.cancellation import Cancellation
 from predictd.engines.registry import resolve
-from predictd.engines.tensorrt import bindings as bindings_module
 from predictd.engines.tensorrt import driver, load
 from predictd.engines.tensorrt.bindings import LogLine, load_bindings
 from tests.fakes.plans import PlanSpec, Tensor
@@ -157,7 +157,7 @@ def test_bindings_whose_library_is_missing_say_so(tmp_path: Path, monkeypatch: p
             raise OSError("libnvinfer.so.10: cannot open shared object file")
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(bindings_module.importlib, "import_module", import_module)
+    monkeypatch.setattr(importlib, "import_module", import_module)
     assert "(tensorrt_bindings: libnvinfer.so.10: cannot open shared object file)" in load_error(
         tmp_path / "m.plan"
     )

@@ -76,7 +76,7 @@ def test_a_result_is_not_changed_by_the_next_run(stack: Stack) -> None:
 def test_every_type(stack: Stack, dtype: str) -> None:
     if stack.version == "real" and dtype in ("INT8", "UINT8", "BOOL"):
         pytest.skip("the builder wants more than an identity of it")
-    data = np.array([[0, 1, 1, 0], [1, 0, 0, 1]]).astype(NUMPY[dtype])
+    data: np.ndarray = np.array([[0, 1, 1, 0], [1, 0, 0, 1]]).astype(NUMPY[dtype])
     with stack.engine(batches("echo", dtype)) as engine:
         assert engine.signature.inputs[0].dtype.numpy == data.dtype
         (result,) = engine.run([data])
