@@ -17,8 +17,8 @@ from predictd.server.observe.exposition import render
 from predictd.server.observe.gauges import (
     BuildInfo,
     Gauges,
-    LaneGauge,
     GpuGauge,
+    LaneGauge,
     ProcessGauge,
     QueueGauge,
     Readiness,
