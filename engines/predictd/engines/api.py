@@ -122,6 +122,8 @@ class EngineOptions:
         inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
             files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
         outputs: The same of outputs.
+        files_by_capability: What to load instead of the file, from the folder that it lies in, on a GPU of a compute
+            capability, such as "8.9". For engines whose files are for one kind of GPU.
         cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
     """
 
@@ -133,6 +135,7 @@ class EngineOptions:
     parameters: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    files_by_capability: Mapping[str, str] = field(default_factory=dict)
     cancel: Cancellation = field(default_factory=Cancellation, compare=False)
 
 

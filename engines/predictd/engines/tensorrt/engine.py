@@ -29,7 +29,7 @@ from predictd.engines.api import (
     Signature,
 )
 from predictd.engines.tensorrt.bindings import Bindings, load_bindings
-from predictd.engines.tensorrt.device import Gpu, close_gpu, open_gpu, parse_device
+from predictd.engines.tensorrt.device import Gpu, close_gpu, open_gpu, parse_device, plan_for
 from predictd.engines.tensorrt.driver import load_driver
 from predictd.engines.tensorrt.parameters import Parameters, read_parameters
 from predictd.engines.tensorrt.shapes import Profile, slices
@@ -50,7 +50,9 @@ def load(path: Path, options: EngineOptions) -> TensorRtEngine:
         index = parse_device(options.device)
         bindings = load_bindings(parameters.bindings)
         # Before anything of TensorRT's runtime, which ends the process where there is no driver.
-        gpu = open_gpu(load_driver(), index)
+        driver = load_driver()
+        path = plan_for(driver, index, path, options.files_by_capability)
+        gpu = open_gpu(driver, index)
         try:
             return _load_on(gpu, bindings, path, parameters, options)
         except BaseException:

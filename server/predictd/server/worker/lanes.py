@@ -67,6 +67,7 @@ def load_lane(
         parameters=config.parameters,
         inputs=declared_specs(config.inputs),
         outputs=declared_specs(config.outputs),
+        files_by_capability=config.files_by_capability,
         cancel=cancel,
     )
     engine = resolve(config.engine)(Path(config.path), options)
