@@ -117,13 +117,13 @@ class EngineOptions:
         spin: Threads that wait for each other within a run may spin: nobody else needs their CPUs.
         instances: Workers that load the same model, each in its own process.
         device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
+        files_by_capability: What to load instead of the file, from the folder that it lies in, on a GPU of a compute
+            capability, such as "8.9". For engines whose files are for one kind of GPU.
         cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
         inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
             files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
         outputs: The same of outputs.
-        files_by_capability: What to load instead of the file, from the folder that it lies in, on a GPU of a compute
-            capability, such as "8.9". For engines whose files are for one kind of GPU.
         cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
     """
 
@@ -131,11 +131,11 @@ class EngineOptions:
     spin: bool = False
     instances: int = 1
     device: str = "cpu"
+    files_by_capability: Mapping[str, str] = field(default_factory=dict)
     cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
-    files_by_capability: Mapping[str, str] = field(default_factory=dict)
     cancel: Cancellation = field(default_factory=Cancellation, compare=False)
 
 

@@ -63,11 +63,11 @@ def load_lane(
         spin=config.spin,
         instances=instances,
         device=device_of(config.device, instance),
+        files_by_capability=config.files_by_capability,
         cache=cache,
         parameters=config.parameters,
         inputs=declared_specs(config.inputs),
         outputs=declared_specs(config.outputs),
-        files_by_capability=config.files_by_capability,
         cancel=cancel,
     )
     engine = resolve(config.engine)(Path(config.path), options)
