@@ -194,6 +194,12 @@ class Engine(Protocol):
         """Release the model. Nothing is called afterwards."""
 
 
+class LoadEngine(Protocol):
+    """Loads a model file. Raises ModelLoadError, with one clear line."""
+
+    def __call__(self, path: Path, options: EngineOptions) -> Engine: ...
+
+
 @runtime_checkable
 class RegistersHost(Protocol):
     """What an engine has, besides `Engine`, whose device can copy from the caller's memory by itself.
@@ -223,9 +229,3 @@ class RunsRows(Protocol):
         self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
     ) -> list[Array]:
         """Compute rows that do not depend on each other, more than `Signature.max_rows` too. Else as `Engine.run`."""
-
-
-class LoadEngine(Protocol):
-    """Loads a model file. Raises ModelLoadError, with one clear line."""
-
-    def __call__(self, path: Path, options: EngineOptions) -> Engine: ...
