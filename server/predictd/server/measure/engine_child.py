@@ -174,7 +174,7 @@ def load(command: Load) -> tuple[Runs, Loaded]:
     load_engine = resolve(config.engine)
     began = time.monotonic()
     cache = CacheFolder(Path(directory), command.cache_limit_bytes) if directory else None
-    options = engine_options(config, cache, command.instances, 0, Cancellation())
+    options = engine_options(config, cache, command.instances, Cancellation())
     options = replace(options, profile=command.profile)
     engine = load_engine(Path(config.path), options)
     trim_heap()

@@ -58,7 +58,7 @@ def load_lane(
         EngineError: The model cannot be served; the message is one line.
     """
     started = time.monotonic()
-    options = engine_options(config, cache, instances, instance, cancel)
+    options = engine_options(config, cache, instances, cancel, instance=instance)
     engine = resolve(config.engine)(Path(config.path), options)
     trim_heap()
     loaded = time.monotonic()
@@ -71,7 +71,12 @@ def load_lane(
 
 
 def engine_options(
-    config: LaneConfig, cache: CacheFolder | None, instances: int, instance: int, cancel: Cancellation
+    config: LaneConfig,
+    cache: CacheFolder | None,
+    instances: int,
+    cancel: Cancellation,
+    *,
+    instance: int = 0,
 ) -> EngineOptions:
     """What a lane's engine is told; the arguments are those of `load_lane`."""
     return EngineOptions(
