@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from predictd.server.control.messages import GrowthRequest, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded
 from predictd.server.errors import (
     DeadlineError,
     InferenceError,

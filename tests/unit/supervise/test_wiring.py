@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from predictd.server.control.memory import SegmentAdded, SegmentUsable
 from predictd.server.control.messages import (
     AttachFrontend,
     AttachPool,
     AttachWorker,
     DetachFrontend,
     PoolGone,
-    SegmentAdded,
-    SegmentUsable,
     WorkerGone,
 )
 from predictd.server.supervise.pool import Place, Pool

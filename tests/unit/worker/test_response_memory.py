@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded
+from predictd.server.control.message import Message
 from predictd.server.transport.memory import map_shared
 from predictd.server.transport.pipes import make_pipe
 from predictd.server.transport.records import RELEASE_STRUCT
@@ -18,6 +19,7 @@ from predictd.server.worker import response_memory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
 
 LIMIT_BYTES = 4 * 2**20
+KEEP_NS = 60 * 10**9
 SEGMENT_BYTES = 256 * 1024
 
 
@@ -26,7 +28,7 @@ class Supervisor:
 
     def __init__(self, limit_bytes: int) -> None:
         self.pipe = make_pipe()
-        self.memory = ResponseMemory(7, 3, limit_bytes, self.pipe.read_fd, self.hear)
+        self.memory = ResponseMemory(7, 3, limit_bytes, KEEP_NS, self.pipe.read_fd, self.hear)
         self.heard: list[Message] = []
         self.refuse: Callable[[int], str | None] = lambda _size: None
         self.maps = True
@@ -179,7 +181,9 @@ def test_what_nobody_releases_is_not_waited_for_without_end(monkeypatch: pytest.
 def test_a_supervisor_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response_memory, "GROWTH_TIMEOUT_SECONDS", 0.01)
     with supervised() as supervisor:
-        memory = ResponseMemory(7, 3, LIMIT_BYTES, supervisor.pipe.read_fd, lambda _message, _fds: None)
+        memory = ResponseMemory(
+            7, 3, LIMIT_BYTES, KEEP_NS, supervisor.pipe.read_fd, lambda _message, _fds: None
+        )
         with pytest.raises(NoResponseMemoryError, match="supervisor does not answer"):
             memory.block(1000)
 

@@ -225,6 +225,14 @@ class Settings:
             key="arena_limit",
         ),
     )
+    arena_keep_ns: int = field(
+        default=60 * _SECOND,
+        metadata=_option(
+            duration(_SECOND // 10, 24 * _HOUR),
+            "How long shared memory is kept that no request needs.",
+            key="arena_keep",
+        ),
+    )
     pools: str = field(
         default="auto",
         metadata=_option(

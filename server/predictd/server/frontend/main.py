@@ -20,31 +20,28 @@ import uvloop
 from setproctitle import setproctitle
 
 from predictd.server.control.channel import Channel, ChannelClosedError
+from predictd.server.control.commands import CommandDone, LabelsDone
+from predictd.server.control.memory import Growth, SegmentAdded, SegmentRetired, SegmentUsable
+from predictd.server.control.message import Message
 from predictd.server.control.messages import (
     Ack,
     AnyMessage,
     AttachPool,
     AttachWorker,
     Collect,
-    CommandDone,
     Drain,
     Drained,
     FrontendCounts,
     FrontendInit,
-    Growth,
     Hello,
-    LabelsDone,
     Listen,
     Listening,
-    Message,
     Ping,
     Pong,
     PoolGone,
     PublishModel,
     Ready,
     RetireLane,
-    SegmentAdded,
-    SegmentUsable,
     Statistics,
     Stop,
     WorkerGone,
@@ -172,7 +169,9 @@ class Frontend:
     def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AttachPool(seq=seq, pool=pool, name=name, queue_limit=limit):
-                self._dispatcher.attach_pool(pool, name, fds, limit, self._init.arena_limit_bytes)
+                self._dispatcher.attach_pool(
+                    pool, name, fds, limit, self._init.arena_limit_bytes, self._init.arena_keep_ns
+                )
                 self.send(Ack(seq=seq))
             case AttachWorker():
                 self._attach_worker(message, fds)
@@ -197,8 +196,12 @@ class Frontend:
                 self._health.update(self._service)
             case Collect(seq=seq):
                 self._count(seq)
+            case SegmentRetired(seq=seq, owner=owner, segment=segment):
+                self._remove_segment(owner, segment)
+                self.send(Ack(seq=seq))
             case Ping():
                 self.send(Pong())
+                self._dispatcher.give_back()
             case Statistics(seq=seq, rows=rows, last=last):
                 self._service.on_statistics(seq, rows, last=last)
             case LabelsDone(seq=seq, status=status, message=text):
@@ -228,6 +231,11 @@ class Frontend:
         else:
             worker.memory.add_segment(message.segment, fds[0], message.block_bytes, message.blocks)
         self.send(Ack(seq=message.seq))
+
+    def _remove_segment(self, owner: int, segment: int) -> None:
+        worker = self._dispatcher.worker(owner)
+        if worker is not None:
+            worker.memory.remove_segment(segment)
 
     def _count(self, seq: int) -> None:
         delta = self._recorder.take()

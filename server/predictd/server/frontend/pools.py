@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from mmap import mmap
 
-from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded, SegmentRetired
+from predictd.server.control.message import Message
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.answers import WorkerMemory
 from predictd.server.frontend.queues import TicketQueues
@@ -117,6 +118,10 @@ class ArenaGrowth:
         if future is not None and not future.done():
             future.set_result(None)
 
+    def retired(self, pool: int, segment: int) -> None:
+        """An arena does without a segment from now on: have it unmapped by the workers."""
+        self._send(SegmentRetired(seq=0, owner=self._frontend, pool=pool, segment=segment), [])
+
     async def _grow(self, pool: int, arena: Arena, size_bytes: int) -> None:
         shape = arena.plan_growth(size_bytes)
         if shape is None:
@@ -186,11 +191,11 @@ class PoolLink:
         out: Tickets of this front end that are not completed, by the level of their queue.
     """
 
-    def __init__(self, pool: int, name: str, queues: TicketQueues, arena_limit_bytes: int) -> None:
+    def __init__(self, pool: int, name: str, queues: TicketQueues, arena: Arena) -> None:
         self.id = pool
         self.name = name
         self.queues = queues
-        self.arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes)
+        self.arena = arena
         self.out = [0] * (queues.levels + 1)
 
     def ahead(self, level: int, workers: Iterable[WorkerLink]) -> int:

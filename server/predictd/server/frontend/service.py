@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from predictd.server.config.units import format_duration
-from predictd.server.control.messages import Message, StatisticsRequest
+from predictd.server.control.message import Message
+from predictd.server.control.messages import StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
     InvalidRequestError,

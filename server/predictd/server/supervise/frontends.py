@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from predictd.server.control.message import Message
 from predictd.server.control.messages import (
     AnyMessage,
     Drain,
@@ -15,7 +16,6 @@ from predictd.server.control.messages import (
     FrontendInit,
     Listen,
     Listening,
-    Message,
     PublishModel,
     Ready,
 )
@@ -41,6 +41,7 @@ class FrontendSettings:
 
     addresses: Sequence[str]
     arena_limit_bytes: int
+    arena_keep_ns: int
     max_message_bytes: int
     max_concurrent_per_client: int
     tfs_tensor_content: bool
@@ -148,6 +149,7 @@ class Frontends:
                 addresses=list(self._settings.addresses),
                 in_flight_limit=place.pipe.records // 2,
                 arena_limit_bytes=self._settings.arena_limit_bytes,
+                arena_keep_ns=self._settings.arena_keep_ns,
                 max_message_bytes=self._settings.max_message_bytes,
                 max_concurrent_per_client=self._settings.max_concurrent_per_client,
                 tfs_tensor_content=self._settings.tfs_tensor_content,

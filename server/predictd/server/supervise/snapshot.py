@@ -25,6 +25,7 @@ def snapshot(
     pools: Sequence[Pool],
     workers: Sequence[tuple[Pool, Place, Child]],
     frontends: Sequence[tuple[Place, Child]],
+    frontend_places: Sequence[Place],
     in_flight: Mapping[int, int],
     kills: Mapping[tuple[str, str], int],
 ) -> Gauges:
@@ -36,6 +37,7 @@ def snapshot(
         pools: All that are known.
         workers: Those that run, with their pool and place.
         frontends: Those that run, with their place.
+        frontend_places: Of all front ends.
         in_flight: Requests of each front end, by child id.
         kills: Children that were killed because they hung, by role and reason.
     """
@@ -56,8 +58,17 @@ def snapshot(
         worker_states=tuple(state.value for state in State),
         worker_restarts={pool.name: sum(place.restarts for place in pool.places) for pool in pools},
         kills=kills,
+        given_back_bytes=_given_back_bytes(pools, frontend_places),
         processes=_processes(workers, frontends),
     )
+
+
+def _given_back_bytes(pools: Sequence[Pool], frontend_places: Sequence[Place]) -> dict[tuple[str, str], int]:
+    given = {("frontend", str(place.index)): place.given_back_bytes for place in frontend_places}
+    for pool in pools:
+        for place in pool.places:
+            given["worker", f"{pool.name}/{place.index}"] = place.given_back_bytes
+    return given
 
 
 def _processes(

@@ -13,24 +13,24 @@ from typing import Any
 
 from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
+from predictd.server.control.commands import (
+    LoadModel,
+    Reload,
+    ServeList,
+    SetLabel,
+    SetSplit,
+    UnloadModel,
+)
+from predictd.server.control.memory import Growth, GrowthRequest, SegmentAdded, SegmentRetired
 from predictd.server.control.messages import (
     Ack,
     AnyMessage,
     ClaimTable,
     FrontendCounts,
-    Growth,
-    GrowthRequest,
     Hello,
-    LoadModel,
     Pong,
     Ready,
-    Reload,
-    SegmentAdded,
-    ServeList,
-    SetLabel,
-    SetSplit,
     StatisticsRequest,
-    UnloadModel,
     WorkerCounts,
 )
 from predictd.server.launch.memory import MemoryHeadroom
@@ -142,6 +142,7 @@ class Supervisor:
     def _make_workers(self) -> Workers:
         settings = WorkerSettings(
             arena_limit_bytes=self._growth.limit_bytes,
+            arena_keep_ns=self._settings.arena_keep_ns,
             load_timeout_seconds=self._settings.load_timeout_ns / 1e9,
             cache_directory=str(cache_folder(self._settings, os.environ) or ""),
             cache_limit_bytes=self._settings.cache_limit_bytes,
@@ -163,6 +164,7 @@ class Supervisor:
         settings = FrontendSettings(
             addresses=port.targets,
             arena_limit_bytes=self._growth.limit_bytes,
+            arena_keep_ns=self._settings.arena_keep_ns,
             max_message_bytes=self._settings.max_message_bytes,
             max_concurrent_per_client=self._settings.max_concurrent_per_client,
             tfs_tensor_content=self._settings.tfs_tensor_content,
@@ -214,7 +216,7 @@ class Supervisor:
     def _is_worker(self, child: Child) -> bool:
         return any(child is worker for _, _, worker in self._workers.children())
 
-    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case Hello(abi=abi):
                 self._hello(child, abi)
@@ -226,6 +228,8 @@ class Supervisor:
             case SegmentAdded():
                 self._growth.settle(child.id)
                 self._wiring.segment_added(child, message, fds[0])
+            case SegmentRetired(pool=pool, segment=segment):
+                self._wiring.segment_retired(child, pool, segment)
             case ClaimTable():
                 self._wiring.claims(child, fds[0])
             case Pong():
@@ -446,6 +450,7 @@ class Supervisor:
             list(self._workers.pools.values()),
             self._workers.children(),
             self._frontends.children(),
+            self._frontends.places,
             self.counts.in_flight,
             kills,
         )

@@ -14,6 +14,7 @@ class WorkerSettings:
     """What every worker is told."""
 
     arena_limit_bytes: int
+    arena_keep_ns: int
     load_timeout_seconds: float
     cache_directory: str
     cache_limit_bytes: int
@@ -39,6 +40,7 @@ def worker_init(settings: WorkerSettings, pool: Pool, place: Place, worker: int,
         workers=len(pool.places),
         priorities=len(pool.queues),
         arena_limit_bytes=settings.arena_limit_bytes,
+        arena_keep_ns=settings.arena_keep_ns,
         lane_count=lanes,
         threads=place.plan.threads,
         cache_directory=settings.cache_directory,

@@ -27,6 +27,8 @@ from predictd.engines.cache import CacheFolder
 from predictd.engines.cancellation import Cancellation
 from predictd.server.config.lane import LaneConfig
 from predictd.server.control.channel import Channel, ChannelClosedError
+from predictd.server.control.memory import Growth, SegmentAdded, SegmentRetired, SegmentUsable
+from predictd.server.control.message import Message
 from predictd.server.control.messages import (
     Ack,
     AddLanes,
@@ -35,17 +37,13 @@ from predictd.server.control.messages import (
     ClaimTable,
     Collect,
     DetachFrontend,
-    Growth,
     Hello,
     LaneFailed,
     LaneLoaded,
     LaneLoading,
-    Message,
     Ping,
     Pong,
     RemoveLane,
-    SegmentAdded,
-    SegmentUsable,
     Serve,
     Stop,
     Warm,
@@ -86,6 +84,7 @@ class Worker:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stop = False
         self._serve = False
+        self._look_back = False
         self._gone_frontends: deque[int] = deque()
         self._lanes_given: list[LaneConfig] = []
         self._lanes_complete = threading.Event()
@@ -95,7 +94,9 @@ class Worker:
         self._claims = ClaimWriter()
         self._recorder = WorkerRecorder()
         self._token = LeaderToken(lock, baton_read, baton_write, contended=init.workers > 1)
-        self._responses = ResponseMemory(init.worker, init.pool, init.arena_limit_bytes, release, self.send)
+        self._responses = ResponseMemory(
+            init.worker, init.pool, init.arena_limit_bytes, init.arena_keep_ns, release, self.send
+        )
         self._runner = Runner(init.worker, self._memory, self._responses, self._claims, self._recorder)
         self._intake = Intake(
             queue_fds, (carry_read, carry_write), self._wake_fd, self._memory, self._claims, self._runner.drop
@@ -196,7 +197,7 @@ class Worker:
         if layout is None:
             return
         try:
-            self._responses.discard(self._responses.block(layout.size_bytes))
+            self._responses.reserve(lane.config.lane, layout.size_bytes)
         except NoResponseMemoryError as error:
             # A worker that comes back while memory is short must not take its models down with it.
             _log.warning("no memory yet for a full batch of model %s: %s", lane.config.model, error)
@@ -253,11 +254,15 @@ class Worker:
             self._rules.pop(number, None)
             self._recorder.expects(number, None)
             self._shares.forget(number)
+            self._responses.forget_lane(number)
             removed = self._lanes.pop(number, None)
             if removed is not None:
                 self._claims.busy()
                 removed.engine.close()
                 self._claims.done()
+        if self._look_back:
+            self._look_back = False
+            self._responses.give_back()
         return not self._stop
 
     # Control thread -------------------------------------------------------------------------------------------
@@ -279,7 +284,7 @@ class Worker:
             _log.exception("the control channel failed")
             os._exit(1)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AddLanes(lanes=lanes):
                 self._add(lanes)
@@ -292,6 +297,9 @@ class Worker:
                 self.send(Ack(seq=seq))
             case SegmentAdded(seq=seq, owner=owner, segment=segment, block_bytes=block_bytes, blocks=blocks):
                 self._memory.add_segment(owner, segment, fds[0], block_bytes, blocks)
+                self.send(Ack(seq=seq))
+            case SegmentRetired(seq=seq, owner=owner, segment=segment):
+                self._memory.remove_segment(owner, segment)
                 self.send(Ack(seq=seq))
             case DetachFrontend(frontend=frontend):
                 self._gone_frontends.append(frontend)
@@ -306,6 +314,7 @@ class Worker:
             case Ping():
                 self.send(Pong())
                 # A run loop that is not stuck comes round, and shows that in its claim table.
+                self._look_back = True
                 self._wake()
             case Serve():
                 self._serve = True
