@@ -97,7 +97,7 @@ def test_what_is_left_holds_the_peaks_of_the_last_while_and_what_is_reserved(
         arena.moment(wanted)
     segments = arena.allocator.segments
     given = arena.retention.surplus(segments, arena.allocator.used_by_segment(), {reserved_class: reserved})
-    left = {size: 0 for size in CLASSES}
+    left = dict.fromkeys(CLASSES, 0)
     had = dict(left)
     for number, shape in segments.items():
         had[shape.block_bytes] += shape.blocks

@@ -25,6 +25,7 @@ from predictd.server.supervise.loads import Restored
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import RestartPolicy
 from predictd.server.supervise.supervisor import Supervisor
+from predictd.server.transport import allocator
 from predictd.server.transport.pipes import F_SETPIPE_SZ, capacity
 from predictd.server.transport.records import COMPLETION_STRUCT, Status
 from tests.fixtures.supervision import FixedPlanner
@@ -46,7 +47,7 @@ STEPS_MAX = 60_000
 QUIET_WITHIN_NS = 15_000 * MS
 REAPED_WITHIN_NS = (MS // 50, 5 * MS)
 # Often enough to come between any two steps of a request.
-GIVE_BACK_EVERY_NS = MS // 2
+GIVE_BACK_EVERY_NS = MS // 4
 _ARENA_BYTES = 1 << 26
 _PLENTY_BYTES = 1 << 40
 
@@ -385,7 +386,10 @@ class World(Ownership):
         return f"m{model}~1" in names or any(record.state != "READY" for record in records)
 
     def replacements(self) -> list[Replacement]:
+        # With few blocks to a segment some of them come and go at any load.
+        small = [(allocator, "SMALLEST_SEGMENT_BYTES", 1024)] if self.schedule.forgetful else []
         return [
+            *small,
             (MODULES.starter, "Child", self.child),
             (MODULES.supervisor, "MemoryHeadroom", lambda: self),
             (MODULES.keeper, "look", lambda *_: self.models.sight),
