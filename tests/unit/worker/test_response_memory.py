@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from predictd.server.control.memory import GrowthRequest, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded, SegmentRetired
 from predictd.server.control.message import Message
 from predictd.server.transport.memory import map_shared
 from predictd.server.transport.pipes import make_pipe
 from predictd.server.transport.records import RELEASE_STRUCT
+from predictd.server.transport.retention import PARTS
 from predictd.server.worker import response_memory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
 
@@ -43,6 +44,8 @@ class Supervisor:
                 map_shared(fds[0], block_bytes * blocks).close()
                 if self.maps:
                     self.memory.usable(segment)
+            case SegmentRetired():
+                pass
             case _:
                 raise TypeError
 
@@ -200,3 +203,52 @@ def test_memory_that_front_ends_map_late_is_used_then(monkeypatch: pytest.Monkey
         supervisor.memory.usable(0)
         assert supervisor.memory.block(1000).segment == 0
         assert supervisor.memory.total_bytes == SEGMENT_BYTES
+
+
+def look_often(memory: ResponseMemory, monkeypatch: pytest.MonkeyPatch, from_ns: int) -> int:
+    """Look at the memory as often as it takes to forget what was needed. Returns when it was looked at last."""
+    now_ns = from_ns
+    for _ in range(PARTS + 2):
+        now_ns += KEEP_NS // PARTS
+        monkeypatch.setattr(response_memory.time, "monotonic_ns", lambda moment=now_ns: moment)
+        memory.give_back()
+    return now_ns
+
+
+def test_memory_is_given_back_once_released_but_for_what_a_lane_reserved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with supervised() as supervisor:
+        memory = supervisor.memory
+        memory.reserve(1, 1000)
+        large = memory.block(300_000)
+        memory.hold(large, {1: 1})
+        now_ns = look_often(memory, monkeypatch, 0)
+        assert memory.total_bytes > SEGMENT_BYTES, "a front end has not released the answer"
+        supervisor.release(1, large.segment, large.index, 1)
+        now_ns = look_often(memory, monkeypatch, now_ns)
+        assert supervisor.heard[-1] == SegmentRetired(seq=0, owner=7, pool=3, segment=large.segment)
+        assert memory.total_bytes == SEGMENT_BYTES
+        memory.forget_lane(1)
+        look_often(memory, monkeypatch, now_ns)
+        assert memory.total_bytes == 0
+        assert memory.block(300_000).segment > large.segment, "no number is used again"
+
+
+def test_memory_that_is_refused_to_one_size_is_given_back_by_those_that_did_not_need_it_lately(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with supervised(2**20) as supervisor:
+        memory = supervisor.memory
+        memory.discard(memory.block(1000))
+        memory.discard(memory.block(500_000))
+        had_bytes = memory.total_bytes
+        for looks, left_bytes in ((0, had_bytes), (1, had_bytes), (3, 0)):
+            for look in range(looks):
+                moment_ns = look * KEEP_NS // PARTS
+                monkeypatch.setattr(response_memory.time, "monotonic_ns", lambda now_ns=moment_ns: now_ns)
+                memory.give_back()
+            with pytest.raises(NoResponseMemoryError, match="arena_limit"):
+                memory.block(900_000)
+            assert memory.total_bytes == left_bytes
+        assert memory.block(900_000).size_bytes >= 900_000

@@ -1,0 +1,70 @@
+"""A burst of large requests passes, and so does the memory that it needed."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from predictd.client import Client
+from predictd.engines.api import Array
+from tests.fixtures import models
+from tests.fixtures.daemon import Daemon, running
+from tests.fixtures.processes import complaints
+
+MIB = 1024 * 1024
+WIDTH = 16 * 1024
+ROW_BYTES = 4 * WIDTH
+CALLERS = 6
+_ARENA = re.compile(r"^\S+ \S+ \S+ \S+ (\d+) +/memfd:predictd-re(?:quests|sponses)", re.MULTILINE)
+
+
+def mapped(daemon: Daemon) -> set[int]:
+    """The shared memory that some process of the daemon has mapped or open, by inode."""
+    found: set[int] = set()
+    for pid in (daemon.process.pid, *daemon.children()):
+        found.update(int(inode) for inode in _ARENA.findall(Path(f"/proc/{pid}/maps").read_text()))
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            if "memfd:predictd-re" in str(link.readlink()):
+                found.add(link.stat().st_ino)
+    return found
+
+
+def ask(daemon: Daemon, rows: int, number: int = 0) -> None:
+    x: Array = np.full((rows, WIDTH), number, np.float32)
+    with Client(daemon.grpc) as client:
+        np.testing.assert_array_equal(client.predict("affine", {"x": x}).outputs["y"], x * 2)
+
+
+def burst(daemon: Daemon, rows: int) -> None:
+    with ThreadPoolExecutor(CALLERS) as pool:
+        for asked in [pool.submit(ask, daemon, rows, number) for number in range(4 * CALLERS)]:
+            asked.result()
+
+
+def test_after_a_burst_memory_is_what_it_was_before_and_the_next_burst_of_another_size_has_it(
+    tmp_path: Path,
+) -> None:
+    model = models.affine(tmp_path / "affine.onnx", scale=2.0, bias=0.0, width=WIDTH)
+    arguments = ("--instances", "2", "--frontends", "2", "--max-batch-size", "4", "--arena-keep", "400ms")
+    with running(model, *arguments, "--arena-limit", "160MiB", folder=tmp_path / "run") as daemon:
+
+        def arena_bytes() -> float:
+            return daemon.metric("predictd_arena_bytes")
+
+        start_bytes, start = arena_bytes(), mapped(daemon)
+        assert 0 < start_bytes < 8 * MIB
+        needed_bytes = 0.0
+        # Memory for one size is of no use to the others: both fit only because the first gives back.
+        for rows in (64, 100):
+            burst(daemon, rows)
+            needed_bytes += arena_bytes() - start_bytes
+            daemon.wait_until(lambda: arena_bytes() == start_bytes, 30, "back to the start")
+            assert mapped(daemon) == start
+        assert needed_bytes > 4 * 64 * ROW_BYTES
+        assert daemon.metric("predictd_arena_given_back_bytes_total") >= needed_bytes
+        ask(daemon, 1)
+        assert daemon.metric("predictd_worker_restarts_total") == 0
+        assert complaints(daemon) == []
