@@ -51,7 +51,17 @@ class Desk:
         self.wiring = Wiring(self._mapped, lambda _: None)
         self.frontends = Frontends(
             FrontendSettings(
-                ("127.0.0.1:1",), 1 << 20, 10**9, 1 << 21, 3, False, True, b"secret", "info", {"LANG": "C"}
+                ("127.0.0.1:1",),
+                1 << 20,
+                10**9,
+                1 << 20,
+                1 << 21,
+                3,
+                False,
+                True,
+                b"secret",
+                "info",
+                {"LANG": "C"},
             ),
             (PLAN,) * number,
             self.wiring,

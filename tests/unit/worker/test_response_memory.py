@@ -20,6 +20,7 @@ from predictd.server.worker import response_memory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
 
 LIMIT_BYTES = 4 * 2**20
+CLOCK = "predictd.server.worker.response_memory.time.monotonic_ns"
 KEEP_NS = 60 * 10**9
 SEGMENT_BYTES = 256 * 1024
 
@@ -210,7 +211,7 @@ def look_often(memory: ResponseMemory, monkeypatch: pytest.MonkeyPatch, from_ns:
     now_ns = from_ns
     for _ in range(PARTS + 2):
         now_ns += KEEP_NS // PARTS
-        monkeypatch.setattr(response_memory.time, "monotonic_ns", lambda moment=now_ns: moment)
+        monkeypatch.setattr(CLOCK, lambda moment=now_ns: moment)
         memory.give_back()
     return now_ns
 
@@ -246,7 +247,7 @@ def test_memory_that_is_refused_to_one_size_is_given_back_by_those_that_did_not_
         for looks, left_bytes in ((0, had_bytes), (1, had_bytes), (3, 0)):
             for look in range(looks):
                 moment_ns = look * KEEP_NS // PARTS
-                monkeypatch.setattr(response_memory.time, "monotonic_ns", lambda now_ns=moment_ns: now_ns)
+                monkeypatch.setattr(CLOCK, lambda now_ns=moment_ns: now_ns)
                 memory.give_back()
             with pytest.raises(NoResponseMemoryError, match="arena_limit"):
                 memory.block(900_000)

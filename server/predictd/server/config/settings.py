@@ -233,6 +233,14 @@ class Settings:
             key="arena_keep",
         ),
     )
+    unread_limit_bytes: int = field(
+        default=32 * _MIB,
+        metadata=_option(
+            size(_MIB, 2**40),
+            "Answers that a client's connection may leave unread before its next requests wait.",
+            key="unread_limit",
+        ),
+    )
     pools: str = field(
         default="auto",
         metadata=_option(

@@ -166,6 +166,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     in_flight_limit: int
     arena_limit_bytes: int
     arena_keep_ns: int
+    unread_limit_bytes: int
     max_message_bytes: int
     max_concurrent_per_client: int
     tfs_tensor_content: bool

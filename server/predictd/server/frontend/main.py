@@ -64,6 +64,7 @@ from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.unread import Bounded, Unread
 from predictd.server.launch.spawn import die_with_parent
 from predictd.server.observe.logs import configure
 from predictd.server.observe.recorder import FrontendRecorder
@@ -101,7 +102,8 @@ class Frontend:
         self._changes = Changes(self.send)
         self._control = Control(self.send, allowed=init.allow_control)
         self._health = health.Health(SERVICES)
-        self._streams = Streams()
+        self._unread = Unread(init.unread_limit_bytes)
+        self._streams = Streams(self._unread)
         self._server = self._make_server()
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,18 +136,21 @@ class Frontend:
         )
         server.add_generic_rpc_handlers(
             (
-                predictd_v1.handlers(self._service, self._streams, limit),
+                Bounded(predictd_v1.handlers(self._service, self._streams, limit), self._unread),
                 routing_v1.handlers(
                     self._changes,
                     routing_v1.refusal(self._init.addresses, allow_control=self._init.allow_control),
                 ),
                 control_v1.handlers(self._control),
-                oip.handlers(self._service, self._streams, limit, self._control),
-                *tfs.handlers(
-                    self._service,
-                    limit,
-                    tensor_content=self._init.tfs_tensor_content,
-                    control=self._control,
+                Bounded(oip.handlers(self._service, self._streams, limit, self._control), self._unread),
+                *(
+                    Bounded(service, self._unread)
+                    for service in tfs.handlers(
+                        self._service,
+                        limit,
+                        tensor_content=self._init.tfs_tensor_content,
+                        control=self._control,
+                    )
                 ),
                 self._health.handlers(),
             )

@@ -42,6 +42,7 @@ class FrontendSettings:
     addresses: Sequence[str]
     arena_limit_bytes: int
     arena_keep_ns: int
+    unread_limit_bytes: int
     max_message_bytes: int
     max_concurrent_per_client: int
     tfs_tensor_content: bool
@@ -150,6 +151,7 @@ class Frontends:
                 in_flight_limit=place.pipe.records // 2,
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 arena_keep_ns=self._settings.arena_keep_ns,
+                unread_limit_bytes=self._settings.unread_limit_bytes,
                 max_message_bytes=self._settings.max_message_bytes,
                 max_concurrent_per_client=self._settings.max_concurrent_per_client,
                 tfs_tensor_content=self._settings.tfs_tensor_content,

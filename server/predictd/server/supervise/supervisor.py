@@ -165,6 +165,7 @@ class Supervisor:
             addresses=port.targets,
             arena_limit_bytes=self._growth.limit_bytes,
             arena_keep_ns=self._settings.arena_keep_ns,
+            unread_limit_bytes=self._settings.unread_limit_bytes,
             max_message_bytes=self._settings.max_message_bytes,
             max_concurrent_per_client=self._settings.max_concurrent_per_client,
             tfs_tensor_content=self._settings.tfs_tensor_content,
