@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
-from predictd.server.frontend.unread import COUNTED_BYTES, Turn, Unread
+import grpc
+import pytest
+
+from predictd.server.frontend.unread import COUNTED_BYTES, Bounded, Turn, Unread
 
 LIMIT = 10 * COUNTED_BYTES
 
@@ -109,6 +114,106 @@ def test_who_gives_up_just_when_it_is_let_in_takes_no_room() -> None:
         await asyncio.gather(waits, return_exceptions=True)
         assert waits.cancelled()
         assert unread.total_bytes == 0
+        assert not unread._connections
+
+    asyncio.run(scenario())
+
+
+class Call:
+    """A call's context: who asks, and what is to be done when the call has ended."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._ends: list[Callable[[Any], object]] = []
+
+    def peer(self) -> str:
+        return self._peer
+
+    def add_done_callback(self, end: Callable[[Any], object]) -> None:
+        self._ends.append(end)
+
+    def end(self) -> None:
+        """The client has read the answer, or has gone."""
+        for end in self._ends:
+            end(self)
+
+
+class Details:
+    """What gRPC asks a service with."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.invocation_metadata = ()
+
+
+def method(unread: Unread, name: str, size_bytes: int) -> Callable[[Call], asyncio.Task[bytes]]:
+    """A bounded service's method that answers with so many bytes, and fails without any."""
+
+    async def answer(_: object, __: object) -> bytes:
+        if not size_bytes:
+            raise RuntimeError("no answer")
+        return b"x" * size_bytes
+
+    handlers = {name: grpc.unary_unary_rpc_method_handler(answer)}
+    service = Bounded(grpc.method_handlers_generic_handler("test.Service", handlers), unread)
+    handler = service.service(Details(f"/test.Service/{name}"))  # type: ignore[arg-type]
+    assert service.service(Details("/test.Service/Other")) is None  # type: ignore[arg-type]
+    return lambda call: asyncio.create_task(handler.unary_unary(b"", call))
+
+
+async def settled(task: asyncio.Task[bytes]) -> bool:
+    """Whether a call is answered by now."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task.done()
+
+
+def test_calls_of_one_answer_wait_for_what_their_connection_has_unread() -> None:
+    async def scenario() -> None:
+        unread = Unread(LIMIT)
+        ask = method(unread, "Predict", LIMIT // 2)
+        calls = [Call("a") for _ in range(4)]
+        # The first came while nobody knew how large answers are.
+        tasks = []
+        for call in calls:
+            tasks.append(ask(call))
+            await settled(tasks[-1])
+        assert [task.done() for task in tasks] == [True, True, False, False]
+        assert await settled(ask(other := Call("b")))
+        calls[0].end()
+        assert await settled(tasks[2])
+        assert not await settled(tasks[3])
+        tasks[3].cancel()
+        for call in (*calls[1:3], other):
+            call.end()
+        assert not unread._connections
+
+    asyncio.run(scenario())
+
+
+def test_other_methods_and_small_answers_do_not_wait() -> None:
+    async def scenario() -> None:
+        unread = Unread(LIMIT)
+        small, other = method(unread, "Predict", 10), method(unread, "ListModels", LIMIT)
+        assert await settled(small(Call("a")))
+        assert not unread._connections
+        unread.already_answered("a", LIMIT)
+        assert await settled(other(Call("a")))
+        assert not await settled(waits := small(Call("a")))
+        waits.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_fails_has_nothing_unread() -> None:
+    async def scenario() -> None:
+        unread = Unread(LIMIT)
+        unread.expect(LIMIT)
+        failed = method(unread, "Predict", 0)(call := Call("a"))
+        assert await settled(failed)
+        with pytest.raises(RuntimeError, match="no answer"):
+            await failed
+        call.end()
         assert not unread._connections
 
     asyncio.run(scenario())
