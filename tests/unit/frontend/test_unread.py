@@ -154,7 +154,7 @@ def method(unread: Unread, name: str, size_bytes: int) -> Callable[[Call], async
             raise RuntimeError("no answer")
         return b"x" * size_bytes
 
-    handlers = {name: grpc.unary_unary_rpc_method_handler(answer)}
+    handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(answer)}
     service = Bounded(grpc.method_handlers_generic_handler("test.Service", handlers), unread)
     handler = service.service(Details(f"/test.Service/{name}"))  # type: ignore[arg-type]
     assert service.service(Details("/test.Service/Other")) is None  # type: ignore[arg-type]
@@ -179,7 +179,8 @@ def test_calls_of_one_answer_wait_for_what_their_connection_has_unread() -> None
             tasks.append(ask(call))
             await settled(tasks[-1])
         assert [task.done() for task in tasks] == [True, True, False, False]
-        assert await settled(ask(other := Call("b")))
+        other = Call("b")
+        assert await settled(ask(other))
         calls[0].end()
         assert await settled(tasks[2])
         assert not await settled(tasks[3])
@@ -199,7 +200,8 @@ def test_other_methods_and_small_answers_do_not_wait() -> None:
         assert not unread._connections
         unread.already_answered("a", LIMIT)
         assert await settled(other(Call("a")))
-        assert not await settled(waits := small(Call("a")))
+        waits = small(Call("a"))
+        assert not await settled(waits)
         waits.cancel()
 
     asyncio.run(scenario())

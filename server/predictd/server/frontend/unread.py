@@ -102,11 +102,11 @@ class Unread:
         try:
             await admitted
         except asyncio.CancelledError:
-            if place in connection.waiting:
+            if not admitted.cancelled():
+                turn.done()
+            elif place in connection.waiting:
                 connection.waiting.remove(place)
                 self.let_in(peer, connection)
-            else:
-                turn.done()
             raise
         return turn
 
@@ -127,8 +127,10 @@ class Unread:
         """Something was read, or is not waited for any more: take the next requests in hand."""
         while connection.waiting and self._has_room(connection, connection.waiting[0][1]):
             admitted, turn = connection.waiting.popleft()
-            _admit(connection, turn)
-            admitted.set_result(None)
+            # One that has given up is about to find that out.
+            if not admitted.done():
+                _admit(connection, turn)
+                admitted.set_result(None)
         if not connection.turns and not connection.waiting:
             self._connections.pop(peer, None)
 
