@@ -68,3 +68,42 @@ def test_after_a_burst_memory_is_what_it_was_before_and_the_next_burst_of_anothe
         ask(daemon, 1)
         assert daemon.metric("predictd_worker_restarts_total") == 0
         assert complaints(daemon) == []
+
+
+def test_engines_give_back_what_a_burst_of_large_batches_took(tmp_path: Path) -> None:
+    """While nobody asks, and while requests go on that are much smaller."""
+    width = 1024
+    model = models.mlp(tmp_path / "mlp.onnx", width, 2)
+    arguments = ("--instances", "1", "--frontends", "1", "--max-batch-size", "1")
+    with running(
+        model, *arguments, "--max-request-rows", "8192", "--arena-keep", "1s", folder=tmp_path / "run"
+    ) as daemon:
+
+        def resident() -> float:
+            return daemon.metric("predictd_process_resident_bytes", role="worker")
+
+        def ask_rows(rows: int) -> None:
+            with Client(daemon.grpc) as client:
+                client.predict("mlp", {"x": np.zeros((rows, width), np.float32)})
+
+        ask_rows(1)
+        start = resident()
+        burst_bytes = 8192 * width * 4
+
+        def as_before() -> bool:
+            return resident() - start < burst_bytes / 2
+
+        for rows in (0, 1):
+            ask_rows(8192)
+            # The answer, the arena of the engine with input and hidden values.
+            assert resident() - start > 2 * burst_bytes
+
+            def is_back(smaller: int = rows) -> bool:
+                if smaller:
+                    ask_rows(smaller)
+                return as_before()
+
+            daemon.wait_until(is_back, 30, "back to the start")
+        ask_rows(1)
+        assert daemon.metric("predictd_worker_restarts_total") == 0
+        assert complaints(daemon) == []

@@ -13,7 +13,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -182,6 +182,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the model. Nothing is called afterwards."""
+
+
+@runtime_checkable
+class GivesBack(Protocol):
+    """An engine that keeps memory of large runs for the next ones, and can give it back."""
+
+    def give_back(self) -> None:
+        """At the end of the next run, give back whatever memory that run does not need itself."""
 
 
 class LoadEngine(Protocol):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from predictd.engines.api import EngineError
+from predictd.engines.api import EngineError, GivesBack
 from predictd.engines.cache import CacheFolder
 from predictd.engines.cancellation import Cancellation
 from predictd.server.config.lane import LaneConfig
@@ -55,6 +55,8 @@ from predictd.server.observe.logs import configure
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import ABI_VERSION
+from predictd.server.worker.engine_memory import EngineMemory, inputs_bytes
+from predictd.server.worker.giving_back import ask_engines, run_made_up
 from predictd.server.worker.intake import Intake
 from predictd.server.worker.lanes import WarmLane, load_lane, wire_signature
 from predictd.server.worker.planning import LaneRules, Shares
@@ -85,6 +87,7 @@ class Worker:
         self._stop = False
         self._serve = False
         self._look_back = False
+        self._idle_lanes: deque[int] = deque()
         self._gone_frontends: deque[int] = deque()
         self._lanes_given: list[LaneConfig] = []
         self._lanes_complete = threading.Event()
@@ -173,6 +176,9 @@ class Worker:
         lane = warm.lane
         self._reserve_answers(lane)
         config = lane.config
+        if isinstance(lane.engine, GivesBack):
+            warmed_bytes = inputs_bytes(lane.signature, config.max_batch_size)
+            lane.memory = EngineMemory(self._init.arena_keep_ns, warmed_bytes)
         self._lanes[config.lane] = lane
         self._recorder.expects(config.lane, lane.run_times.expected)
         self._rules[config.lane] = LaneRules(
@@ -207,10 +213,12 @@ class Worker:
         following.register(self._token.baton_fd, select.POLLIN)
         following.register(self._wake_fd, select.POLLIN)
         while self._keep_house():
+            while self._idle_lanes:
+                self._tidy(self._idle_lanes.popleft())
             if not self._token.try_acquire():
                 self._follow(following)
                 continue
-            batch = self._intake.next_batch(self._rules, self._shares, self._keep_house)
+            batch = self._intake.next_batch(self._rules, self._shares, self._may_lead_on)
             self._token.release()
             if batch is not None:
                 lane = self._lanes[int(batch.tickets[0]["lane"])]
@@ -220,10 +228,24 @@ class Worker:
                 lane.run_times.ran(batch.rows, ended_ns - started_ns, ended_ns)
                 self._shares.charge(lane.config.lane, compute_ns)
                 self._learn(lane, batch.rows, compute_ns)
+                if lane.memory is not None:
+                    lane.memory.ran(batch.size_bytes)
         # To the end of the process: it must not hang there either.
         self._claims.busy()
         for lane in self._lanes.values():
             lane.engine.close()
+
+    def _may_lead_on(self) -> bool:
+        """Keep house. False when the leader's token shall be given up."""
+        return self._keep_house() and not self._idle_lanes
+
+    def _tidy(self, number: int) -> None:
+        """Have the engine of an idle lane give memory back, while others lead."""
+        lane = self._lanes.get(number)
+        if lane is not None:
+            self._claims.busy()
+            run_made_up(lane)
+            self._claims.done()
 
     def _learn(self, lane: LoadedLane, rows: int, compute_ns: int) -> None:
         """Have the next batch of a lane as large as suits it."""
@@ -263,6 +285,7 @@ class Worker:
         if self._look_back:
             self._look_back = False
             self._responses.give_back()
+            self._idle_lanes += ask_engines(self._lanes, time.monotonic_ns())
         return not self._stop
 
     # Control thread -------------------------------------------------------------------------------------------
