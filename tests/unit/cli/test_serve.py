@@ -52,6 +52,7 @@ def test_every_flag_reaches_the_daemon(
         "--engine openvino --max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
         "--max-queue-bytes 15MiB --max-concurrent-per-client 16 --default-deadline 17s "
         "--max-message-size 9KiB "
+        "--arena-keep 9s --unread-limit 11MiB "
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
         "--load-timeout 11s --run-timeout 15s --hang-timeout 16s --lame-duck 12s --drain-timeout 13s --strict "
@@ -77,6 +78,8 @@ def test_every_flag_reaches_the_daemon(
         max_request_rows=8,
         max_message_bytes=9 * 2**10,
         arena_limit_bytes=10 * 2**20,
+        arena_keep_ns=9 * 10**9,
+        unread_limit_bytes=11 * 2**20,
         tfs_tensor_content=True,
         tfs_unready_labels=True,
         pools="shared",

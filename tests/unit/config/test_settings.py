@@ -68,6 +68,8 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_request_rows": ("9", 9, "9"),
     "max_message_size": ("1MiB", 2**20, '"1MiB"'),
     "arena_limit": ("1GiB", 2**30, "1073741824"),
+    "arena_keep": ("5s", 5 * 10**9, '"5s"'),
+    "unread_limit": ("1MiB", 2**20, '"1MiB"'),
     "tfs_tensor_content": ("on", True, "true"),
     "tfs_unready_labels": ("on", True, "true"),
     "pools": ("shared", "shared", '"shared"'),
