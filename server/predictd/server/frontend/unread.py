@@ -182,14 +182,23 @@ def _counting(
 ) -> Callable[[Any, Any], Awaitable[bytes]]:
     async def counted(request: Any, context: Any) -> bytes:
         if not unread.counts:
-            answer = await handle(request, context)
+            handling = handle(request, context)
+            # gRPC keeps the exception that ends a call in a ring with its frames: not with the request.
+            del request
+            answer = await handling
             if len(answer) >= COUNTED_BYTES:
                 context.add_done_callback(unread.already_answered(context.peer(), len(answer)).done)
             return answer
-        turn = await unread.turn(context.peer())
+        try:
+            turn = await unread.turn(context.peer())
+        except BaseException:
+            del request
+            raise
         # Called when the call has ended: once gRPC could send the answer, or its client has gone.
         context.add_done_callback(turn.done)
-        answer = await handle(request, context)
+        handling = handle(request, context)
+        del request
+        answer = await handling
         turn.answered(len(answer))
         return answer
 
