@@ -151,7 +151,7 @@ def draw_schedule(seed: int) -> Schedule:
         preemption=draw.choice([0.05, 0.2, 0.5]),
         drain_at_ns=draw.randrange(span_ns) if draw.random() < 0.15 else 0,
         small_pipes=draw.random() < 0.3,
-        forgetful=draw.random() < 0.3,
+        forgetful=draw.random() < 0.15,
         requests=requests,
         faults=faults,
     )
