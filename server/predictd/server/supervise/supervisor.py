@@ -456,6 +456,7 @@ class Supervisor:
             self._frontends.places,
             self.counts.in_flight,
             kills,
+            [gpu for gpus in self.counts.gpus.values() for gpu in gpus],
         )
 
     # End ----------------------------------------------------------------------------------------------------

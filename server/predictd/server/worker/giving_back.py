@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from predictd.engines.api import EngineError, GivesBack
+from predictd.engines.api import DeviceLostError, EngineError, GivesBack
 from predictd.server.worker.runner import LoadedLane
 from predictd.server.worker.warmup import is_guess, made_up
 
@@ -32,5 +32,7 @@ def run_made_up(lane: LoadedLane) -> None:
     """Run one row of made-up inputs, at the end of which the engine gives its memory back."""
     try:
         lane.engine.run([made_up(spec, 1) for spec in lane.signature.inputs])
+    except DeviceLostError:
+        raise
     except EngineError as error:
         _log.info("model %s keeps the memory of its engine: %s", lane.config.model, error)
