@@ -67,6 +67,7 @@ class FrontendMemory:
 
     def remove_segment(self, frontend: int, segment: int) -> None:
         """Unmap what its front end has given back. No ticket names it: all its blocks are free."""
+        self.pins.drop_segment((frontend, segment))
         self._segments.pop((frontend, segment), None)
 
     def detach(self, frontend: int) -> None:
