@@ -90,14 +90,14 @@ class Client:
         came = len(self.pending) + len(self.turned_away)
         return came == len(self.world.schedule.requests) and all(one.over for one in self.pending.values())
 
-    def outstanding(self, lane: int) -> list[int]:
-        """Requests that have a ticket of a lane, and whose clients wait."""
+    def outstanding(self, lane: int, pool: int) -> list[int]:
+        """Requests that have a ticket of a lane in a pool, and whose clients wait."""
         return [
             call.slot
             for door in self.world.frontends()
             if door.frontend is not None
             for call in door.frontend._dispatcher._calls
-            if call.lane.id == lane and call.future is not None
+            if (call.lane.id, call.lane.pool) == (lane, pool) and call.future is not None
         ]
 
     def _knock(self, asked: Asked) -> None:
@@ -207,12 +207,7 @@ class Client:
                 return None if gone else "names what was always there"
             case ModelUnavailableError():
                 if "not served by this worker" in str(error):
-                    # Its lane was given a pool of its own, and its front end does not know yet that it is warm.
-                    return (
-                        None
-                        if world.moved_out(asked.model)
-                        else "went to a worker that does not serve its lane"
-                    )
+                    return "went to a worker that does not serve its lane"
                 may = world.leaving or world.lane_deaths or (asked.version and self.troubles.swaps)
                 return None if may else "names what serves"
         return "ended unexpectedly"

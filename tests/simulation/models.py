@@ -87,8 +87,15 @@ class Models:
         return WarmLane(LoadedLane(config, engine, SIGNATURE, efficiency=efficiency), 0.001, 0.001)
 
     def _closed(self, lane: int) -> None:
-        if not self._world.leaving and (left := self._world.client.outstanding(lane)):
-            self._world.violated(f"lane {lane} is closed while requests {left} of it are outstanding")
+        world = self._world
+        assert isinstance(world.current, WorkerProcess)
+        assert world.current.worker is not None
+        pool = world.current.worker._init.pool
+        # What waits for a lane that has moved out follows it.
+        if world.leaving or world.moved_out(lane, pool):
+            return
+        if left := world.client.outstanding(lane, pool):
+            world.violated(f"lane {lane} is closed while requests {left} of it are outstanding")
 
     def run_begins(self, lane: int, numbers: Sequence[int]) -> None:
         assert isinstance(self._world.current, WorkerProcess)

@@ -363,14 +363,14 @@ class World(Ownership):
             self._completed.add(ticket)
 
     def _moved(self, lane: int) -> bool:
-        """Whether a lane is so much to blame that it was given a pool of its own."""
-        return any(pool.blame[lane] >= BLAME_LIMIT for pool in self.supervisor._workers.pools.values())
+        return any(self.moved_out(lane, pool) for pool in self.supervisor._workers.pools)
 
-    def moved_out(self, model: int) -> bool:
-        """Whether a lane of a model is not ready, or was so much to blame that it got a pool of its own."""
-        records = [r for r in self.supervisor.catalog.records() if r.config.model == f"m{model}"]
-        names = {pool.name for pool in self.supervisor._workers.pools.values()}
-        return f"m{model}~1" in names or any(record.state != "READY" for record in records)
+    def moved_out(self, lane: int, pool: int) -> bool:
+        """Whether a lane was so much to blame for deaths in a pool that it was given another one."""
+        old = self.supervisor._workers.pools.get(pool)
+        record = self.supervisor.catalog.find(lane)
+        elsewhere = record is None or record.pool != pool
+        return old is not None and old.blame[lane] >= BLAME_LIMIT and elsewhere
 
     def replacements(self) -> list[Replacement]:
         return [

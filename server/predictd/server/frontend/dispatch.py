@@ -8,19 +8,9 @@ import struct
 import time
 from collections.abc import Sequence
 
-from predictd.server.errors import (
-    InferenceError,
-    OverloadedError,
-)
+from predictd.server.errors import InferenceError, OverloadedError
 from predictd.server.frontend.admission import Admission
-from predictd.server.frontend.calls import (
-    Answered,
-    Call,
-    CallTable,
-    Recovery,
-    held_slots,
-    recovery,
-)
+from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, too_heavy, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
@@ -114,6 +104,8 @@ class Dispatcher:
         accepted_ns: int,
         patience_ns: int = 0,
         attempt: int = 0,
+        *,
+        moved: bool = False,
     ) -> Answered:
         """Send a request to the lane's pool and wait for its answer.
 
@@ -127,6 +119,7 @@ class Dispatcher:
             accepted_ns: When it came.
             patience_ns: How long it may wait in its queue, 0 as long as it takes.
             attempt: How often it was running in a worker that died, where it was sent before.
+            moved: It was accepted elsewhere, so that it waits for room in the queue instead of being refused.
 
         Raises:
             RequestError: Whatever came instead of an answer.
@@ -134,7 +127,8 @@ class Dispatcher:
         pool = self._pools[lane.pool]
         ahead = pool.ahead(queue.level, self._workers.values())
         self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
-        self._check_room(lane, pool, queue, ahead, admission.layout.size_bytes)
+        if not moved:
+            self._check_room(lane, pool, queue, ahead, admission.layout.size_bytes)
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
@@ -172,7 +166,7 @@ class Dispatcher:
             left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
             call.timer = asyncio.get_running_loop().call_later(left_seconds, self._waited_enough, call)
         admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
-        self._enqueue(pool, call)
+        self._enqueue(pool, call, moved=moved)
         return await self._answer(pool, call)
 
     def _check_room(self, lane: Lane, pool: PoolLink, queue: LaneQueue, ahead: int, size_bytes: int) -> None:
@@ -203,12 +197,13 @@ class Dispatcher:
             pool.arena.free(block)
             raise
 
-    def _enqueue(self, pool: PoolLink, call: Call) -> None:
+    def _enqueue(self, pool: PoolLink, call: Call, *, moved: bool) -> None:
         call.queued_ns = time.monotonic_ns()
         self._calls.put(call)
         pool.out[call.priority] += 1
         few = len(self._calls) <= FEW_CALLS
-        pool.queues.put(call.ticket(self._frontend), call.priority, call, at_once=few)
+        refusable = None if moved else call
+        pool.queues.put(call.ticket(self._frontend), call.priority, refusable, at_once=few)
 
     def _refuse(self, call: Call) -> None:
         """The queue has no room for the ticket."""

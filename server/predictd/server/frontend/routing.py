@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,10 @@ from predictd.server.frontend.admission import LaneInputs
 from predictd.server.frontend.inference import LabelInfo, ModelInfo, SettingInfo, TensorInfo, VersionInfo
 from predictd.server.frontend.labels import Names, names_by_digest
 from predictd.server.frontend.waiting import LaneQueues
+
+
+class LoadingError(ModelUnavailableError):
+    """What is asked for is not ready yet."""
 
 
 @dataclass(slots=True)
@@ -67,6 +72,7 @@ class Routes:
         self._draw = draw
         self._models: dict[str, _Model] = {}
         self._infos: tuple[ModelInfo, ...] = ()
+        self._news = asyncio.Event()
 
     def publish(self, model: PublishModel) -> None:
         """Take in a model; without versions it is forgotten."""
@@ -76,12 +82,20 @@ class Routes:
             known = self._models.get(model.name)
             self._models[model.name] = self._build(model, known)
         self._infos = tuple(self._models[name].info for name in sorted(self._models))
+        # Wakes those who wait now, and them alone.
+        self._news.set()
+        self._news.clear()
+
+    async def published(self) -> None:
+        """Wait until a model is published."""
+        await self._news.wait()
 
     def lane(self, name: str, version: int | None, label: str | None) -> Lane:
         """The lane for a request.
 
         Raises:
             UnknownModelError: No such model, version or label.
+            LoadingError: It exists and is not ready yet.
             ModelUnavailableError: It exists and does not serve.
         """
         model = self._models.get(name)
@@ -177,12 +191,15 @@ class Routes:
 
 
 def _not_serving(info: ModelInfo, number: int) -> ModelUnavailableError:
-    version = next((v for v in info.versions if v.version == number), None) or info.versions[0]
+    # No version is the default one while none is ready: one that loads will be.
+    version = next(
+        (v for v in info.versions if v.version == number or (not number and v.state == "LOADING")),
+        info.versions[0],
+    )
     state = {"LOADING": "is still loading", "FAILED": "failed to load", "UNLOADING": "is being unloaded"}
     what = f"version {version.version} of model '{info.name}' {state.get(version.state, 'is not ready')}"
-    return ModelUnavailableError(
-        f"{what}; the daemon's log and 'predictd models' say why" if version.reason else what
-    )
+    kind = LoadingError if version.state == "LOADING" else ModelUnavailableError
+    return kind(f"{what}; the daemon's log and 'predictd models' say why" if version.reason else what)
 
 
 def _tensors(tensors: Sequence[WireTensor], names: Mapping[str, Names]) -> tuple[TensorInfo, ...]:
