@@ -198,8 +198,9 @@ class Client:
                 return None
             case OverloadedError():
                 room = min(schedule.max_queue_size, 64 if schedule.small_pipes else 1024)
-                # Probes take room, too: after each death each front end sends one into each queue.
-                probes = world.worker_deaths * (schedule.frontends + world.killed_frontends)
+                # Probes take room until a front end has heard of the death that the others have.
+                others = schedule.frontends + world.killed_frontends - 1
+                probes = world.worker_deaths * others
                 bounded = room < len(schedule.requests) + probes or self.troubles.memory
                 return None if bounded else "is refused for want of room that is there"
             case UnknownModelError():

@@ -49,12 +49,14 @@ class Dispatcher:
     def __init__(
         self,
         frontend: int,
+        frontends: int,
         completion_fd: int,
         in_flight_limit: int,
         growth: ArenaGrowth,
         recorder: FrontendRecorder,
     ) -> None:
         self._frontend = frontend
+        self._frontends = frontends
         self._completion_fd = completion_fd
         self._calls = CallTable(in_flight_limit)
         self._growth = growth
@@ -70,7 +72,7 @@ class Dispatcher:
         self, pool: int, name: str, queue_fds: list[int], queue_limit: int, arena_limit_bytes: int
     ) -> None:
         """Know a pool's queues."""
-        queues = TicketQueues(queue_fds, self._refuse, queue_limit)
+        queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends)
         self._pools[pool] = PoolLink(pool, name, queues, arena_limit_bytes)
 
     def attach_worker(self, worker: WorkerLink) -> None:
@@ -365,6 +367,8 @@ class Dispatcher:
 
     def _probe_came_back(self, number: int) -> None:
         if probe := self._probes.take(number):
+            if pool := self._pools.get(probe.pool):
+                pool.queues.probes_back(probe.level)
             # Not now: completions that were written before the probe's may still be in the pipe or in this read.
             asyncio.get_running_loop().call_soon(self._find_lost, probe)
 

@@ -96,7 +96,7 @@ class Frontend:
         self._recorder = FrontendRecorder()
         self._growth = ArenaGrowth(init.frontend, self.send)
         self._dispatcher = Dispatcher(
-            init.frontend, completion_fd, init.in_flight_limit, self._growth, self._recorder
+            init.frontend, init.frontends, completion_fd, init.in_flight_limit, self._growth, self._recorder
         )
         self._routes = Routes(init.shape_secret)
         clients = ClientLimit(init.max_concurrent_per_client)

@@ -146,6 +146,7 @@ class Frontends:
                 frontend=child.id,
                 index=place.index,
                 addresses=list(self._settings.addresses),
+                frontends=len(self.places),
                 in_flight_limit=place.pipe.records // 2,
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 max_message_bytes=self._settings.max_message_bytes,
