@@ -122,9 +122,9 @@ class Client:
         pending = self.pending[asked.number] = Pending(asked, door, deadline_ns, task)
         task.add_done_callback(lambda _: world.trace(f"request {asked.number} ends"))
         if asked.cancel_after_ns:
-            world.at(now_ns + asked.cancel_after_ns, functools.partial(self._leave, pending))
+            world.at(now_ns + asked.cancel_after_ns, functools.partial(self.leave, pending))
         if deadline_ns:
-            world.at(deadline_ns + LEAVES_AFTER_NS, functools.partial(self._leave, pending))
+            world.at(deadline_ns + LEAVES_AFTER_NS, functools.partial(self.leave, pending))
 
     @staticmethod
     async def _ask(door: FrontendProcess, request: InferRequest, deadline_ns: int) -> InferResponse:
@@ -133,8 +133,10 @@ class Client:
         door.asked += 1
         return await door.frontend._service.infer(request, "simulated", deadline_ns)
 
-    def _leave(self, pending: Pending) -> None:
+    def leave(self, pending: Pending) -> None:
+        """A client cancels."""
         if not pending.over:
+            self.world.coverage.client_leaves(pending.door, pending.asked.number)
             self.world.trace(f"the client of {pending.asked.number} leaves")
             with Running(pending.door.loop):
                 pending.task.cancel()

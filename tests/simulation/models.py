@@ -109,6 +109,10 @@ class Models:
         self._world.wait(strand, "run", lambda: False, duration_ns / 1e9)
         self._world.point(strand, "in run")
 
+    def hang(self) -> None:
+        assert Strand.current is not None
+        self._world.wait(Strand.current, "hang", lambda: False, None)
+
     def crash(self) -> None:
         assert isinstance(self._world.current, WorkerProcess)
         self._world.die_here(SIGSEGV)

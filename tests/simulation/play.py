@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import gc
 import itertools
+import json
 import logging
 import os
 import subprocess
@@ -20,6 +21,7 @@ from tests.simulation.world import Replacement, ViolationError, World
 TRACE_LINES = 150
 SHRINKS_MAX = 100
 COLLECT_EVERY = 10
+_REACHED = "reached: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Played:
         trace: What happened, a line each.
         ended: How many requests ended how.
         points: How often each point of a worker's work was passed.
+        coverage: What happened to whom in which situation, how often.
     """
 
     schedule: Schedule
@@ -38,6 +41,7 @@ class Played:
     trace: Sequence[str]
     ended: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
+    coverage: Counter[str] = field(default_factory=Counter)
 
 
 def play(schedule: Schedule, mutations: Sequence[Replacement] = ()) -> Played:
@@ -54,7 +58,9 @@ def play(schedule: Schedule, mutations: Sequence[Replacement] = ()) -> Played:
         violation = f"{type(error).__name__}: {error}"
     finally:
         logging.disable(disabled)
-    return Played(schedule, violation, world.lines, Counter(world.client.ended), world.reached)
+    return Played(
+        schedule, violation, world.lines, Counter(world.client.ended), world.reached, world.coverage.counts
+    )
 
 
 def shrink(played: Played, mutations: Sequence[Replacement] = ()) -> Played:
@@ -136,11 +142,15 @@ def replay(seed: int) -> int:
 
 def part(first: int, count: int, step: int) -> int:
     """Play some seeds in this process. Stops at the first violation."""
-    played = search(range(first, first + count, step))
-    if played is None:
-        return 0
-    print(describe(played, shrink(played)))
-    return 1
+    reached: Counter[str] = Counter()
+    for played in _each(range(first, first + count, step)):
+        reached.update(played.coverage)
+        reached.update({f"ended {how}": times for how, times in played.ended.items()})
+        if played.violation:
+            print(describe(played, shrink(played)))
+            return 1
+    print(_REACHED + json.dumps(reached))
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,8 +180,17 @@ def _share(first: int, count: int, processes: int) -> int:
         ]
         for at in range(min(processes, count))
     ]
-    running = [subprocess.Popen(command) for command in commands]
-    failed = sum(process.wait() != 0 for process in running)
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    reached: Counter[str] = Counter()
+    for process in running:
+        for line in process.communicate()[0].splitlines():
+            if line.startswith(_REACHED):
+                reached.update(json.loads(line.removeprefix(_REACHED)))
+            else:
+                print(line)
+    failed = sum(process.returncode != 0 for process in running)
+    for what in sorted(reached):
+        print(f"{reached[what]:8} {what}")
     print(
         f"{count} schedules from seed {first} on: {f'{failed} processes failed' if failed else 'nothing was violated'}"
     )
