@@ -82,19 +82,30 @@ def shrink(played: Played, mutations: Sequence[Replacement] = ()) -> Played:
     return played
 
 
-def search(seeds: Iterable[int], mutations: Sequence[Replacement] = ()) -> Played | None:
-    """The first schedule that violates anything, as it is; None when none does."""
-    for played in _each(seeds, mutations):
+def search(
+    seeds: Iterable[int], mutations: Sequence[Replacement] = (), parts_max: int | None = None
+) -> Played | None:
+    """The first schedule that violates anything, as it is; None when none does.
+
+    Args:
+        seeds: Of the schedules.
+        mutations: Defects to plant.
+        parts_max: Play those only that have no more requests and faults together.
+    """
+    for played in _each(seeds, mutations, parts_max):
         if played.violation:
             return played
     return None
 
 
-def _each(seeds: Iterable[int], mutations: Sequence[Replacement] = ()) -> Iterator[Played]:
+def _each(
+    seeds: Iterable[int], mutations: Sequence[Replacement] = (), parts_max: int | None = None
+) -> Iterator[Played]:
     with _collecting() as collect:
-        for seed in seeds:
-            yield play(draw_schedule(seed), mutations)
-            collect()
+        for schedule in map(draw_schedule, seeds):
+            if parts_max is None or len(schedule.parts) <= parts_max:
+                yield play(schedule, mutations)
+                collect()
 
 
 @contextlib.contextmanager
