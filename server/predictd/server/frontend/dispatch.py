@@ -6,18 +6,27 @@ import asyncio
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from predictd.server.errors import InferenceError, OverloadedError
+from predictd.server.errors import OverloadedError
 from predictd.server.frontend.admission import Admission
 from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery
-from predictd.server.frontend.failures import LaneGoneError, check_wait, full, too_heavy, too_late
+from predictd.server.frontend.failures import (
+    LaneGoneError,
+    check_wait,
+    crowded,
+    full,
+    poison,
+    too_heavy,
+    too_late,
+)
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.outcomes import outcome
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink, release_blocks
 from predictd.server.frontend.queues import TicketQueues
 from predictd.server.frontend.retirement import Retirements
+from predictd.server.frontend.room import leaves_too_little, waiting
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
 from predictd.server.observe.recorder import FrontendRecorder
@@ -74,6 +83,11 @@ class Dispatcher:
         """Know a pool's queues."""
         queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends)
         self._pools[pool] = PoolLink(pool, name, queues, arena_limit_bytes)
+
+    def shared(self, lanes: Mapping[int, int]) -> None:
+        """Know how many lanes each pool has."""
+        for pool in self._pools.values():
+            pool.lanes = lanes.get(pool.id, 0)
 
     def attach_worker(self, worker: WorkerLink) -> None:
         """Know a worker."""
@@ -177,14 +191,19 @@ class Dispatcher:
         # A limit that is the pool's own is kept by the pipe, for all front ends together.
         many = queue.out >= rules.max_queue_size < pool.queues.limit
         heavy = bool(rules.max_queue_bytes) and queue.out_bytes + size_bytes > rules.max_queue_bytes
-        if not many and not heavy:
+        # What is ahead of it is no less than what waits.
+        crowds = pool.lanes > 1 and 0 < queue.out >= pool.queues.limit - ahead
+        if not many and not heavy and not crowds:
             return
         wait_ns = queue.expectation.wait_ns(ahead, time.monotonic_ns())
-        requests, waiting_bytes = self._waiting(queue, lane.pool)
+        taken = self._taken(lane.pool)
+        requests, waiting_bytes = waiting(queue, taken)
         if many and requests >= rules.max_queue_size:
             raise full(lane, wait_ns)
         if heavy and waiting_bytes + size_bytes > rules.max_queue_bytes:
             raise too_heavy(lane, size_bytes, wait_ns)
+        if crowds and leaves_too_little(queue, pool, taken):
+            raise crowded(lane, pool.name, wait_ns)
 
     async def _make_room(self, lane: Lane, pool: PoolLink, size_bytes: int) -> tuple[Block, int, int]:
         """A block, a slot and its generation for a request. Raises RequestError."""
@@ -213,11 +232,10 @@ class Dispatcher:
         if call.future is not None and not call.future.done():
             call.future.set_exception(full(call.lane))
 
-    def _waiting(self, queue: LaneQueue, pool_id: int) -> tuple[int, int]:
-        """Requests of a lane's queue that no worker has taken, and their bytes."""
-        held = [self._calls.find(slot, generation) for slot, generation in self._held(pool_id)]
-        taken = [call for call in held if call is not None and call.queue is queue]
-        return queue.out - len(taken), queue.out_bytes - sum(call.size_bytes for call in taken)
+    def _taken(self, pool_id: int) -> list[Call]:
+        """Our requests that the living workers of a pool have claimed."""
+        calls = (self._calls.find(slot, generation) for slot, generation in self._held(pool_id))
+        return [call for call in calls if call is not None]
 
     def _held(self, pool_id: int) -> set[tuple[int, int]]:
         """Our tickets that the living workers of a pool have claimed."""
@@ -350,12 +368,7 @@ class Dispatcher:
             self._finish(call)
             self._recorder.poisoned(call.lane.id)
             if not call.future.done():
-                call.future.set_exception(
-                    InferenceError(
-                        f"the request crashes the engine of model '{call.lane.model}' or takes it longer than "
-                        "run_timeout; it is not tried again"
-                    )
-                )
+                call.future.set_exception(poison(call.lane))
             return
         if due is Recovery.PUT_BACK_ALONE:
             call.attempt += 1

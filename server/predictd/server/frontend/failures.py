@@ -47,6 +47,15 @@ def full(lane: Lane, wait_ns: int = 0) -> OverloadedError:
     )
 
 
+def crowded(lane: Lane, pool: str, wait_ns: int) -> OverloadedError:
+    """Why a request is refused for which there is room that is left to other models."""
+    return OverloadedError(
+        f"model '{lane.model}' has its share of the queue of pool '{pool}' (max_queue_size)",
+        _retry_after(wait_ns),
+        "queue_size",
+    )
+
+
 def too_heavy(lane: Lane, size_bytes: int, wait_ns: int) -> OverloadedError:
     """Why a request is refused for whose bytes its queue has no room."""
     return OverloadedError(
@@ -88,6 +97,14 @@ def _about(ns: int) -> str:
 def _retry_after(wait_ns: int) -> float:
     """By then a good part of the queue is gone."""
     return min(wait_ns / 4e9, _RETRY_AFTER_SECONDS_MAX) if wait_ns else _RETRY_AFTER_SECONDS
+
+
+def poison(lane: Lane) -> InferenceError:
+    """Why a request is not tried again that was running in two workers that died."""
+    return InferenceError(
+        f"the request crashes the engine of model '{lane.model}' or takes it longer than run_timeout; "
+        "it is not tried again"
+    )
 
 
 def too_late(call: Call, now_ns: int) -> DeadlineError:

@@ -180,6 +180,7 @@ class Frontend:
                 self._add_segment(message, fds)
             case PublishModel(seq=seq):
                 self._routes.publish(message)
+                self._dispatcher.shared(self._routes.lanes_of_pools())
                 self._health.update(self._service)
                 self.send(Ack(seq=seq))
             case RetireLane(seq=seq, lane=lane):

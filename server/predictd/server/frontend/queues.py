@@ -55,6 +55,10 @@ class TicketQueues:
         """Tickets that wait in a level and in those that are served before it, of all front ends."""
         return sum(map(depth, self._fds[:level])) + sum(map(len, self._waiting[:level]))
 
+    def depth(self, level: int) -> int:
+        """Tickets that wait in a level, of all front ends."""
+        return depth(self._fds[level - 1]) + len(self._waiting[level - 1])
+
     def put(self, ticket: bytes, level: int, call: Call | None = None, *, at_once: bool = False) -> None:
         """Send a ticket at the end of this turn of the event loop.
 

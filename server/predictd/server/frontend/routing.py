@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -85,6 +86,10 @@ class Routes:
         # Wakes those who wait now, and them alone.
         self._news.set()
         self._news.clear()
+
+    def lanes_of_pools(self) -> Mapping[int, int]:
+        """How many lanes each pool has."""
+        return Counter(lane.pool for model in self._models.values() for lane in model.lanes.values())
 
     async def published(self) -> None:
         """Wait until a model is published."""
