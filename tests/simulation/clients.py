@@ -209,9 +209,11 @@ class Client:
                 gone = asked.version and self.troubles.swaps
                 return None if gone else "names what was always there"
             case ModelUnavailableError():
-                if "not served by this worker" in str(error):
-                    return "went to a worker that does not serve its lane"
-                may = world.leaving or world.lane_deaths or (asked.version and self.troubles.swaps)
+                may = (
+                    world.leaving
+                    or world.kills_workers(asked.model)
+                    or (asked.version and self.troubles.swaps)
+                )
                 return None if may else "names what serves"
         return "ended unexpectedly"
 

@@ -170,14 +170,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="play this one, with its trace")
     parser.add_argument("--first", type=int, default=0, help="the first of many (default: 0)")
     parser.add_argument("--count", type=int, default=1000, help="how many (default: 1000)")
-    parser.add_argument("--step", type=int, default=1, help="every so many of them (default: 1)")
+    parser.add_argument("--step", type=int, help=argparse.SUPPRESS)
     parser.add_argument(
         "--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many at once"
     )
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return replay(options.seed)
-    if options.processes == 1:
+    if options.step is not None:
         return part(options.first, options.count, options.step)
     return _share(options.first, options.count, options.processes)
 
@@ -186,7 +186,7 @@ def _share(first: int, count: int, processes: int) -> int:
     """Deal the seeds to processes, each of which takes every so many."""
     commands = [
         [
-            *(sys.executable, "-m", "tests.simulation", "--processes", "1"),
+            *(sys.executable, "-m", "tests.simulation"),
             *("--first", str(first + at), "--count", str(count - at), "--step", str(processes)),
         ]
         for at in range(min(processes, count))

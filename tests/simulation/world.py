@@ -359,6 +359,11 @@ class World(Ownership):
                 self.violated(f"{self.current.title}: slot {record[0]} was completed twice")
             self._completed.add(ticket)
 
+    def kills_workers(self, model: int) -> bool:
+        """Whether a model is so much to blame that it is moved, and may be given up."""
+        lanes = self.models.lanes.items()
+        return any(self.lane_deaths[lane] >= BLAME_LIMIT for lane, one in lanes if one.model == f"m{model}")
+
     def _moved(self, lane: int) -> bool:
         return any(self.moved_out(lane, pool) for pool in self.supervisor._workers.pools)
 

@@ -164,7 +164,7 @@ def test_a_request_waits_for_what_becomes_of_its_lane(
     async def gone_once() -> Answered:
         if len(setup.dispatcher.attempts) > 1:
             return await answered()
-        raise LaneGoneError("model 'm' is not served by this worker; try again", 1)
+        raise LaneGoneError("the version of model 'm' that was to answer is served no more", 1)
 
     async def scenario() -> None:
         waiting = asyncio.ensure_future(setup.infer(request(1, 2, version=version)))

@@ -161,9 +161,17 @@ def test_an_engine_that_is_closed_has_the_time_of_a_load(
 def test_a_worker_that_loads_is_left_to_load_timeout(scene: Scene) -> None:
     scene.worker_place.loading = 7
     scene.look(100, silent=scene.worker, stuck=True)
-    scene.worker_place.loading, scene.worker_place.state = None, State.LOADING
-    scene.look(100, silent=scene.worker, stuck=True)
+    scene.worker_place.state = State.LOADING
+    scene.look(100, stuck=True)
     assert not scene.worker.killed
+
+
+def test_a_worker_that_loads_beside_its_run_loop_comes_round(scene: Scene) -> None:
+    scene.worker_place.loading = 7
+    scene.look(4, stuck=True)
+    assert not scene.worker.killed
+    scene.look(stuck=True)
+    assert killed(scene) == {(WORKER, "stuck"): 1}
 
 
 @pytest.mark.parametrize("state", [State.STARTING, State.STOPPING])

@@ -132,6 +132,8 @@ def failure(status: Status, call: Call, text: str) -> RequestError:
                 f"no memory for the answer of model '{model}': {text or 'the arena is full'}"
             )
         case Status.UNKNOWN_LANE:
-            return LaneGoneError(f"model '{model}' is not served by this worker; try again", call.attempt)
+            return LaneGoneError(
+                f"the version of model '{model}' that was to answer is served no more", call.attempt
+            )
         case _:
             return InferenceError(f"model '{model}' failed: {text or 'the engine failed'}")

@@ -120,6 +120,7 @@ class Watch:
             stopped=child.stopped,
             answered=not watched.asked,
             excused=_excused(place),
+            loads=place.loading is not None and answering,
             pulse=None if place.claims is None else read_pulse(place.claims),
         )
         look = _with_activity(watched, child, look)
@@ -158,11 +159,11 @@ class Watch:
 
 
 def _excused(place: Place) -> bool:
-    """Whether a child need neither answer nor come round: one that loads, starts, or is a front end that leaves."""
+    """Whether a child need neither answer nor come round."""
     if place.state is State.STOPPING:
         # Leaving, a worker's run loop comes to the closing of its engines, which takes as long as it takes.
         return place.claims is None
-    return place.loading is not None or place.state is State.LOADING or place.state not in _ANSWERING
+    return place.state is State.LOADING or place.state not in _ANSWERING
 
 
 def _with_activity(watched: _Watched, child: Child, look: Look) -> Look:

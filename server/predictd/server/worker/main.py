@@ -247,7 +247,10 @@ class Worker:
             self._memory.detach(frontend)
             self._responses.forget_frontend(frontend)
         while self._loaded:
+            # Memory for answers is waited for.
+            self._claims.busy()
             self._take_in(self._loaded.popleft())
+            self._claims.done()
         while self._removed:
             number = self._removed.popleft()
             self._rules.pop(number, None)
