@@ -13,6 +13,9 @@ from tests.simulation.frontend_process import FrontendProcess
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+# How far a request was that has a ticket.
+UNSENT, QUEUED, CLAIMED, RUNNING = STAGES = ("unsent", "queued or answered", "claimed", "running")
+
 
 class Coverage:
     """Counts.
@@ -61,11 +64,11 @@ class Coverage:
                 continue
             state, tickets = read_claims(process.worker._claims._map)
             if (call.slot, call.generation) in held_slots(tickets, door.id):
-                return "running" if state is ClaimState.RUNNING else "claimed"
+                return RUNNING if state is ClaimState.RUNNING else CLAIMED
         assert door.frontend is not None
         pool = door.frontend._dispatcher._pools[call.lane.pool]
         unsent = [entry for waiting in pool.queues._waiting for _, entry in waiting]
-        return "unsent" if call in unsent else "queued or answered"
+        return UNSENT if call in unsent else QUEUED
 
 
 def _calls(door: FrontendProcess) -> list[Call]:

@@ -199,11 +199,7 @@ class World(Ownership):
 
     def at_rest(self) -> bool:
         """Nothing is under way and nothing is kept."""
-        return not self.unrest()
-
-    def unrest(self) -> list[str]:
-        """What is under way or kept still: of an idle daemon nothing may be."""
-        return unrest(self)
+        return not unrest(self)
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -213,7 +209,7 @@ class World(Ownership):
         while not done():
             self.steps += 1
             if self.steps > STEPS_MAX or self.clock.now_ns > last_ns:
-                self.violated(f"not within bounds: {what}; {'; '.join(self.unrest())}")
+                self.violated(f"not within bounds: {what}; {'; '.join(unrest(self))}")
             self._step()
 
     def _step(self) -> None:
@@ -228,7 +224,7 @@ class World(Ownership):
         moments = [actor.wakes_ns for actor in actors]
         wakes_ns = min((moment for moment in moments if moment is not None), default=None)
         if wakes_ns is None:
-            self.violated(f"nothing will ever happen again; {'; '.join(self.unrest())}")
+            self.violated(f"nothing will ever happen again; {'; '.join(unrest(self))}")
         else:
             self.clock.pass_until(wakes_ns)
 

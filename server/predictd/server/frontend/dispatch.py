@@ -11,22 +11,14 @@ from collections.abc import Mapping, Sequence
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.admission import Admission
 from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery
-from predictd.server.frontend.failures import (
-    LaneGoneError,
-    check_wait,
-    crowded,
-    full,
-    poison,
-    too_heavy,
-    too_late,
-)
+from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.outcomes import outcome
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink, release_blocks
 from predictd.server.frontend.queues import TicketQueues
 from predictd.server.frontend.retirement import Retirements
-from predictd.server.frontend.room import leaves_too_little, waiting
+from predictd.server.frontend.room import check_room
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
 from predictd.server.observe.recorder import FrontendRecorder
@@ -144,7 +136,8 @@ class Dispatcher:
         ahead = pool.ahead(queue.level, self._workers.values())
         self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
         if not moved:
-            self._check_room(lane, pool, queue, ahead, admission.layout.size_bytes)
+            size_bytes = admission.layout.size_bytes
+            check_room(lane, pool, queue, ahead, size_bytes, lambda: self._taken(lane.pool))
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
@@ -184,26 +177,6 @@ class Dispatcher:
         admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
         self._enqueue(pool, call, moved=moved)
         return await self._answer(pool, call)
-
-    def _check_room(self, lane: Lane, pool: PoolLink, queue: LaneQueue, ahead: int, size_bytes: int) -> None:
-        """Raise OverloadedError for a request whose queue is full."""
-        rules = queue.rules
-        # A limit that is the pool's own is kept by the pipe, for all front ends together.
-        many = queue.out >= rules.max_queue_size < pool.queues.limit
-        heavy = bool(rules.max_queue_bytes) and queue.out_bytes + size_bytes > rules.max_queue_bytes
-        # What is ahead of it is no less than what waits.
-        crowds = pool.lanes > 1 and 0 < queue.out >= pool.queues.limit - ahead
-        if not many and not heavy and not crowds:
-            return
-        wait_ns = queue.expectation.wait_ns(ahead, time.monotonic_ns())
-        taken = self._taken(lane.pool)
-        requests, waiting_bytes = waiting(queue, taken)
-        if many and requests >= rules.max_queue_size:
-            raise full(lane, wait_ns)
-        if heavy and waiting_bytes + size_bytes > rules.max_queue_bytes:
-            raise too_heavy(lane, size_bytes, wait_ns)
-        if crowds and leaves_too_little(queue, pool, taken):
-            raise crowded(lane, pool.name, wait_ns)
 
     async def _make_room(self, lane: Lane, pool: PoolLink, size_bytes: int) -> tuple[Block, int, int]:
         """A block, a slot and its generation for a request. Raises RequestError."""
