@@ -210,6 +210,8 @@ def _draw_request(
         rows=draw.choice([1, 1, 1, 2, 5]),
         width=draw.choice([2, 2, 2, 3, wide]),
         priority=draw.choice([0, 0, 0, 1, 3]),
-        cancel_after_ns=draw.randrange(1, 8 * MS) if draw.random() < 0.12 else 0,
+        cancel_after_ns=draw.randrange(1, draw.choice([8 * MS, 8 * MS, MS // 50]))
+        if draw.random() < 0.12
+        else 0,
         deadline_ns=draw.randrange(1, 20 * MS) if deadlines and draw.random() < 0.4 else 0,
     )
