@@ -13,7 +13,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,7 @@ class EngineOptions:
         inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
             files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
         outputs: The same of outputs.
+        profile: The load is for `ProfiledEngine.profile`: runs may be slower. An engine without one ignores it.
         cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
     """
 
@@ -133,6 +134,7 @@ class EngineOptions:
     parameters: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    profile: bool = False
     cancel: Cancellation = field(default_factory=Cancellation, compare=False)
 
 
@@ -182,6 +184,59 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the model. Nothing is called afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimings:
+    """Where the time of one run went, on a device that is told what to do and then waited for.
+
+    Attributes:
+        copy_in_seconds: Of the inputs to the device.
+        enqueue_seconds: Of the call that hands the device its work.
+        compute_seconds: Of the device's work itself.
+        copy_out_seconds: Of the outputs from the device.
+    """
+
+    copy_in_seconds: float
+    enqueue_seconds: float
+    compute_seconds: float
+    copy_out_seconds: float
+
+
+@runtime_checkable
+class TimedEngine(Protocol):
+    """An engine that knows where the time of a run goes; the others just run."""
+
+    def timings(self) -> RunTimings:
+        """Of the last run."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """What one layer of a model took.
+
+    Attributes:
+        name: Of the layer, or of what the engine made of several.
+        kind: Such as its operator or its kernel.
+        runs: How often it ran.
+        seconds: All these runs together.
+    """
+
+    name: str
+    kind: str
+    runs: int
+    seconds: float
+
+
+@runtime_checkable
+class ProfiledEngine(Protocol):
+    """An engine that can say which layers take the time, if it was loaded with `EngineOptions.profile`."""
+
+    def start_profile(self) -> None:
+        """Forget the runs until now."""
+
+    def profile(self) -> Sequence[LayerTime]:
+        """Of the runs since then, in the order of their first run. Nothing is run afterwards."""
 
 
 class LoadEngine(Protocol):

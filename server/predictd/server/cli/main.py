@@ -15,6 +15,8 @@ COMMANDS = {
     "predict": "Send one request to a running daemon.",
     "models": "List the models of a running daemon.",
     "check": "Say all that is wrong with models, without loading them.",
+    "bench": "Measure how fast a model's engine is by itself.",
+    "compare": "Hold a model against another: size, speed, outputs.",
     "tune": "Measure which settings suit a model on this machine.",
     "label": "Give a version of a model a name, or take the name back.",
     "split": "Divide a model's requests among versions by percentages.",
