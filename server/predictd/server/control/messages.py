@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.lane import LaneConfig, LaneSignature
 from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WorkerDelta
 
@@ -188,6 +189,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     arena_limit_bytes: int
     max_message_bytes: int
     max_concurrent_per_client: int
+    connections: ConnectionRules
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes

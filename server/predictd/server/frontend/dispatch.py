@@ -324,7 +324,7 @@ class Dispatcher:
             state, tickets = read_claims(link.claims)
             for slot, generation in held_slots(tickets, self._frontend):
                 call = self._calls.find(slot, generation)
-                if call is not None:
+                if call is not None and call.lane.pool == link.pool:
                     self._recover(call, recovery(state, call.attempt))
             pool = self._pools.get(link.pool)
             if pool is not None:

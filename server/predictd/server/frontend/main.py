@@ -61,6 +61,7 @@ from predictd.server.frontend.apis import (
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.changes import Changes
 from predictd.server.frontend.clients import ClientLimit, ClientNames
+from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pauses import watch_collections, watch_loop
@@ -129,8 +130,7 @@ class Frontend:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
+                *server_options(self._init.connections),
                 ("grpc.server.max_pending_requests", PENDING_REQUESTS),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
             ],

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import FrontendInit
 from predictd.server.supervise.pool import Place
@@ -20,6 +21,7 @@ class FrontendSettings:
     arena_limit_bytes: int
     max_message_bytes: int
     max_concurrent_per_client: int
+    connections: ConnectionRules
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes
@@ -34,6 +36,7 @@ def frontend_settings(settings: Settings, port: ReservedPort, arena_limit_bytes:
         arena_limit_bytes=arena_limit_bytes,
         max_message_bytes=settings.max_message_bytes,
         max_concurrent_per_client=settings.max_concurrent_per_client,
+        connections=settings.connections,
         tfs_tensor_content=settings.tfs_tensor_content,
         allow_control=settings.allow_control or is_private(port),
         shape_secret=os.urandom(16),
@@ -61,6 +64,7 @@ def frontend_init(settings: FrontendSettings, place: Place, frontend: int, front
         arena_limit_bytes=settings.arena_limit_bytes,
         max_message_bytes=settings.max_message_bytes,
         max_concurrent_per_client=settings.max_concurrent_per_client,
+        connections=settings.connections,
         tfs_tensor_content=settings.tfs_tensor_content,
         allow_control=settings.allow_control,
         shape_secret=settings.shape_secret,
