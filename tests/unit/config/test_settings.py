@@ -76,6 +76,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_queue_size": ("9", 9, "9"),
     "max_request_rows": ("9", 9, "9"),
     "max_message_size": ("1MiB", 2**20, '"1MiB"'),
+    "max_response_size": ("2MiB", 2**21, '"2MiB"'),
     "arena_limit": ("1GiB", 2**30, "1073741824"),
     "tfs_tensor_content": ("on", True, "true"),
     "tfs_unready_labels": ("on", True, "true"),

@@ -57,6 +57,7 @@ class Desk:
                 ("127.0.0.1:1",),
                 1 << 20,
                 1 << 21,
+                0,
                 3,
                 CONNECTIONS,
                 False,

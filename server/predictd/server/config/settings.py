@@ -263,6 +263,14 @@ class Settings:
             integer(0, 1000), "A client with more strikes is sent away with ENHANCE_YOUR_CALM; 0 never is."
         ),
     )
+    max_response_bytes: int = field(
+        default=0,
+        metadata=_option(
+            size(0, _INT32),
+            "Largest answer to one request, counted in bytes of its outputs. 0 leaves it to max_message_size.",
+            key="max_response_size",
+        ),
+    )
     tfs_tensor_content: bool = field(
         default=False,
         metadata=_option(

@@ -188,6 +188,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     in_flight_limit: int
     arena_limit_bytes: int
     max_message_bytes: int
+    max_response_bytes: int
     max_concurrent_per_client: int
     connections: ConnectionRules
     tfs_tensor_content: bool

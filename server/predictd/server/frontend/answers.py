@@ -70,6 +70,7 @@ def cut(
     """
     batches = lane.signature.batches
     result = []
+    size_bytes = 0
     for index in wanted:
         output = layout.outputs[index]
         if not batches:
@@ -87,6 +88,8 @@ def cut(
             else:
                 start = output.offset + first_row * output.row_bytes
                 end = start + rows * output.row_bytes
+        size_bytes += end - start
+        lane.answer_limit.check(size_bytes)
         result.append(OutputTensor(lane.output_names[index], output.dtype, shape, bytes(block[start:end])))
     return result
 

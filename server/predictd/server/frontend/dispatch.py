@@ -133,11 +133,7 @@ class Dispatcher:
             RequestError: Whatever came instead of an answer.
         """
         pool = self._pools[lane.pool]
-        ahead = pool.ahead(queue.level, self._workers.values())
-        self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
-        if not moved:
-            size_bytes = admission.layout.size_bytes
-            check_room(lane, pool, queue, ahead, size_bytes, lambda: self._taken(lane.pool))
+        ahead = self.check(lane, queue, admission.layout.size_bytes, deadline_ns, moved=moved)
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
@@ -177,6 +173,23 @@ class Dispatcher:
         admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
         self._enqueue(pool, call, moved=moved)
         return await self._answer(pool, call)
+
+    def check(
+        self, lane: Lane, queue: LaneQueue, size_bytes: int, deadline_ns: int, *, moved: bool = False
+    ) -> int:
+        """How many requests are before one that would come now.
+
+        Raises:
+            OverloadedError: It would be refused for its wait or, unless it `moved`, for want of room in its queue.
+        """
+        pool = self._pools.get(lane.pool)
+        if pool is None:
+            return 0
+        ahead = pool.ahead(queue.level, self._workers.values())
+        self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
+        if not moved:
+            check_room(lane, pool, queue, ahead, size_bytes, lambda: self._taken(lane.pool))
+        return ahead
 
     async def _make_room(self, lane: Lane, pool: PoolLink, size_bytes: int) -> tuple[Block, int, int]:
         """A block, a slot and its generation for a request. Raises RequestError."""

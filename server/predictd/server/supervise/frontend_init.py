@@ -20,6 +20,7 @@ class FrontendSettings:
     addresses: Sequence[str]
     arena_limit_bytes: int
     max_message_bytes: int
+    max_response_bytes: int
     max_concurrent_per_client: int
     connections: ConnectionRules
     tfs_tensor_content: bool
@@ -35,6 +36,7 @@ def frontend_settings(settings: Settings, port: ReservedPort, arena_limit_bytes:
         addresses=port.targets,
         arena_limit_bytes=arena_limit_bytes,
         max_message_bytes=settings.max_message_bytes,
+        max_response_bytes=settings.max_response_bytes,
         max_concurrent_per_client=settings.max_concurrent_per_client,
         connections=settings.connections,
         tfs_tensor_content=settings.tfs_tensor_content,
@@ -63,6 +65,7 @@ def frontend_init(settings: FrontendSettings, place: Place, frontend: int, front
         in_flight_limit=place.pipe.records // 2,
         arena_limit_bytes=settings.arena_limit_bytes,
         max_message_bytes=settings.max_message_bytes,
+        max_response_bytes=settings.max_response_bytes,
         max_concurrent_per_client=settings.max_concurrent_per_client,
         connections=settings.connections,
         tfs_tensor_content=settings.tfs_tensor_content,
