@@ -117,6 +117,8 @@ class EngineOptions:
         spin: Threads that wait for each other within a run may spin: nobody else needs their CPUs.
         instances: Workers that load the same model, each in its own process.
         device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
+        files_by_capability: What to load instead of the file, from the folder that it lies in, on a GPU of a compute
+            capability, such as "8.9". For engines whose files are for one kind of GPU.
         cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
         inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
@@ -130,6 +132,7 @@ class EngineOptions:
     spin: bool = False
     instances: int = 1
     device: str = "cpu"
+    files_by_capability: Mapping[str, str] = field(default_factory=dict)
     cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
@@ -152,6 +155,13 @@ class LoadCancelledError(ModelLoadError):
 
 class InvalidInputError(EngineError):
     """The run failed because of its inputs, such as contradicting dimensions. Shown to the client."""
+
+
+class DeviceLostError(EngineError):
+    """The device, or this process's hold on it, is gone: no engine of this process can use it again.
+
+    A worker ends with it, so that its requests are run elsewhere and a new process looks for the device anew.
+    """
 
 
 class Engine(Protocol):
@@ -243,3 +253,34 @@ class LoadEngine(Protocol):
     """Loads a model file. Raises ModelLoadError, with one clear line."""
 
     def __call__(self, path: Path, options: EngineOptions) -> Engine: ...
+
+
+@runtime_checkable
+class RegistersHost(Protocol):
+    """What an engine has, besides `Engine`, whose device can copy from the caller's memory by itself.
+
+    Both may be called by any thread, also during a run.
+    """
+
+    def register_host(self, memory: Array) -> bool:
+        """Know memory that inputs will lie in, read-only and mapped until `unregister_host`.
+
+        Returns:
+            False where the device cannot use it; it is then copied once more, and nothing is to be undone.
+
+        Raises:
+            EngineError: It failed.
+        """
+
+    def unregister_host(self, memory: Array) -> None:
+        """Forget memory before it is unmapped. None of it is in use by a run."""
+
+
+@runtime_checkable
+class RunsRows(Protocol):
+    """What an engine has, besides `Engine`, that cuts a batch by itself."""
+
+    def run_rows(
+        self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
+    ) -> list[Array]:
+        """Compute rows that do not depend on each other, more than `Signature.max_rows` too. Else as `Engine.run`."""

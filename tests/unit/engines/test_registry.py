@@ -49,7 +49,7 @@ def test_bad_names_are_refused(name: str, message: str) -> None:
         ("a/M.ONNX", "onnxruntime"),
         ("model.xml", "openvino"),
         ("onnx", None),
-        ("model.plan", None),
+        ("model.plan", "tensorrt"),
         ("m.pt", "torch"),
         ("m.pt2", "torch"),
     ],

@@ -183,6 +183,17 @@ METRICS: tuple[MetricSpec, ...] = (
         "When the supervisor started, in seconds since the epoch.",
     ),
     MetricSpec(
+        "predictd_gpu_memory_used_bytes", "gauge", ("gpu",), "Memory in use of a GPU that models run on."
+    ),
+    MetricSpec("predictd_gpu_memory_bytes", "gauge", ("gpu",), "All memory of such a GPU."),
+    MetricSpec(
+        "predictd_gpu_utilization_ratio",
+        "gauge",
+        ("gpu",),
+        "Share of the last moments in which such a GPU ran something, from 0 to 1.",
+    ),
+    MetricSpec("predictd_gpu_temperature_celsius", "gauge", ("gpu",), "Temperature of such a GPU."),
+    MetricSpec(
         "predictd_build_info",
         "gauge",
         ("version", "python", "onnxruntime"),

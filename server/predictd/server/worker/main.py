@@ -22,9 +22,10 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from predictd.engines.api import EngineError
+from predictd.engines.api import DeviceLostError, EngineError
 from predictd.engines.cache import CacheFolder
 from predictd.engines.cancellation import Cancellation
+from predictd.server.config.devices import device_of
 from predictd.server.config.lane import LaneConfig
 from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.messages import (
@@ -57,6 +58,7 @@ from predictd.server.observe.logs import configure
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import ABI_VERSION
+from predictd.server.worker.gpus import Gpus
 from predictd.server.worker.intake import Intake
 from predictd.server.worker.lanes import WarmLane, load_lane, wire_signature
 from predictd.server.worker.planning import LaneRules, Shares
@@ -103,6 +105,7 @@ class Worker:
         self._lanes: dict[int, LoadedLane] = {}
         self._rules: dict[int, LaneRules] = {}
         self._shares = Shares()
+        self._gpus = Gpus()
         self._loaded: deque[WarmLane] = deque()
         self._removed: deque[int] = deque()
         self._cancellations: dict[int, Cancellation] = {}
@@ -143,7 +146,7 @@ class Worker:
             return
         self.send(LaneLoading(lane=config.lane))
         try:
-            self._loaded.append(load_lane(config, self._cache, self._init.workers, cancel))
+            self._loaded.append(load_lane(config, self._cache, self._init.workers, self._init.index, cancel))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
@@ -170,6 +173,8 @@ class Worker:
     def _take_in(self, warm: WarmLane) -> None:
         """From now on the lane is served."""
         lane = warm.lane
+        self._memory.pins.add_engine(lane.loaded)
+        self._gpus.use(device_of(lane.config.device, self._init.index))
         self._reserve_answers(lane)
         config = lane.config
         self._lanes[config.lane] = lane
@@ -222,7 +227,11 @@ class Worker:
         # To the end of the process: it must not hang there either.
         self._claims.busy()
         for lane in self._lanes.values():
-            lane.engine.close()
+            self._close(lane)
+
+    def _close(self, lane: LoadedLane) -> None:
+        self._memory.pins.drop_engine(lane.loaded)
+        lane.engine.close()
 
     def _learn(self, lane: LoadedLane, rows: int, compute_ns: int) -> None:
         """Have the next batch of a lane as large as suits it."""
@@ -259,7 +268,7 @@ class Worker:
             removed = self._lanes.pop(number, None)
             if removed is not None:
                 self._claims.busy()
-                removed.engine.close()
+                self._close(removed)
                 self._claims.done()
         return not self._stop
 
@@ -305,7 +314,14 @@ class Worker:
                 self._responses.usable(segment)
             case Collect(seq=seq):
                 delta = self._recorder.take()
-                self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
+                self.send(
+                    WorkerCounts(
+                        seq=seq,
+                        delta=delta,
+                        arena_bytes=self._responses.total_bytes,
+                        gpus=self._gpus.samples(),
+                    )
+                )
             case Ping():
                 self.send(Pong())
                 # A run loop that is not stuck comes round, and shows that in its claim table.
@@ -361,7 +377,12 @@ def main() -> None:
     configure(title, init.log_level)
     worker = Worker(channel, init, fds)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
-    worker.main()
+    try:
+        worker.main()
+    except DeviceLostError as error:
+        # At once and without a word more to the device. What was claimed is run by another worker.
+        _log.error("the device is lost to this process: %s", error)
+        os._exit(1)
 
 
 if __name__ == "__main__":
