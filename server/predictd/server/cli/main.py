@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "Send one request to a running daemon.",
     "models": "List the models of a running daemon.",
     "check": "Say all that is wrong with models, without loading them.",
+    "build": "Build a TensorRT plan of an ONNX model.",
     "tune": "Measure which settings suit a model on this machine.",
     "label": "Give a version of a model a name, or take the name back.",
     "split": "Divide a model's requests among versions by percentages.",

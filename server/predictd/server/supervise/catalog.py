@@ -20,6 +20,7 @@ class LaneRecord:
     Attributes:
         pool: Id of the pool that hosts it.
         reason: Why it failed; for operators, one line.
+        progress: How far its load is, where that takes long; one line.
         load_seconds: From the start of its load until it was warm.
         fingerprint: Of the files that it was made from.
         started: When its load began, in seconds of the event loop's clock.
@@ -32,6 +33,7 @@ class LaneRecord:
     instances: int
     state: LaneState = "LOADING"
     reason: str = ""
+    progress: str = ""
     signature: LaneSignature | None = None
     load_seconds: float | None = None
     fingerprint: str = ""
@@ -43,6 +45,11 @@ class LaneRecord:
     def name(self) -> str:
         """For log lines."""
         return f"{self.config.model} version {self.config.version}"
+
+    @property
+    def remark(self) -> str:
+        """What operators shall know of its state."""
+        return (self.state == "LOADING" and self.progress) or self.reason
 
 
 class Catalog:
@@ -159,7 +166,7 @@ class Catalog:
             shown[record.config.model, record.config.version] = record
         gauges = tuple(
             LaneGauge(
-                record.config.model, record.config.version, record.state, record.reason, record.load_seconds
+                record.config.model, record.config.version, record.state, record.remark, record.load_seconds
             )
             for record in sorted(shown.values(), key=lambda record: record.config.lane)
         )
@@ -188,7 +195,7 @@ def _reason(shown: LaneRecord, records: Iterable[LaneRecord]) -> str:
         and record.config.lane > shown.config.lane
     ]
     if shown.state != "READY" or not failed:
-        return shown.reason
+        return shown.remark
     newest = max(failed, key=lambda record: record.config.lane)
     return f"the old content serves on, as the new one failed: {newest.reason}"
 

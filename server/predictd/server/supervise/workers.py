@@ -150,9 +150,11 @@ class Workers:
         if place.state is State.STOPPING:
             return
         match message:
-            case LaneLoading(lane=lane):
+            case LaneLoading(lane=lane, progress=progress):
                 place.loading = lane
+                # What goes on has its time anew.
                 self._start_deadline(child)
+                self._note_progress(lane, progress)
             case LaneLoaded(lane=lane):
                 self._load_over(place, child, lane)
                 self._lane_loaded(pool, place, child, message)
@@ -172,6 +174,13 @@ class Workers:
                     self.mapped(child.id)
             case _:
                 raise TypeError(f"a worker sent {type(message).__name__}. This is a bug.")
+
+    def _note_progress(self, lane: int, progress: str) -> None:
+        """Let operators see how far a load is."""
+        record = self._catalog.find(lane)
+        if record is not None and progress:
+            record.progress = progress
+            self._publish(record.config.model)
 
     def _load_over(self, place: Place, child: Child, lane: int) -> None:
         """A load came to its end. The next one may have begun: its time goes on."""
@@ -348,7 +357,7 @@ class Workers:
 
     def load(self, pool: Pool, record: LaneRecord) -> None:
         """Have a pool load one more lane. Workers that do not run yet get it with the others."""
-        for place, child in _initialised(pool):
+        for place, child in pool.initialised():
             key = (child.id, record.config.lane)
             self._turns.ask(key, place.plan.cpus, partial(_give, child, record))
 
@@ -366,7 +375,7 @@ class Workers:
 
     def _take_away(self, pool: Pool, record: LaneRecord) -> None:
         """Have no worker of a pool load a lane, or keep it."""
-        for _, child in _initialised(pool):
+        for _, child in pool.initialised():
             self._turns.over((child.id, record.config.lane))
             child.send(RemoveLane(lane=record.config.lane))
 
@@ -389,11 +398,3 @@ class Workers:
 def _give(child: Child, record: LaneRecord) -> None:
     for message in lane_messages([record.config], LANES_PER_MESSAGE):
         child.send(message)
-
-
-def _initialised(pool: Pool) -> list[tuple[Place, Child]]:
-    """The workers of a pool that were told who they are and shall stay."""
-    states = (State.LOADING, State.MAPPING, State.SERVING)
-    return [
-        (place, place.child) for place in pool.places if place.child is not None and place.state in states
-    ]

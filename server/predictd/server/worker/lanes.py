@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,11 @@ class WarmLane:
 
 
 def load_lane(
-    config: LaneConfig, cache: CacheFolder | None, instances: int, cancel: Cancellation
+    config: LaneConfig,
+    cache: CacheFolder | None,
+    instances: int,
+    cancel: Cancellation,
+    report: Callable[[str], None],
 ) -> WarmLane:
     """Load a model, compare it with its configuration, and run it once for each batch size that will occur.
 
@@ -50,6 +55,7 @@ def load_lane(
         cache: For what can be made again; None to keep nothing.
         instances: Workers that load the same lane.
         cancel: Gives the load up.
+        report: Told how far a load is that takes long.
 
     Raises:
         LoadCancelledError: It was given up.
@@ -65,7 +71,9 @@ def load_lane(
         parameters=config.parameters,
         inputs=declared_specs(config.inputs),
         outputs=declared_specs(config.outputs),
+        batch_sizes=tuple(sorted({*config.preferred_batch_sizes, config.max_batch_size})),
         cancel=cancel,
+        report=report,
     )
     engine = resolve(config.engine)(Path(config.path), options)
     trim_heap()
