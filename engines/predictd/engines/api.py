@@ -13,7 +13,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -161,6 +161,13 @@ class InvalidInputError(EngineError):
     """The run failed because of its inputs, such as contradicting dimensions. Shown to the client."""
 
 
+class DeviceLostError(EngineError):
+    """The device, or this process's hold on it, is gone: no engine of this process can use it again.
+
+    A worker ends with it, so that its requests are run elsewhere and a new process looks for the device anew.
+    """
+
+
 class Engine(Protocol):
     """A loaded model. One thread calls it at a time; a run must release the GIL while it computes."""
 
@@ -191,6 +198,37 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the model. Nothing is called afterwards."""
+
+
+@runtime_checkable
+class RegistersHost(Protocol):
+    """What an engine has, besides `Engine`, whose device can copy from the caller's memory by itself.
+
+    Both may be called by any thread, also during a run.
+    """
+
+    def register_host(self, memory: Array) -> bool:
+        """Know memory that inputs will lie in, read-only and mapped until `unregister_host`.
+
+        Returns:
+            False where the device cannot use it; it is then copied once more, and nothing is to be undone.
+
+        Raises:
+            EngineError: It failed.
+        """
+
+    def unregister_host(self, memory: Array) -> None:
+        """Forget memory before it is unmapped. None of it is in use by a run."""
+
+
+@runtime_checkable
+class RunsRows(Protocol):
+    """What an engine has, besides `Engine`, that cuts a batch by itself."""
+
+    def run_rows(
+        self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
+    ) -> list[Array]:
+        """Compute rows that do not depend on each other, more than `Signature.max_rows` too. Else as `Engine.run`."""
 
 
 class LoadEngine(Protocol):
