@@ -75,6 +75,7 @@ BUILT_IN: Mapping[str, EngineTraits] = {
             "predictd.engines.tensorrt:load",
             (".plan", ".engine"),
             Threading.OPTIONS,
+            asked_suffixes=(".onnx",),
             extra="tensorrt",
             device="0",
         ),

@@ -122,7 +122,7 @@ _READERS: Mapping[str, tuple[str, Any]] = {
         lambda text: _one_of(HardwareCompatibility, text),
     ),
     "sparse": ("sparse", _boolean),
-    "library": ("flavour", _flavour),
+    "bindings": ("flavour", _flavour),
 }
 _SHAPES = {"min_shapes": "minimum", "opt_shapes": "optimum", "max_shapes": "maximum"}
 BUILD_PARAMETERS = frozenset({*_READERS, *_SHAPES})

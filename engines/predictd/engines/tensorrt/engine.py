@@ -32,6 +32,8 @@ from predictd.engines.tensorrt.bindings import Bindings, load_bindings
 from predictd.engines.tensorrt.device import Gpu, close_gpu, open_gpu, parse_device
 from predictd.engines.tensorrt.driver import load_driver
 from predictd.engines.tensorrt.parameters import Parameters, read_parameters
+from predictd.engines.tensorrt.plan_file import why_refused
+from predictd.engines.tensorrt.plan_source import open_plan
 from predictd.engines.tensorrt.shapes import Profile, slices
 from predictd.engines.tensorrt.signature import Port, describe
 from predictd.engines.tensorrt.slot import LoadedPlan, Slot
@@ -44,7 +46,7 @@ WORTH_CUTTING_BYTES = 8 << 20
 
 
 def load(path: Path, options: EngineOptions) -> TensorRtEngine:
-    """Load a plan. Raises ModelLoadError, one line that begins with the path."""
+    """Load a plan, or an ONNX model with its plan. Raises ModelLoadError, one line that begins with the path."""
     try:
         parameters = read_parameters(options.parameters)
         index = parse_device(options.device)
@@ -52,7 +54,8 @@ def load(path: Path, options: EngineOptions) -> TensorRtEngine:
         # Before anything of TensorRT's runtime, which ends the process where there is no driver.
         gpu = open_gpu(load_driver(), index)
         try:
-            return _load_on(gpu, bindings, path, parameters, options)
+            with open_plan(path, options, bindings, index) as plan:
+                return _load_on(gpu, bindings, plan, parameters, options)
         except BaseException:
             close_gpu(gpu)
             raise
@@ -93,8 +96,8 @@ def _deserialize(gpu: Gpu, bindings: Bindings, path: Path) -> LoadedPlan:
         raise ModelLoadError("the file is empty") from error
     if engine is None:
         raise ModelLoadError(
-            f"{bindings.label} cannot use this plan on GPU {gpu.index}; a plan is for one version and one kind of "
-            f"GPU, so build it here: {log.reason()}"
+            f"{bindings.label} cannot use this plan on GPU {gpu.index} ({log.reason()}): "
+            f"{why_refused(path, bindings.flavour, bindings.version)}"
         )
     return LoadedPlan(gpu, bindings, engine, describe(bindings.trt, engine), log)
 

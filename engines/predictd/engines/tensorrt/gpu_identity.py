@@ -6,9 +6,8 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-from predictd.engines.tensorrt.driver import probe
-
 from predictd.engines.api import EngineError
+from predictd.engines.tensorrt.driver import probe
 
 _NAME_BYTES = 256
 # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.

@@ -191,13 +191,13 @@ def check_plan(plan: Path, flavour: str, version: str, compute_capability: str) 
 
 
 def why_refused(plan: Path, flavour: str, version: str) -> str:
-    """What to add to the library's own words when it does not take a plan; empty where nothing more is known."""
+    """What to add to the library's own words when it does not take a plan."""
     try:
         header = read_header(plan)
     except OSError:
-        return ""
+        return _REBUILD
     if header is None:
-        return "it does not begin like a plan"
+        return f"it does not begin like a plan; {_REBUILD}"
     if (header.flavour, header.version) == (flavour, version):
         return _REBUILD
     return f"it is a plan of {header.label}, and this is {_NAMES[flavour]} {version}: {_REBUILD}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Those of predictd.engines.tensorrt.build_options, which imports NumPy; a test compares them.
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 COMPATIBILITIES = ("none", "ampere_plus", "same_compute_capability")
-LIBRARIES = ("tensorrt", "tensorrt_rtx")
+BINDINGS = ("tensorrt", "tensorrt_rtx")
 
 
 def _size(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
@@ -98,9 +98,7 @@ def _size(_ctx: click.Context, _parameter: click.Parameter, text: str | None) ->
     metavar="X.Y",
     help="TensorRT-RTX: build for this GPU, which need not be here. May be repeated; without it, for all.",
 )
-@click.option(
-    "--library", type=click.Choice(LIBRARIES), help="Build with this one.  [default: what is there]"
-)
+@click.option("--bindings", type=click.Choice(BINDINGS), help="Of which TensorRT.  [default: what is there]")
 @click.option(
     "--device", type=click.IntRange(min=0), default=0, show_default=True, help="The GPU to build on."
 )

@@ -24,7 +24,7 @@ from predictd.server.repository.scan import scan
 from predictd.server.worker.declared import declared_specs
 
 _ENUMS = {"precision": Precision, "hardware_compatibility": HardwareCompatibility}
-_ATTRIBUTES = {"library": "flavour"}
+_ATTRIBUTES = {"bindings": "flavour"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ModelToBuild:
         sizes = batch_sizes(most, config.preferred_batch_sizes)
         below = options_from_parameters(config.parameters, sizes)
         above = {
-            _ATTRIBUTES.get(name, name): _ENUMS[name](value) if name in _ENUMS else value
+            _ATTRIBUTES.get(name, name): _ENUMS[name](str(value)) if name in _ENUMS else value
             for name, value in said.items()
             if value not in (None, False, ())
         }
