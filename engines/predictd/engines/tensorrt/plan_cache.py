@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import logging
 import mmap
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from predictd.engines.api import LoadCancelledError, TensorSpec
-from predictd.engines.cache import CacheFolder
+from predictd.engines.cache import CacheFolder, NotMadeError
 from predictd.engines.cancellation import Cancellation
 from predictd.engines.model_files import ModelFiles, model_files
 from predictd.engines.tensorrt.bindings import Bindings
@@ -106,15 +107,15 @@ class _Plans:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Path]:
-        kept = None if self.cache is None else self._kept(self.cache)
-        if kept is not None:
-            yield kept / PLAN
-            return
-        with tempfile.TemporaryDirectory(prefix="predictd-plan-") as folder:
-            self._build(Path(folder))
-            yield Path(folder) / PLAN
+        with tempfile.TemporaryDirectory(prefix="predictd-plan-") as name:
+            spare = Path(name)
+            kept = None if self.cache is None else self._kept(self.cache, spare)
+            if kept is None and not (spare / PLAN).exists():
+                self._build(spare)
+            yield (spare if kept is None else kept) / PLAN
 
-    def _kept(self, cache: CacheFolder) -> Path | None:
+    def _kept(self, cache: CacheFolder, spare: Path) -> Path | None:
+        """The plan's folder in the cache; None where it is not kept. The plan may be in the spare one then."""
         began = time.monotonic()
         told = began
 
@@ -127,7 +128,18 @@ class _Plans:
                 told = now
                 self.report(BuildProgress(now - began, waits=True))
 
-        return cache.make(KIND, self._key(), self._build, wait_seconds=_WAIT_SECONDS, waiting=waiting)
+        def build(folder: Path) -> None:
+            self._build(folder)
+            size_bytes = (folder / PLAN).stat().st_size
+            if size_bytes > cache.limit_bytes:
+                # It took minutes: what the cache does not take is used all the same.
+                for file in tuple(folder.iterdir()):
+                    shutil.move(file, spare)
+                raise NotMadeError(
+                    f"its {size_bytes} bytes are more than the cache's limit, {cache.limit_bytes}"
+                )
+
+        return cache.make(KIND, self._key(), build, wait_seconds=_WAIT_SECONDS, waiting=waiting)
 
     def _key(self) -> str:
         facts = (
@@ -194,7 +206,10 @@ class _Plans:
         if old is not None and old.exists() and old.read_bytes() == content:
             return
         if self.wish.timing_cache is not None:
-            write_whole(self.wish.timing_cache, content)
+            try:
+                write_whole(self.wish.timing_cache, content)
+            except OSError as error:
+                _log.warning("the timing cache %s is not written: %s", self.wish.timing_cache, error.strerror)
         elif self.cache is not None:
 
             def write(folder: Path) -> None:
@@ -239,5 +254,5 @@ def copy_plan(plan: Path, target: Path) -> PlanFacts:
     if facts is None:
         raise OSError(f"{plan} has no facts beside it. This is a bug.")
     with plan.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        write_plan(target, memoryview(content), facts)
+        write_plan(target, content, facts)
     return facts

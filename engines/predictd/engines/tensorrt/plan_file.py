@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import os
 import tempfile
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def facts_path(plan: Path) -> Path:
     return plan.with_name(plan.name + SUFFIX)
 
 
-def write_plan(plan: Path, content: bytes | memoryview, facts: PlanFacts) -> None:
+def write_plan(plan: Path, content: bytes | memoryview | mmap.mmap, facts: PlanFacts) -> None:
     """Write a plan with its facts. Neither is ever there half.
 
     Raises:
@@ -104,7 +105,7 @@ def write_plan(plan: Path, content: bytes | memoryview, facts: PlanFacts) -> Non
     write_whole(facts_path(plan), text.encode())
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
+def write_whole(path: Path, content: bytes | memoryview | mmap.mmap) -> None:
     """Write a file under another name first. Raises OSError."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
