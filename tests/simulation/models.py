@@ -70,9 +70,11 @@ class Models:
         with Running(self._world.loop):
             self._world.supervisor.keeper.look_now()
 
-    def load_lane(self, config: LaneConfig, cache: object, instances: int, cancel: object) -> WarmLane:
+    def load_lane(
+        self, config: LaneConfig, cache: object, instances: int, instance: int, cancel: object
+    ) -> WarmLane:
         """Stands for `worker.lanes.load_lane`."""
-        del cache, instances, cancel
+        del cache, instances, instance, cancel
         strand = Strand.current
         assert strand is not None
         self._world.point(strand, "before load")

@@ -85,10 +85,12 @@ class Slot:
         # The values of a shape in host memory are read when a run is put into the stream, not when it runs.
         recordable = graphs and not any(port.on_host for port in ports)
         self._graphs = Graphs(plan.gpu.driver, self._stream, enabled=recordable)
-        self._contexts = {profile.index: self._make_context(profile) for profile in plan.description.profiles}
-        if not any(port.on_host for port in plan.description.inputs):
-            for profile in plan.description.profiles:
-                self._reserve(profile)
+        self._contexts: dict[int, Any] = {}
+        try:
+            self._make_ready()
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self, inputs: Sequence[Array]) -> None:
         """Put a run into the stream: copy in, compute, copy out.
@@ -143,6 +145,14 @@ class Slot:
             memory.pinned.free()
             if memory.allocator is not None:
                 memory.allocator.buffer.free()
+
+    def _make_ready(self) -> None:
+        description = self._plan.description
+        for profile in description.profiles:
+            self._contexts[profile.index] = self._make_context(profile)
+        if not any(port.on_host for port in description.inputs):
+            for profile in description.profiles:
+                self._reserve(profile)
 
     def _make_context(self, profile: Profile) -> Any:
         plan = self._plan

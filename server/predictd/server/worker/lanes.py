@@ -22,6 +22,7 @@ from predictd.engines.cache import CacheFolder
 from predictd.engines.cancellation import Cancellation
 from predictd.engines.heap import trim_heap
 from predictd.engines.registry import resolve
+from predictd.server.config.devices import device_of
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.worker.declared import as_declared, declared_specs, label_digests
 from predictd.server.worker.efficiency import Efficiency
@@ -45,6 +46,7 @@ def load_lane(
     config: LaneConfig,
     cache: CacheFolder | None,
     instances: int,
+    instance: int,
     cancel: Cancellation,
     report: Callable[[str], None],
 ) -> WarmLane:
@@ -54,6 +56,7 @@ def load_lane(
         config: The lane.
         cache: For what can be made again; None to keep nothing.
         instances: Workers that load the same lane.
+        instance: Which of them this is, from 0.
         cancel: Gives the load up.
         report: Told how far a load is that takes long.
 
@@ -66,7 +69,7 @@ def load_lane(
         threads=config.threads,
         spin=config.spin,
         instances=instances,
-        device=config.device,
+        device=device_of(config.device, instance),
         cache=cache,
         parameters=config.parameters,
         inputs=declared_specs(config.inputs),
@@ -87,6 +90,7 @@ def load_lane(
 
 
 def _made_ready(engine: Engine, config: LaneConfig, cancel: Cancellation) -> LoadedLane:
+    loaded = engine
     engine, signature = as_declared(engine, config)
     digests = label_digests(config)
     if signature.batches and not _batches_indeed(engine, signature):
@@ -104,6 +108,7 @@ def _made_ready(engine: Engine, config: LaneConfig, cancel: Cancellation) -> Loa
         digests,
         efficiency=_efficiency(config, signature),
         run_times=RunTimes(LOW if _varies(signature) else MOST),
+        loaded=loaded,
     )
 
 

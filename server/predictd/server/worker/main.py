@@ -23,7 +23,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from predictd.engines.api import EngineError
+from predictd.engines.api import DeviceLostError, EngineError
 from predictd.engines.cache import CacheFolder
 from predictd.engines.cancellation import Cancellation
 from predictd.server.config.lane import LaneConfig
@@ -144,11 +144,9 @@ class Worker:
             return
         self.send(LaneLoading(lane=config.lane))
         try:
-            self._loaded.append(
-                load_lane(
-                    config, self._cache, self._init.workers, cancel, partial(self._load_goes_on, config.lane)
-                )
-            )
+            report = partial(self._load_goes_on, config.lane)
+            workers, index = self._init.workers, self._init.index
+            self._loaded.append(load_lane(config, self._cache, workers, index, cancel, report))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
@@ -178,6 +176,7 @@ class Worker:
     def _take_in(self, warm: WarmLane) -> None:
         """From now on the lane is served."""
         lane = warm.lane
+        self._memory.pins.add_engine(lane.loaded)
         self._reserve_answers(lane)
         config = lane.config
         self._lanes[config.lane] = lane
@@ -230,7 +229,7 @@ class Worker:
         # To the end of the process: it must not hang there either.
         self._claims.busy()
         for lane in self._lanes.values():
-            lane.engine.close()
+            self._close(lane)
 
     def _learn(self, lane: LoadedLane, rows: int, compute_ns: int) -> None:
         """Have the next batch of a lane as large as suits it."""
@@ -264,9 +263,13 @@ class Worker:
             removed = self._lanes.pop(number, None)
             if removed is not None:
                 self._claims.busy()
-                removed.engine.close()
+                self._close(removed)
                 self._claims.done()
         return not self._stop
+
+    def _close(self, lane: LoadedLane) -> None:
+        self._memory.pins.drop_engine(lane.loaded)
+        lane.engine.close()
 
     # Control thread -------------------------------------------------------------------------------------------
 
@@ -366,7 +369,12 @@ def main() -> None:
     configure(title, init.log_level)
     worker = Worker(channel, init, fds)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
-    worker.main()
+    try:
+        worker.main()
+    except DeviceLostError as error:
+        # At once and without a word more to the device. What was claimed is run by another worker.
+        _log.error("the device is lost to this process: %s", error)
+        os._exit(1)
 
 
 if __name__ == "__main__":

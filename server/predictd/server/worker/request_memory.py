@@ -11,6 +11,7 @@ import numpy.typing as npt
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.memory import map_shared
 from predictd.server.transport.records import Records, TicketFlag, words
+from predictd.server.worker.pinning import Pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class FrontendMemory:
     def __init__(self) -> None:
         self._segments: dict[tuple[int, int], RequestSegment] = {}
         self.completion_fds: dict[int, int] = {}
+        self.pins = Pins()
 
     def attach(self, frontend: int, completion_fd: int) -> None:
         """Know a front end."""
@@ -54,10 +56,12 @@ class FrontendMemory:
         self._segments[frontend, segment] = RequestSegment(
             slab, slab[:, CANCELLED_OFFSET].view(bool), view, block_bytes
         )
+        self.pins.add_segment((frontend, segment), slab)
 
     def detach(self, frontend: int) -> None:
         """Forget a dead front end. Its memory is unmapped when the last view of it is dropped."""
         for key in [key for key in list(self._segments) if key[0] == frontend]:
+            self.pins.drop_segment(key)
             del self._segments[key]
         completion_fd = self.completion_fds.pop(frontend, None)
         if completion_fd is not None:
