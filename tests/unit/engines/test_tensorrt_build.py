@@ -1,10 +1,12 @@
 """Building with TensorRT-RTX for real, which needs no GPU; and with a fake of the versions that do."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from predictd.engines.api import DType
 from predictd.engines.tensorrt import build as building_module
 from predictd.engines.tensorrt.bindings import load_bindings
 from predictd.engines.tensorrt.build import build_plan
@@ -89,8 +91,8 @@ def test_half_precision_keeps_inputs_and_outputs(tmp_path: Path) -> None:
 def unsupported(folder: Path) -> Path:
     node = models.node("NonZero", "x", "y", name="where")
     x, y = (
-        models.tensor("x", models.DType.FP32, ("batch", 4)),
-        models.tensor("y", models.DType.INT64, (2, "n")),
+        models.tensor("x", DType.FP32, ("batch", 4)),
+        models.tensor("y", DType.INT64, (2, "n")),
     )
     return models.save(folder / "model.onnx", [node], [x], [y])
 
@@ -171,7 +173,7 @@ def fake_built(
 
 @pytest.mark.parametrize("make", [tensorrt_8_6, tensorrt_10, tensorrt_11])
 def test_fp32_is_exact_and_tf32_is_not(
-    make: type[FakeBuilderModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., FakeBuilderModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = make()
     result = fake_built(fake, BuildOptions(batch_sizes=(4,), workspace_bytes=7), tmp_path, monkeypatch)
@@ -214,7 +216,7 @@ def test_without_flags_the_model_must_have_the_precision(
 
 @pytest.mark.parametrize("make", [tensorrt_8_6, tensorrt_10, tensorrt_11])
 def test_int8_needs_a_quantized_model(
-    make: type[FakeBuilderModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., FakeBuilderModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = make(layers=[("quantize", "int8"), ("convolution", "float")])
     fake_built(fake, BuildOptions(precision=Precision.INT8), tmp_path, monkeypatch)

@@ -1,0 +1,84 @@
+"""TensorRT from outside: long loads are seen and let go on, plans are built, and one without a GPU fails alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from predictd.client import Client
+from predictd.engines.api import EngineError
+from predictd.engines.tensorrt.driver import probe
+from tests.fixtures import models
+from tests.fixtures.daemon import COMMAND, Daemon, running
+from tests.fixtures.reporting_engine import STEP_SECONDS
+
+LOAD_TIMEOUT_SECONDS = 1
+
+
+def no_gpu() -> bool:
+    try:
+        probe()
+    except EngineError:
+        return True
+    return False
+
+
+def state(daemon: Daemon, model: str) -> str:
+    """What /readyz says of a model."""
+    lines = daemon.get("/readyz")[1].splitlines()
+    return next((line for line in lines if re.search(rf"\b{model}\b", line)), "")
+
+
+def test_a_load_that_goes_on_has_its_time_anew_and_is_seen(tmp_path: Path) -> None:
+    root, gate = tmp_path / "root", tmp_path / "gate"
+    (root / "affine" / "1").mkdir(parents=True)
+    models.affine(root / "affine" / "1" / "model.onnx")
+    with running(root, "--load-timeout", f"{LOAD_TIMEOUT_SECONDS}s", folder=tmp_path) as daemon:
+        aside = tmp_path / "slow"
+        (aside / "1").mkdir(parents=True)
+        (aside / "1" / "model.onnx").write_bytes(b"")
+        (aside / "model.toml").write_text(
+            f'engine = "tests.fixtures.reporting_engine:load"\n[parameters]\nuntil = "{gate}"\n'
+        )
+        aside.rename(root / "slow")
+        far = int(2 * LOAD_TIMEOUT_SECONDS / STEP_SECONDS)
+
+        def step() -> int:
+            found = re.search(r"step (\d+) of many", state(daemon, "slow"))
+            return int(found[1]) if found else 0
+
+        daemon.wait_until(lambda: step() > far, 30, "past its time, and going on")
+        assert "LOADING" in state(daemon, "slow")
+        gate.touch()
+        daemon.wait_until(
+            lambda: state(daemon, "slow") == "" or "READY" in state(daemon, "slow"), 30, "loaded"
+        )
+        with Client(daemon.grpc) as client:
+            assert client.predict("slow", {"x": np.ones((1, 1), np.float32)}).outputs["y"].tolist() == [[1.0]]
+
+
+@pytest.mark.skipif(not no_gpu(), reason="there is a GPU")
+def test_a_plan_is_built_and_without_a_gpu_fails_alone(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed", exc_type=ImportError)
+    model, plan = models.affine(tmp_path / "affine.onnx"), tmp_path / "built.plan"
+    arguments = ("build", model, "-o", plan, "--compute-capability", "8.9", "--bindings", "tensorrt_rtx")
+    built = subprocess.run(
+        [*COMMAND, *map(str, arguments), "--cache-dir", str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    assert re.search(
+        r"built\.plan: 0\.\d MiB, built by TensorRT-RTX .* for compute capability 8\.9", built.stdout
+    )
+    with running(model, plan, folder=tmp_path / "daemon") as daemon:
+        assert "FAILED" in state(daemon, "built")
+        assert "there is no NVIDIA driver here" in state(daemon, "built")
+        with Client(daemon.grpc) as client:
+            y = client.predict("affine", {"x": np.ones((1, 4), np.float32)}).outputs["y"]
+            assert y.tolist() == [[3.0] * 4]
