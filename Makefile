@@ -15,7 +15,7 @@ run: $(STAMP)
 	$(BIN)/predictd demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not soak and not gpu' $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not soak and not gpu' $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

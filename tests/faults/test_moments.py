@@ -130,7 +130,7 @@ def test_tickets_in_the_carry_outlive_the_worker_that_put_them_there(tmp_path: P
     """Two models share a worker; it runs a request of one while that of the other is in the carry."""
     repository = tmp_path / "models"
     for name in ("slow", "quick"):
-        file = custom(repository, name, FAULTY, block_seconds=2) / "model.toml"
+        file = custom(repository, name, FAULTY, block_seconds=5) / "model.toml"
         file.write_text('pool = "both"\n' + file.read_text())
     with patient(repository, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
         (worker,) = daemon.pids("workers")

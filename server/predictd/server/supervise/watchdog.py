@@ -71,7 +71,12 @@ class Record:
         same_work = _busy(look.pulse) != 0 and _busy(last.pulse) == _busy(look.pulse)
         return Record(
             stopped=self.stopped + 1 if look.stopped and last.stopped else 0,
-            silent=_count(self.silent, look, suspect=_is_silent(look) and not same_work, still=same_work),
+            silent=_count(
+                self.silent,
+                look,
+                suspect=_is_silent(look) and not same_work,
+                still=same_work and not look.answered,
+            ),
             stuck=_count(self.stuck, look, suspect=_is_stuck(look, last)),
             busy=self.busy + 1 if same_work else 0,
             last=look,
