@@ -61,6 +61,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_queue_bytes": ("3MiB", 3 * 2**20, '"3MiB"'),
     "max_concurrent_per_client": ("3", 3, "3"),
     "default_deadline": ("3s", 3 * 10**9, '"3s"'),
+    "while_building": ("onnxruntime", "onnxruntime", '"onnxruntime"'),
     "engine": ("openvino", "openvino", '"openvino"'),
     "max_batch_size": ("64", 64, "64"),
     "max_delay": ("500us", 500_000, '"500us"'),

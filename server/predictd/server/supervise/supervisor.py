@@ -55,6 +55,7 @@ from predictd.server.supervise.limits import work_limit
 from predictd.server.supervise.loads import LoadJournal, Restored
 from predictd.server.supervise.ports import ReservedPort, is_private
 from predictd.server.supervise.snapshot import snapshot
+from predictd.server.supervise.stand_in import fingerprint_of, stand_in
 from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
 from predictd.server.supervise.watching import WORKER, Watch
@@ -188,6 +189,8 @@ class Supervisor:
         """Start every child."""
         for pool in self._pools:
             self._workers.add_pool(pool)
+        for sighting in self.keeper.sightings:
+            self._start_stand_in(sighting.model, sighting.version, sighting.fingerprint)
         self._frontends.start()
         self.spawn(self.counts.run())
         self.spawn(self._watch.run())
@@ -274,9 +277,24 @@ class Supervisor:
     # Lanes that come and go (LaneActions) -------------------------------------------------------------------
 
     def start_lane(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
+        """Load a version, and one that stands in for it if it shall have one."""
+        self._start_stand_in(model, version, fingerprint)
+        self._start_lane(model, version, fingerprint)
+
+    def _start_stand_in(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
+        substitute = stand_in(model, version, self._settings)
+        if substitute is not None:
+            self._start_lane(substitute, version, fingerprint_of(fingerprint), stands_in=True)
+
+    def _start_lane(
+        self, model: FoundModel, version: FoundVersion, fingerprint: str, *, stands_in: bool = False
+    ) -> None:
         """Load a version: into the pool that its model shares with others, else into one of its own."""
-        home = self._housing.home(model, self.keeper.models, self._workers.pools, self.catalog)
+        home = self._housing.home(
+            model, self.keeper.models, self._workers.pools, self.catalog, alone=stands_in
+        )
         record = self._housing.record(home, model, version, fingerprint)
+        record.stand_in = stands_in
         self.catalog.add(record)
         self._name(record)
         _log.info("loading %s from %s", record.name, record.config.path)
@@ -285,7 +303,8 @@ class Supervisor:
         elif home.runs:
             self._workers.load(home.pool, record)
         else:
-            self._workers.add_pool(home.pool, in_turn=True)
+            # At the start nobody serves yet who could be disturbed.
+            self._workers.add_pool(home.pool, in_turn=self.settled)
         self._publish(model.name)
 
     def retire_lane(self, lane: int) -> None:
