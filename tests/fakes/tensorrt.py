@@ -132,6 +132,8 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         demand(self.profile is not None, "a shape before a profile")
+        if self.engine.world.lost:
+            return self._fail(self.engine.world.lost)
         declared = self.engine.tensors[name].shape
         if len(shape) != len(declared):
             return self._fail(f"{name} has {len(declared)} dimensions, not {len(shape)}")

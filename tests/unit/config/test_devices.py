@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from predictd.server.config.devices import DEVICES, device_of, has_others
+from predictd.server.config.devices import DEVICES, device_of
 
 
 @pytest.mark.parametrize("text", ["cpu", "0", "cuda:1", "0,1", "cuda:0,cuda:1,cuda:0"])
@@ -20,9 +20,3 @@ def test_what_is_no_device(text: str) -> None:
 def test_instances_take_turns() -> None:
     assert [device_of("0,1", instance) for instance in range(4)] == ["0", "1", "0", "1"]
     assert [device_of("cpu", instance) for instance in range(2)] == ["cpu", "cpu"]
-
-
-def test_which_may_go_on_without_one() -> None:
-    assert has_others("0,1")
-    assert not has_others("0")
-    assert not has_others("0,0")

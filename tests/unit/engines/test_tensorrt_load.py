@@ -175,5 +175,11 @@ def test_the_log_gives_errors_without_source_positions() -> None:
             "[network.cpp::operator()::2991] Error Code 4: Internal Error (x: no\nprofile.)",
         )
     assert log.reason() == "Internal Error (x: no profile.)"
+    log.add(LogLine("VERBOSE", "a tactic"))
+    for number in range(1000):
+        log.add(LogLine("INFO", f"layer {number}"))
+    assert log.lines()[-1] == LogLine("INFO", "layer 999")
+    assert log.reason() == "Internal Error (x: no profile.)", "what it says by the way pushes no reason out"
     log.clear()
     assert log.lines() == ()
+    assert log.reason() == "TensorRT gave no reason"

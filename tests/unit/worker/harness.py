@@ -89,6 +89,15 @@ class FakeEngine:
         """Nothing to release."""
 
 
+class CuttingEngine(FakeEngine):
+    """One that cuts batches by itself (`RunsRows`)."""
+
+    def run_rows(
+        self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
+    ) -> list[Array]:
+        return self.run(inputs, out)
+
+
 def make_lane(
     lane: int,
     inputs: Sequence[TensorSpec],
@@ -101,6 +110,7 @@ def make_lane(
     max_delay_ns: int = 0,
     preferred_batch_sizes: tuple[int, ...] = (),
     uses_out: bool = False,
+    cuts: bool = False,
 ) -> LoadedLane:
     """A lane with a fake engine."""
     signature = Signature(tuple(inputs), tuple(outputs), batches, max_rows)
@@ -119,7 +129,8 @@ def make_lane(
         parameters={},
         preferred_batch_sizes=preferred_batch_sizes,
     )
-    return LoadedLane(config, FakeEngine(signature, compute, uses_out=uses_out), signature)
+    kind = CuttingEngine if cuts else FakeEngine
+    return LoadedLane(config, kind(signature, compute, uses_out=uses_out), signature)
 
 
 def doubling_lane(lane: int = 1, width: int = 3, **options: Any) -> LoadedLane:

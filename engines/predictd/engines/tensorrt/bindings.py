@@ -53,17 +53,26 @@ class Log:
 
     Attributes:
         logger: What TensorRT's constructors take. It must live as long as they do, and so must this.
+        count: Of all lines so far, roughly: a sign of life.
     """
 
     def __init__(self, trt: Any) -> None:
         self._lines: deque[LogLine] = deque(maxlen=_KEPT_LINES)
+        # Apart, for what it says by the way must not push out why a call failed.
+        self._told: deque[LogLine] = deque(maxlen=_KEPT_LINES)
         self._lock = threading.Lock()
+        self.count = 0
         self.logger = _make_logger(trt, self)
 
     def add(self, line: LogLine) -> None:
-        """Keep a line; from any thread."""
+        """Keep a line, unless it is of those that explain nothing; from any thread."""
+        self.count += 1
+        if line.severity == "VERBOSE":
+            return
         with self._lock:
             self._lines.append(line)
+            if line.severity != "INFO":
+                self._told.append(line)
 
     def lines(self) -> tuple[LogLine, ...]:
         """What is kept, oldest first."""
@@ -74,13 +83,13 @@ class Log:
         """Forget everything, before a call whose failure shall be explained."""
         with self._lock:
             self._lines.clear()
+            self._told.clear()
 
     def reason(self) -> str:
         """Why the last call failed, on one line: TensorRT's errors since `clear`, without source positions."""
-        lines = self.lines()
-        told = [line for line in lines if line.is_error] or [
-            line for line in lines if line.severity == "WARNING"
-        ]
+        with self._lock:
+            told = list(self._told)
+        told = [line for line in told if line.is_error] or told
         texts = dict.fromkeys(_CODE.sub("", _SOURCE.sub("", line.text)).strip() for line in told)
         return "; ".join(list(texts)[-_SHOWN_LINES:]).rstrip(" .") or "TensorRT gave no reason"
 
@@ -157,11 +166,6 @@ class Bindings:
     def has_engine_validity(self) -> bool:
         """Whether a plan can be judged before it is loaded (`Runtime.get_engine_validity`)."""
         return hasattr(self.trt.Runtime, "get_engine_validity")
-
-    @property
-    def has_runtime_cache(self) -> bool:
-        """Whether contexts compile on the GPU, and what they compiled can be kept (`IRuntimeCache`)."""
-        return hasattr(self.trt, "IRuntimeCache")
 
 
 def load_bindings(name: str | None = None) -> Bindings:

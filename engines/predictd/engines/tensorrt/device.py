@@ -16,8 +16,6 @@ from typing import Any
 from predictd.engines.api import Array, DeviceLostError, EngineError, ModelLoadError
 from predictd.engines.tensorrt.driver import Driver
 
-_NOTHING = "cpu"
-
 
 def parse_device(text: str) -> int:
     """The number of a GPU that a configuration names, such as "0" or "cuda:1".
@@ -25,10 +23,16 @@ def parse_device(text: str) -> int:
     Raises:
         ModelLoadError: It names something else.
     """
-    number = text.removeprefix("cuda:") if text != "cuda" else "0"
-    if text == _NOTHING or not number.isdecimal():
+    number = gpu_number(text)
+    if number is None:
         raise ModelLoadError(f"engine tensorrt runs on a GPU, such as the device '0', not on {text!r}")
-    return int(number)
+    return number
+
+
+def gpu_number(text: str) -> int | None:
+    """The number of a GPU, as CUDA counts; None for a device that is none of CUDA's."""
+    number = "0" if text == "cuda" else text.removeprefix("cuda:")
+    return int(number) if number.isdecimal() and number.isascii() else None
 
 
 @dataclass(slots=True)

@@ -70,6 +70,21 @@ def probe() -> int:
     return count.value
 
 
+def pci_bus_id(number: int) -> str:
+    """Where a GPU is plugged in, such as "0000:65:00.0": its one name for all of NVIDIA's libraries.
+
+    Raises:
+        EngineError: There is no driver, or no such GPU.
+    """
+    probe()
+    text = ctypes.create_string_buffer(32)
+    library = ctypes.CDLL(_LIBRARY)
+    code = library.cuDeviceGetPCIBusId(text, len(text), number)
+    if code:
+        raise EngineError(f"the NVIDIA driver has no GPU {number}: {_explained(library, code)}")
+    return text.value.decode()
+
+
 def _explained(library: Any, code: int) -> str:
     text = ctypes.c_char_p()
     library.cuGetErrorString(code, ctypes.byref(text))

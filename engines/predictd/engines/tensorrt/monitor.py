@@ -57,7 +57,7 @@ def progress_monitor(
     """
     began = time.monotonic()
     if not bindings.has_progress_monitor:
-        return Monitor(lambda now: BuildProgress(now - began), log.lines, report)
+        return Monitor(lambda now: BuildProgress(now - began), lambda: log.count, report)
     phases, lock = Phases(began), threading.Lock()
     count = 0
 
@@ -72,7 +72,7 @@ def progress_monitor(
             return phases.progress(now)
 
     config.progress_monitor = _make_monitor(bindings.trt, phases, told)
-    return Monitor(progress, lambda: (count, log.lines()), report)
+    return Monitor(progress, lambda: (count, log.count), report)
 
 
 def _make_monitor(trt: Any, phases: Phases, told: Callable[[Callable[[], None]], None]) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from predictd.engines.api import Array, EngineError, InvalidInputError
+from predictd.engines.api import Array, DeviceLostError, EngineError, InvalidInputError
 from predictd.engines.tensorrt.bindings import Bindings, Log
 from predictd.engines.tensorrt.buffers import DeviceBuffer, PinnedBuffer, as_bytes
 from predictd.engines.tensorrt.device import Gpu
@@ -274,7 +274,9 @@ class Slot:
             raise self._plan.failed(f"take the address of {port.name!r}")
 
     def _input_error(self, reason: str) -> EngineError:
-        return InvalidInputError(f"TensorRT refuses the inputs: {reason}")
+        error = failure("TensorRT refuses the inputs", reason)
+        # A device that is lost refuses everything.
+        return error if isinstance(error, DeviceLostError) else InvalidInputError(str(error))
 
 
 def _size_bytes(port: Port, shape: Shape) -> int:

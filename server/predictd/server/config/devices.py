@@ -12,8 +12,3 @@ def device_of(devices: str, instance: int) -> str:
     """The device of an instance, counted from 0."""
     names = devices.split(",")
     return names[instance % len(names)]
-
-
-def has_others(devices: str) -> bool:
-    """Whether instances on another device may go on when one is lost."""
-    return len(set(devices.split(","))) > 1

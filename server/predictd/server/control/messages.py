@@ -171,12 +171,28 @@ class Stop(Message, frozen=True, kw_only=True):
     """Supervisor: finish the run in hand and exit."""
 
 
+class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
+    """How a GPU does.
+
+    Attributes:
+        gpu: Its PCI bus id.
+        utilization_percent: Of the time since the library's last look, how much something ran.
+    """
+
+    gpu: str
+    used_bytes: int
+    total_bytes: int
+    utilization_percent: int
+    temperature_celsius: int
+
+
 class WorkerCounts(Message, frozen=True, kw_only=True):
     """Worker: the answer to Collect."""
 
     seq: int
     delta: WorkerDelta
     arena_bytes: int
+    gpus: list[GpuSample] = msgspec.field(default_factory=list)
 
 
 # Frontend -----------------------------------------------------------------------------------------------------

@@ -86,6 +86,22 @@ class ProcessGauge:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuGauge:
+    """A GPU that workers use.
+
+    Attributes:
+        gpu: Its PCI bus id.
+        utilization_ratio: Of the time, how much something ran; of whatever process.
+    """
+
+    gpu: str
+    used_bytes: int
+    total_bytes: int
+    utilization_ratio: float
+    temperature_celsius: int
+
+
+@dataclass(frozen=True, slots=True)
 class BuildInfo:
     """Versions of what runs."""
 
@@ -109,6 +125,7 @@ class Gauges:
         worker_restarts: Since the start, by pool. Pools without any are listed too.
         kills: Since the start, of children that hung, by role and reason.
         processes: The supervisor and its children.
+        gpus: One entry a GPU.
     """
 
     readiness: Readiness
@@ -121,6 +138,7 @@ class Gauges:
     worker_restarts: Mapping[str, int] = field(default_factory=dict)
     kills: Mapping[tuple[str, str], int] = field(default_factory=dict)
     processes: tuple[ProcessGauge, ...] = ()
+    gpus: tuple[GpuGauge, ...] = ()
 
 
 def build_info() -> BuildInfo:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from predictd.server.control.messages import GpuSample
 from predictd.server.observe.gauges import (
     Gauges,
+    GpuGauge,
     ProcessGauge,
     QueueGauge,
     Readiness,
@@ -27,6 +29,7 @@ def snapshot(
     frontends: Sequence[tuple[Place, Child]],
     in_flight: Mapping[int, int],
     kills: Mapping[tuple[str, str], int],
+    gpus: Iterable[GpuSample],
 ) -> Gauges:
     """Look at everything.
 
@@ -38,6 +41,7 @@ def snapshot(
         frontends: Those that run, with their place.
         in_flight: Requests of each front end, by child id.
         kills: Children that were killed because they hung, by role and reason.
+        gpus: What workers told of their GPUs; several may tell of the same.
     """
     return Gauges(
         readiness=readiness,
@@ -57,6 +61,16 @@ def snapshot(
         worker_restarts={pool.name: sum(place.restarts for place in pool.places) for pool in pools},
         kills=kills,
         processes=_processes(workers, frontends),
+        gpus=tuple(
+            GpuGauge(
+                gpu.gpu,
+                gpu.used_bytes,
+                gpu.total_bytes,
+                gpu.utilization_percent / 100,
+                gpu.temperature_celsius,
+            )
+            for gpu in {gpu.gpu: gpu for gpu in gpus}.values()
+        ),
     )
 
 

@@ -467,6 +467,7 @@ class Supervisor:
             self._frontends.children(),
             self.counts.in_flight,
             kills,
+            [gpu for gpus in self.counts.gpus.values() for gpu in gpus],
         )
 
     # End ----------------------------------------------------------------------------------------------------

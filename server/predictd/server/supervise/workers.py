@@ -22,7 +22,6 @@ from predictd.server.supervise.blame import culprits, to_isolate
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child, OnMessage, describe_exit
 from predictd.server.supervise.deadlines import Deadlines
-from predictd.server.supervise.devices import goes_on_elsewhere
 from predictd.server.supervise.pool import Place, Pool
 from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
@@ -163,13 +162,7 @@ class Workers:
                 self._load_over(place, child, lane)
                 record = self._catalog.find(lane)
                 if record is not None and record.state != "FAILED":
-                    if goes_on_elsewhere(pool, place, record):
-                        _log.error(
-                            "%s: %s failed: %s; the other devices go on", child.title, record.name, reason
-                        )
-                        child.kill()
-                    else:
-                        self._lane_failed(pool, child, record, reason)
+                    self._lane_failed(pool, child, record, reason)
             case Warm():
                 place.loading = None
                 place.move(Event.WARM)

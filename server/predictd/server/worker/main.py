@@ -26,6 +26,7 @@ from setproctitle import setproctitle
 from predictd.engines.api import DeviceLostError, EngineError
 from predictd.engines.cache import CacheFolder
 from predictd.engines.cancellation import Cancellation
+from predictd.server.config.devices import device_of
 from predictd.server.config.lane import LaneConfig
 from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.messages import (
@@ -58,6 +59,7 @@ from predictd.server.observe.logs import configure
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import ABI_VERSION
+from predictd.server.worker.gpus import Gpus
 from predictd.server.worker.intake import Intake
 from predictd.server.worker.lanes import WarmLane, load_lane, wire_signature
 from predictd.server.worker.planning import LaneRules, Shares
@@ -104,6 +106,7 @@ class Worker:
         self._lanes: dict[int, LoadedLane] = {}
         self._rules: dict[int, LaneRules] = {}
         self._shares = Shares()
+        self._gpus = Gpus()
         self._loaded: deque[WarmLane] = deque()
         self._removed: deque[int] = deque()
         self._cancellations: dict[int, Cancellation] = {}
@@ -177,6 +180,7 @@ class Worker:
         """From now on the lane is served."""
         lane = warm.lane
         self._memory.pins.add_engine(lane.loaded)
+        self._gpus.use(device_of(lane.config.device, self._init.index))
         self._reserve_answers(lane)
         config = lane.config
         self._lanes[config.lane] = lane
@@ -313,7 +317,14 @@ class Worker:
                 self._responses.usable(segment)
             case Collect(seq=seq):
                 delta = self._recorder.take()
-                self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
+                self.send(
+                    WorkerCounts(
+                        seq=seq,
+                        delta=delta,
+                        arena_bytes=self._responses.total_bytes,
+                        gpus=self._gpus.samples(),
+                    )
+                )
             case Ping():
                 self.send(Pong())
                 # A run loop that is not stuck comes round, and shows that in its claim table.
