@@ -7,12 +7,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from predictd.engines.tensorrt import building, plan_cache
+from predictd.engines.tensorrt.bindings import FLAVOURS
 from predictd.engines.tensorrt.build_options import BuildOptions, HardwareCompatibility, Precision
 from predictd.engines.tensorrt.gpu_identity import GpuIdentity
 from predictd.engines.tensorrt.plan_cache import PlanWish
 from predictd.engines.tensorrt.plan_file import read_facts
-from predictd.server.cli import build as build_module
-from predictd.server.cli.build import BINDINGS, COMPATIBILITIES, PRECISIONS, build
+from predictd.server.cli.build import BINDINGS, COMPATIBILITIES, PRECISIONS
+from predictd.server.cli.main import predictd
 from tests.fakes.trt_builder import tensorrt_10
 from tests.fixtures import models, scripted_builder
 from tests.fixtures.daemon import REPOSITORY
@@ -45,7 +46,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(build, [str(each) for each in arguments])
+    return CliRunner().invoke(predictd, ["build", *map(str, arguments)])
 
 
 def options_of(plan: Path) -> BuildOptions:
@@ -57,10 +58,7 @@ def options_of(plan: Path) -> BuildOptions:
 def test_the_choices_are_those_of_the_engine() -> None:
     assert tuple(Precision) == PRECISIONS
     assert tuple(HardwareCompatibility) == COMPATIBILITIES
-    from predictd.engines.tensorrt.bindings import FLAVOURS
-
     assert BINDINGS == FLAVOURS
-    assert build_module.build is build
 
 
 def test_what_serve_would_build_is_built_and_kept(model: Path, tmp_path: Path) -> None:
