@@ -60,12 +60,14 @@ def test_what_was_written_is_read(facts: PlanFacts, tmp_path: Path) -> None:
 
 
 def test_it_runs_where_it_was_built(tmp_path: Path) -> None:
-    check_plan(written(tmp_path), "tensorrt", "10.9.0.34", "8.9")
-    check_plan(written(tmp_path, RTX), "tensorrt_rtx", "1.7.1.116", "8.6")
-    check_plan(written(tmp_path, replace(RTX, targets=())), "tensorrt_rtx", "1.7.1.116", "12.0")
-    check_plan(written(tmp_path, replace(FACTS, version_compatible=True)), "tensorrt", "11.0.0.1", "8.9")
+    check_plan(written(tmp_path), "tensorrt", "10.9.0.34", lambda: "8.9")
+    check_plan(written(tmp_path, RTX), "tensorrt_rtx", "1.7.1.116", lambda: "8.6")
+    check_plan(written(tmp_path, replace(RTX, targets=())), "tensorrt_rtx", "1.7.1.116", lambda: "12.0")
+    check_plan(
+        written(tmp_path, replace(FACTS, version_compatible=True)), "tensorrt", "11.0.0.1", lambda: "8.9"
+    )
     wide = replace(FACTS, hardware_compatibility="ampere_plus")
-    check_plan(written(tmp_path, wide), "tensorrt", "10.9.0.34", "12.0")
+    check_plan(written(tmp_path, wide), "tensorrt", "10.9.0.34", lambda: "12.0")
 
 
 @pytest.mark.parametrize(
@@ -86,22 +88,22 @@ def test_elsewhere_it_is_refused_with_what_to_do(
     facts: PlanFacts, version: str, capability: str, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     with pytest.raises(ModelLoadError) as caught:
-        check_plan(written(tmp_path, facts), "tensorrt", version, capability)
+        check_plan(written(tmp_path, facts), "tensorrt", version, lambda: capability)
     assert all(word in str(caught.value) for word in (*words, "predictd build", "--engine tensorrt"))
 
 
 def test_one_of_the_other_library_and_one_for_other_gpus_are_refused(tmp_path: Path) -> None:
     plan = written(tmp_path, RTX)
     with pytest.raises(ModelLoadError, match=r"a plan of TensorRT-RTX 1.7.1.116, and this is TensorRT 10.9"):
-        check_plan(plan, "tensorrt", "10.9.0.34", "8.9")
+        check_plan(plan, "tensorrt", "10.9.0.34", lambda: "8.9")
     with pytest.raises(ModelLoadError, match=r"compute capability 8.6, 8.9, and this GPU has .* 12.0"):
-        check_plan(plan, "tensorrt_rtx", "1.7.1.116", "12.0")
+        check_plan(plan, "tensorrt_rtx", "1.7.1.116", lambda: "12.0")
 
 
 def test_of_a_plan_from_elsewhere_the_header_explains_a_refusal(tmp_path: Path) -> None:
     plan = tmp_path / "model.plan"
     plan.write_bytes(content(version=(8, 6, 1, 6)))
-    check_plan(plan, "tensorrt", "10.9.0.34", "8.9")
+    check_plan(plan, "tensorrt", "10.9.0.34", lambda: "8.9")
     assert "a plan of TensorRT 8.6.1.6, and this is TensorRT 10.9.0.34" in why_refused(
         plan, "tensorrt", "10.9.0.34"
     )
@@ -110,7 +112,7 @@ def test_of_a_plan_from_elsewhere_the_header_explains_a_refusal(tmp_path: Path) 
     assert "does not begin like a plan" in why_refused(plan, "tensorrt", "10.9.0.34")
     assert read_header(plan) is None
     with pytest.raises(ModelLoadError, match="No such file"):
-        check_plan(tmp_path / "nothing.plan", "tensorrt", "10.9.0.34", "8.9")
+        check_plan(tmp_path / "nothing.plan", "tensorrt", "10.9.0.34", lambda: "8.9")
 
 
 @pytest.mark.parametrize(

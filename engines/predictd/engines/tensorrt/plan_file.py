@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,14 +162,14 @@ def read_header(plan: Path) -> PlanHeader | None:
     return PlanHeader(flavour, version, tuple(name for bit, name in _CAPABILITIES.items() if mask & bit))
 
 
-def check_plan(plan: Path, flavour: str, version: str, compute_capability: str) -> None:
+def check_plan(plan: Path, flavour: str, version: str, compute_capability: Callable[[], str]) -> None:
     """Refuse a plan that cannot run here, as far as one can know beforehand.
 
     Args:
         plan: The file.
         flavour: Of the library at hand.
         version: Of the library at hand.
-        compute_capability: Of the GPU at hand, such as "8.9".
+        compute_capability: Gives that of the GPU at hand, such as "8.9"; asked only where it matters.
 
     Raises:
         ModelLoadError: It is for another GPU or library; the line says for which, and what to do.
@@ -185,9 +186,10 @@ def check_plan(plan: Path, flavour: str, version: str, compute_capability: str) 
     if facts.version != version and not facts.version_compatible:
         built = f"{_NAMES[facts.flavour]} {facts.version}"
         raise ModelLoadError(f"built by {built}, and this is {version}: {_REBUILD}")
-    if not _runs_on(facts, compute_capability):
+    here = compute_capability()
+    if not _runs_on(facts, here):
         raise ModelLoadError(
-            f"built for {_gpus(facts)}, and this GPU has compute capability {compute_capability}: {_REBUILD}"
+            f"built for {_gpus(facts)}, and this GPU has compute capability {here}: {_REBUILD}"
         )
 
 

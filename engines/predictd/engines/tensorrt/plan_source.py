@@ -29,7 +29,7 @@ def open_plan(path: Path, options: EngineOptions, bindings: Bindings, index: int
         EngineError: There is no such GPU.
     """
     if path.suffix.lower() != ".onnx":
-        check_plan(path, bindings.flavour, bindings.version, identify(index).compute_capability)
+        check_plan(path, bindings.flavour, bindings.version, lambda: identify(index).compute_capability)
         yield path
         return
     build = options_from_parameters(options.parameters, options.batch_sizes)
