@@ -63,6 +63,9 @@ def make(world: World) -> types.ModuleType:
         def count() -> int:
             return world.device_count
 
+        def compute_capability(self) -> tuple[int, int]:
+            return (8, 9) if self._index else (9, 0)
+
         def retain_primary_context(self) -> Context:
             if world.lost:
                 raise LogicError(f"cuDevicePrimaryCtxRetain failed: {world.lost}")

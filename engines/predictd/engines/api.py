@@ -121,6 +121,8 @@ class EngineOptions:
         spin: Threads that wait for each other within a run may spin: nobody else needs their CPUs.
         instances: Workers that load the same model, each in its own process.
         device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
+        files_by_capability: What to load instead of the file, from the folder that it lies in, on a GPU of a compute
+            capability, such as "8.9". For engines whose files are for one kind of GPU.
         cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
         inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
@@ -136,6 +138,7 @@ class EngineOptions:
     spin: bool = False
     instances: int = 1
     device: str = "cpu"
+    files_by_capability: Mapping[str, str] = field(default_factory=dict)
     cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
@@ -200,6 +203,12 @@ class Engine(Protocol):
         """Release the model. Nothing is called afterwards."""
 
 
+class LoadEngine(Protocol):
+    """Loads a model file. Raises ModelLoadError, with one clear line."""
+
+    def __call__(self, path: Path, options: EngineOptions) -> Engine: ...
+
+
 @runtime_checkable
 class RegistersHost(Protocol):
     """What an engine has, besides `Engine`, whose device can copy from the caller's memory by itself.
@@ -229,9 +238,3 @@ class RunsRows(Protocol):
         self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
     ) -> list[Array]:
         """Compute rows that do not depend on each other, more than `Signature.max_rows` too. Else as `Engine.run`."""
-
-
-class LoadEngine(Protocol):
-    """Loads a model file. Raises ModelLoadError, with one clear line."""
-
-    def __call__(self, path: Path, options: EngineOptions) -> Engine: ...

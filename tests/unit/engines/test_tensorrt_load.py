@@ -8,6 +8,7 @@ import types
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from predictd.engines.api import EngineOptions, ModelLoadError
@@ -98,6 +99,20 @@ def test_devices(fake: Stack, device: str) -> None:
     load(fake.path(SPEC), EngineOptions(device=device)).close()
     assert fake.world is not None
     fake.world.nothing_left()
+
+
+def test_the_plan_for_the_gpus_compute_capability(fake: Stack) -> None:
+    usual = fake.path(SPEC)
+    fake.write(replace(SPEC, operation="echo"), usual.with_name("ada.plan"))
+    given = np.ones((2, 4), np.float32)
+    for device, factor in (("0", 2), ("1", 1)):
+        options = EngineOptions(device=device, files_by_capability={"8.9": "ada.plan"})
+        engine = load(usual, options)
+        assert (engine.run([given])[0] == factor * given).all()
+        engine.close()
+    usual.with_name("ada.plan").unlink()
+    with pytest.raises(ModelLoadError, match=r"ada\.plan: No such file or directory"):
+        load(usual, EngineOptions(device="1", files_by_capability={"8.9": "ada.plan"}))
 
 
 def test_a_gpu_that_is_not_there(fake: Stack) -> None:

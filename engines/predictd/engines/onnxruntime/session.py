@@ -51,9 +51,8 @@ def open_session(path: Path, options: EngineOptions) -> Any:
         ModelLoadError: The file or the options are not usable.
     """
     settings = session_options(options)
-    asked = providers(options)
     _check_readable(path)
-    return create_session(path, settings, options.cancel, asked)
+    return create_session(path, settings, options.cancel, providers(options))
 
 
 def create_session(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from predictd.engines.api import Array, DeviceLostError, EngineError, ModelLoadError
@@ -33,6 +34,14 @@ def gpu_number(text: str) -> int | None:
     """The number of a GPU, as CUDA counts; None for a device that is none of CUDA's."""
     number = "0" if text == "cuda" else text.removeprefix("cuda:")
     return int(number) if number.isdecimal() and number.isascii() else None
+
+
+def plan_for(driver: Driver, index: int, path: Path, by_capability: Mapping[str, str]) -> Path:
+    """The file for a GPU: the one that is named for its compute capability, else the usual one."""
+    if not by_capability or index >= driver.cuda.Device.count():
+        return path
+    capability = ".".join(map(str, driver.cuda.Device(index).compute_capability()))
+    return path.with_name(by_capability.get(capability, path.name))
 
 
 @dataclass(slots=True)

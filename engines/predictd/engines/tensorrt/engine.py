@@ -29,7 +29,7 @@ from predictd.engines.api import (
     Signature,
 )
 from predictd.engines.tensorrt.bindings import Bindings, load_bindings
-from predictd.engines.tensorrt.device import Gpu, close_gpu, open_gpu, parse_device
+from predictd.engines.tensorrt.device import Gpu, close_gpu, open_gpu, parse_device, plan_for
 from predictd.engines.tensorrt.driver import load_driver
 from predictd.engines.tensorrt.parameters import Parameters, read_parameters
 from predictd.engines.tensorrt.plan_file import why_refused
@@ -52,7 +52,9 @@ def load(path: Path, options: EngineOptions) -> TensorRtEngine:
         index = parse_device(options.device)
         bindings = load_bindings(parameters.bindings)
         # Before anything of TensorRT's runtime, which ends the process where there is no driver.
-        gpu = open_gpu(load_driver(), index)
+        driver = load_driver()
+        path = plan_for(driver, index, path, options.files_by_capability)
+        gpu = open_gpu(driver, index)
         try:
             with open_plan(path, options, bindings, index) as plan:
                 return _load_on(gpu, bindings, plan, parameters, options)

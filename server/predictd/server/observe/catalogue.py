@@ -175,6 +175,13 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "predictd_arena_bytes", "gauge", ("role", "index"), "Shared memory that a process owns for tensors."
     ),
+    MetricSpec("predictd_ready", "gauge", (), "1 while /readyz says ready, else 0."),
+    MetricSpec(
+        "predictd_process_start_time_seconds",
+        "gauge",
+        (),
+        "When the supervisor started, in seconds since the epoch.",
+    ),
     MetricSpec(
         "predictd_gpu_memory_used_bytes", "gauge", ("gpu",), "Memory in use of a GPU that models run on."
     ),
@@ -186,13 +193,6 @@ METRICS: tuple[MetricSpec, ...] = (
         "Share of the last moments in which such a GPU ran something, from 0 to 1.",
     ),
     MetricSpec("predictd_gpu_temperature_celsius", "gauge", ("gpu",), "Temperature of such a GPU."),
-    MetricSpec("predictd_ready", "gauge", (), "1 while /readyz says ready, else 0."),
-    MetricSpec(
-        "predictd_process_start_time_seconds",
-        "gauge",
-        (),
-        "When the supervisor started, in seconds since the epoch.",
-    ),
     MetricSpec(
         "predictd_build_info",
         "gauge",

@@ -263,6 +263,7 @@ def _lane(
         spin=plan.spin if file.spin is None else file.spin,
         device=file.device or engine_traits(engine).device,
         parameters=dict(file.parameters),
+        files_by_capability=dict(file.model_files_by_capability),
         inputs=file.inputs,
         outputs=file.outputs,
         served_outputs=file.served_outputs,

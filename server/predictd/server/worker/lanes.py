@@ -70,6 +70,7 @@ def load_lane(
         spin=config.spin,
         instances=instances,
         device=device_of(config.device, instance),
+        files_by_capability=config.files_by_capability,
         cache=cache,
         parameters=config.parameters,
         inputs=declared_specs(config.inputs),

@@ -235,6 +235,10 @@ class Worker:
         for lane in self._lanes.values():
             self._close(lane)
 
+    def _close(self, lane: LoadedLane) -> None:
+        self._memory.pins.drop_engine(lane.loaded)
+        lane.engine.close()
+
     def _learn(self, lane: LoadedLane, rows: int, compute_ns: int) -> None:
         """Have the next batch of a lane as large as suits it."""
         if lane.efficiency is None or rows == 0:
@@ -270,10 +274,6 @@ class Worker:
                 self._close(removed)
                 self._claims.done()
         return not self._stop
-
-    def _close(self, lane: LoadedLane) -> None:
-        self._memory.pins.drop_engine(lane.loaded)
-        lane.engine.close()
 
     # Control thread -------------------------------------------------------------------------------------------
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from predictd.engines.api import EngineError, RegistersHost
+
+Key = tuple[int, int]
+"""A front end and its segment."""
 
 _log = logging.getLogger(__name__)
 
@@ -20,18 +22,18 @@ class Pins:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._segments: dict[Hashable, npt.NDArray[Any]] = {}
+        self._segments: dict[Key, npt.NDArray[Any]] = {}
         # Each engine with the segments that it knows.
-        self._engines: list[tuple[RegistersHost, set[Hashable]]] = []
+        self._engines: list[tuple[RegistersHost, set[Key]]] = []
 
-    def add_segment(self, key: Hashable, memory: npt.NDArray[np.uint8]) -> None:
+    def add_segment(self, key: Key, memory: npt.NDArray[np.uint8]) -> None:
         """A segment was mapped."""
         with self._lock:
             self._segments[key] = memory
             for engine, known in self._engines:
                 _register(engine, known, key, memory)
 
-    def drop_segment(self, key: Hashable) -> None:
+    def drop_segment(self, key: Key) -> None:
         """A segment is about to be unmapped. None of it is in use by a run."""
         with self._lock:
             memory = self._segments.pop(key, None)
@@ -40,12 +42,19 @@ class Pins:
             for engine, known in self._engines:
                 _unregister(engine, known, key, memory)
 
+    def drop_frontend(self, frontend: int) -> None:
+        """All segments of a front end are about to be unmapped."""
+        with self._lock:
+            keys = [key for key in self._segments if key[0] == frontend]
+        for key in keys:
+            self.drop_segment(key)
+
     def add_engine(self, engine: object) -> None:
         """A lane is served by this engine; nothing for one that does not care."""
         if not isinstance(engine, RegistersHost):
             return
         with self._lock:
-            known: set[Hashable] = set()
+            known: set[Key] = set()
             self._engines.append((engine, known))
             for key, memory in self._segments.items():
                 _register(engine, known, key, memory)
@@ -59,7 +68,7 @@ class Pins:
                     _unregister(*entry, key, self._segments[key])
 
 
-def _register(engine: RegistersHost, known: set[Hashable], key: Hashable, memory: npt.NDArray[Any]) -> None:
+def _register(engine: RegistersHost, known: set[Key], key: Key, memory: npt.NDArray[Any]) -> None:
     try:
         if engine.register_host(memory):
             known.add(key)
@@ -68,7 +77,7 @@ def _register(engine: RegistersHost, known: set[Hashable], key: Hashable, memory
         _log.warning("a segment of %d bytes is not pinned: %s", memory.nbytes, error)
 
 
-def _unregister(engine: RegistersHost, known: set[Hashable], key: Hashable, memory: npt.NDArray[Any]) -> None:
+def _unregister(engine: RegistersHost, known: set[Key], key: Key, memory: npt.NDArray[Any]) -> None:
     if key not in known:
         return
     known.remove(key)

@@ -60,8 +60,8 @@ class FrontendMemory:
 
     def detach(self, frontend: int) -> None:
         """Forget a dead front end. Its memory is unmapped when the last view of it is dropped."""
+        self.pins.drop_frontend(frontend)
         for key in [key for key in list(self._segments) if key[0] == frontend]:
-            self.pins.drop_segment(key)
             del self._segments[key]
         completion_fd = self.completion_fds.pop(frontend, None)
         if completion_fd is not None:
