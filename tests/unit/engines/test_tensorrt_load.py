@@ -79,9 +79,11 @@ def test_tensors_that_cannot_be_served(fake: Stack, tensor: Tensor, reason: str)
         ({"bindings": "trt"}, "parameter 'bindings' must be one of tensorrt, tensorrt_rtx, not 'trt'"),
         (
             {"streams": "2"},
-            "unknown parameter 'streams' of engine tensorrt; known: bindings, cuda_graphs, parts, "
-            "hardware_compatibility, max_shapes, min_shapes, opt_shapes, precision, sparse, version_compatible, "
-            "workspace_bytes",
+            (
+                "unknown parameter 'streams' of engine tensorrt; known: bindings, cuda_graphs, parts, "
+                "hardware_compatibility, max_shapes, min_shapes, opt_shapes, precision, sparse, version_compatible, "
+                "workspace_bytes"
+            ),
         ),
     ],
 )
