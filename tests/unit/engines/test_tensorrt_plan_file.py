@@ -10,6 +10,7 @@ from predictd.engines.api import ModelLoadError
 from predictd.engines.tensorrt.plan_file import (
     PlanFacts,
     PlanHeader,
+    carries_code,
     check_plan,
     facts_path,
     read_facts,
@@ -63,9 +64,10 @@ def test_it_runs_where_it_was_built(tmp_path: Path) -> None:
     check_plan(written(tmp_path), "tensorrt", "10.9.0.34", lambda: "8.9")
     check_plan(written(tmp_path, RTX), "tensorrt_rtx", "1.7.1.116", lambda: "8.6")
     check_plan(written(tmp_path, replace(RTX, targets=())), "tensorrt_rtx", "1.7.1.116", lambda: "12.0")
-    check_plan(
-        written(tmp_path, replace(FACTS, version_compatible=True)), "tensorrt", "11.0.0.1", lambda: "8.9"
-    )
+    assert not carries_code(tmp_path / "model.plan")
+    lasting = written(tmp_path, replace(FACTS, version_compatible=True))
+    check_plan(lasting, "tensorrt", "11.0.0.1", lambda: "8.9")
+    assert carries_code(lasting)
     wide = replace(FACTS, hardware_compatibility="ampere_plus")
     check_plan(written(tmp_path, wide), "tensorrt", "10.9.0.34", lambda: "12.0")
 

@@ -52,7 +52,8 @@ def build_plan(request: BuildRequest, bindings: Bindings, report: Report) -> Bui
     gpu = None if request.device is None else _gpu()
     log = bindings.new_log()
     model = Path(request.model)
-    with tempfile.TemporaryDirectory(prefix="predictd-build-") as folder:
+    # Beside the plan: should this process be killed, whoever cleans up there takes it along.
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=Path(request.plan).parent) as folder:
         parsed = read_onnx(bindings, log, model, options, Path(folder))
         config = _configure(bindings, parsed, log, options)
         try:

@@ -32,7 +32,7 @@ from predictd.engines.tensorrt.bindings import Bindings, load_bindings
 from predictd.engines.tensorrt.device import Gpu, close_gpu, open_gpu, parse_device, plan_for
 from predictd.engines.tensorrt.driver import load_driver
 from predictd.engines.tensorrt.parameters import Parameters, read_parameters
-from predictd.engines.tensorrt.plan_file import why_refused
+from predictd.engines.tensorrt.plan_file import carries_code, why_refused
 from predictd.engines.tensorrt.plan_source import open_plan
 from predictd.engines.tensorrt.shapes import Profile, slices
 from predictd.engines.tensorrt.signature import Port, describe
@@ -91,6 +91,8 @@ def _deserialize(gpu: Gpu, bindings: Bindings, path: Path) -> LoadedPlan:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             runtime = bindings.trt.Runtime(log.logger)
+            if runtime is not None and carries_code(path):
+                runtime.engine_host_code_allowed = True
             engine = runtime.deserialize_cuda_engine(content) if runtime is not None else None
     except OSError as error:
         raise ModelLoadError(error.strerror or str(error)) from error

@@ -130,7 +130,7 @@ class _Plans:
 
         def build(folder: Path) -> None:
             self._build(folder)
-            size_bytes = (folder / PLAN).stat().st_size
+            size_bytes = sum(file.stat().st_size for file in folder.iterdir())
             if size_bytes > cache.limit_bytes:
                 # It took minutes: what the cache does not take is used all the same.
                 for file in tuple(folder.iterdir()):

@@ -193,6 +193,12 @@ def check_plan(plan: Path, flavour: str, version: str, compute_capability: Calla
         )
 
 
+def carries_code(plan: Path) -> bool:
+    """Whether a plan was built here to be version-compatible: it then has a runtime of its own inside."""
+    facts = read_facts(plan)
+    return facts is not None and facts.version_compatible
+
+
 def why_refused(plan: Path, flavour: str, version: str) -> str:
     """What to add to the library's own words when it does not take a plan."""
     try:
