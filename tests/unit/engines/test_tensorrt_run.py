@@ -192,6 +192,20 @@ def test_parts_of_a_large_batch_overlap(fake: Stack, monkeypatch: pytest.MonkeyP
         assert fake.world.kinds() == ["in0", "run0", "out0", "wait0"]
 
 
+def test_without_memory_for_a_second_slot_nothing_is_cut(
+    fake: Stack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_module, "WORTH_CUTTING_BYTES", 64)
+    assert fake.world is not None
+    # One slot has an input and an output of 8 rows of 16 bytes.
+    fake.world.free_bytes = 2 * 8 * 16 + 1
+    with fake.engine(batches(), parts="2") as engine:
+        assert (engine.run_rows([rows(8)])[0] == rows(8) * 2).all()
+        assert len({handle for kind, handle in fake.world.trace if kind == "in"}) == 1
+    assert "batches are not cut to overlap" in caplog.text
+    caplog.clear()
+
+
 def test_a_shape_that_comes_again_runs_as_a_graph(fake: Stack) -> None:
     with fake.engine(batches()) as engine:
         assert fake.world is not None

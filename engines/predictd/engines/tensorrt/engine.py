@@ -40,7 +40,6 @@ from predictd.engines.tensorrt.slot import LoadedPlan, Slot
 
 _log = logging.getLogger(__name__)
 
-SLOTS = 2
 # Copied in a third of a millisecond at 25 GB/s, about ten times what putting one more run into a stream takes.
 WORTH_CUTTING_BYTES = 8 << 20
 
@@ -74,16 +73,17 @@ def _load_on(
         plan = _deserialize(gpu, bindings, path)
         if options.cancel.is_set:
             raise LoadCancelledError("the load was given up")
-        count = SLOTS if parameters.parts > 1 and plan.description.signature.batches else 1
-        made = [Slot(plan, graphs=_recordable(plan.engine, parameters), spin=options.spin)]
-        while len(made) < count:
-            try:
-                made.append(Slot(plan, graphs=_recordable(plan.engine, parameters), spin=options.spin))
-            except EngineError as error:
-                # No memory for it, or a version whose contexts cannot share a profile: one is enough to serve.
-                _log.warning("%s: batches are not cut to overlap: %s", path, error)
-                break
-    return TensorRtEngine(plan, made, parameters.parts)
+        slots = [Slot(plan, graphs=_recordable(plan.engine, parameters), spin=options.spin)]
+    if parameters.parts > 1 and plan.description.signature.batches:
+        try:
+            with gpu.current():
+                slots.append(Slot(plan, graphs=_recordable(plan.engine, parameters), spin=options.spin))
+        except DeviceLostError:
+            raise
+        except EngineError as error:
+            # No memory for it, or a version whose contexts cannot share a profile: one is enough to serve.
+            _log.warning("%s: batches are not cut to overlap: %s", path, error)
+    return TensorRtEngine(plan, slots, parameters.parts)
 
 
 def _deserialize(gpu: Gpu, bindings: Bindings, path: Path) -> LoadedPlan:
