@@ -1,7 +1,6 @@
-"""The yardstick of served throughput: processes that run an engine in a loop, without a server.
+"""The yardstick of served throughput: processes that run a library in a loop, without a server and without predictd.
 
-"plain" is the library as its own documentation calls it, with as many threads as it is told, or as it likes;
-"adapter" is the same library through predictd's engine, with the options that the launcher gives.
+It is called as its own documentation says, with as many threads as it is told, or as it likes.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -27,16 +25,12 @@ class Load(msgspec.Struct, kw_only=True):
     Attributes:
         rows: An .npz file with one row of each input.
         threads: None takes what the library takes by itself.
-        outputs: Name and shape of each, for an engine that has to be told.
     """
 
     engine: str
-    kind: Literal["plain", "adapter"]
     path: str
     rows: str
     threads: int | None = None
-    spin: bool = False
-    outputs: list[tuple[str, list[int]]] = []
 
 
 class Loaded(msgspec.Struct):
@@ -93,32 +87,11 @@ def _torch(load: Load) -> Run:
     return run
 
 
-_PLAIN: Mapping[str, Callable[[Load], Run]] = {
+_LIBRARIES: Mapping[str, Callable[[Load], Run]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "torch": _torch,
 }
-
-
-def _adapter(load: Load, row: Mapping[str, Array]) -> Run:
-    from predictd.engines.api import DType, EngineOptions, TensorSpec
-    from predictd.engines.registry import resolve
-
-    by_numpy = {dtype.numpy: dtype for dtype in DType}
-    declared = tuple(
-        TensorSpec(name, by_numpy[array.dtype], (-1, *array.shape[1:])) for name, array in row.items()
-    )
-    # TorchScript does not know what it takes.
-    inputs, outputs = (declared, load.outputs) if load.engine == "torch" else ((), ())
-    options = EngineOptions(
-        threads=load.threads or 1,
-        spin=load.spin,
-        inputs=inputs,
-        outputs=tuple(TensorSpec(name, DType.FP32, tuple(shape)) for name, shape in outputs),
-    )
-    engine = resolve(load.engine)(Path(load.path), options)
-    names = [spec.name for spec in engine.signature.inputs]
-    return lambda batch: engine.run([batch[name] for name in names])
 
 
 def _loop(run: Run, row: Mapping[str, Array], loop: Loop) -> Ran:
@@ -144,7 +117,7 @@ def main(lines: Iterable[str]) -> None:
     load = msgspec.json.decode(next(feed), type=Load)
     with np.load(load.rows) as file:
         row = dict(file)
-    run = _PLAIN[load.engine](load) if load.kind == "plain" else _adapter(load, row)
+    run = _LIBRARIES[load.engine](load)
     _say(Loaded())
     for line in feed:
         _say(_loop(run, row, msgspec.json.decode(line, type=Loop)))

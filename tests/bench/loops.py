@@ -1,13 +1,22 @@
-"""Engine loops in processes of their own, alone or side by side, seen from outside."""
+"""Engine loops in processes of their own, alone or side by side, seen from outside.
+
+`EngineLoops` are libraries as they are, `PlannedEngines` what `predictd bench --engine-only` measures: the engine of
+predictd, with the mask, the environment and the options that the launcher decided.
+"""
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from predictd.server.config.settings import Settings
+from predictd.server.measure.engines import Engines
+from predictd.server.measure.subject import Wish
+from predictd.server.measure.subject import subject as planned_subject
 from tests.bench import proc
 from tests.bench.children import Child
 from tests.bench.engine_loop import Load, Loaded, Loop, Ran
@@ -43,12 +52,10 @@ class Place:
 
     Attributes:
         load: What it runs.
-        cpus: Its mask; None for that of the benchmark.
         environment: Variables over those of the benchmark.
     """
 
     load: Load
-    cpus: tuple[int, ...] | None = None
     environment: Mapping[str, str] | None = None
 
 
@@ -84,8 +91,45 @@ class EngineLoops:
         return LoopResult(per_second, max(0.0, foreign) / max(each.seconds for each in ran))
 
 
+class PlannedEngines:
+    """Workers of one model as the launcher would start them."""
+
+    def __init__(self, engine: str, model: Subject, workers: int) -> None:
+        _declare(model)
+        wish = Wish(model.path, engine=engine, instances=workers)
+        self._row = model.row(0)
+        self._engines = Engines(planned_subject(wish, Settings(cache_limit_bytes=0)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._engines.__exit__(kind, error, trace)
+
+    def measure(self, rows: int, seconds: float) -> LoopResult:
+        """Run batches of so many rows in each process for so long."""
+        names = [spec.name for spec in self._engines.signature.inputs]
+        self._engines.take([np.repeat(self._row[name], rows, axis=0) for name in names])
+        began, machine = time.monotonic(), proc.machine_busy_seconds()
+        window = self._engines.time(seconds)
+        busy = (proc.machine_busy_seconds() - machine) / (time.monotonic() - began)
+        return LoopResult(window.runs_per_second * rows, max(0.0, busy - window.cpus))
+
+
+def _declare(model: Subject) -> None:
+    """Say what the model takes where its file does not."""
+    if not model.outputs:
+        return
+    tensors = [("inputs", name, (-1, *array.shape[1:])) for name, array in model.row(0).items()]
+    tensors += [("outputs", name, shape) for name, shape in model.outputs]
+    lines = [f'{kind}.{name} = {{dtype = "FP32", shape = {list(shape)}}}' for kind, name, shape in tensors]
+    model.path.with_suffix(".toml").write_text("\n".join(lines))
+
+
 def _start(place: Place) -> Child:
-    child = Child(_MODULE, cpus=place.cpus, variables=place.environment or {})
+    child = Child(_MODULE, variables=place.environment or {})
     child.tell(place.load)
     return child
 
@@ -102,7 +146,6 @@ def plain(subject: Subject, folder: Path, threads: int | None, processes: int = 
     """ONNX Runtime as it is, in one or several processes."""
     load = Load(
         engine="onnxruntime",
-        kind="plain",
         path=str(subject.path),
         rows=str(rows_file(subject, folder)),
         threads=threads,

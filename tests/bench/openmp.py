@@ -14,9 +14,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from predictd.server.launch.facilities import read_facilities
-from tests.bench import proc, subject, workers
+from tests.bench import proc, subject
 from tests.bench.engine_loop import Load
-from tests.bench.loops import EngineLoops, Place, rows_file
+from tests.bench.loops import EngineLoops, Place, PlannedEngines, rows_file
 from tests.bench.table import Ratio, Report, Spread, Table, ratio_of_rounds
 
 if TYPE_CHECKING:
@@ -59,9 +59,11 @@ def _measure(model: Subject, count: int, settings: Settings) -> dict[str, list[f
             name: stack.enter_context(EngineLoops(places))
             for name, places in _sides(model, count, settings.folder).items()
         }
-        rates: dict[str, list[float]] = {name: [] for name in sides}
+        planned = stack.enter_context(PlannedEngines(_ENGINE, model, count))
+        everyone: dict[str, EngineLoops | PlannedEngines] = {**sides, "plan": planned}
+        rates: dict[str, list[float]] = {name: [] for name in everyone}
         for _ in range(profile.rounds):
-            for name, loops in sides.items():
+            for name, loops in everyone.items():
                 rates[name].append(loops.measure(1, profile.seconds).per_second)
     return rates
 
@@ -81,10 +83,9 @@ def _sides(model: Subject, count: int, folder: Path) -> dict[str, list[Place]]:
         preloaded = {"LD_PRELOAD": library}
         sides["recipe as written, libiomp5"] = _plain(model, count, folder, recipe | preloaded)
         sides["recipe repaired, libiomp5"] = _plain(model, count, folder, repaired | preloaded)
-    sides["plan"] = workers.planned(_ENGINE, model, count, folder)
     return sides
 
 
 def _plain(model: Subject, count: int, folder: Path, environment: Mapping[str, str]) -> list[Place]:
-    load = Load(engine=_ENGINE, kind="plain", path=str(model.path), rows=str(rows_file(model, folder)))
+    load = Load(engine=_ENGINE, path=str(model.path), rows=str(rows_file(model, folder)))
     return [Place(load, environment=environment)] * count

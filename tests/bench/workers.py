@@ -7,17 +7,14 @@ starts a script; "plan" processes have the mask, the environment and the engine 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from predictd.server.launch.requests import ChildPlan, PlanRequest, PoolRequest
-from predictd.server.supervise.assembly import read_planner
 from tests.bench import subject
 from tests.bench.engine_loop import Load
-from tests.bench.loops import EngineLoops, LoopResult, Place, rows_file
+from tests.bench.loops import EngineLoops, LoopResult, Place, PlannedEngines, rows_file
 from tests.bench.machine import disturbance
 from tests.bench.subject import Subject
 from tests.bench.table import Ratio, Report, Spread, Table, ratio_of_rounds
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from tests.bench.settings import Settings
 
 _WORKERS = (2, 4)
-_POOL = "bench"
 _SUBJECTS: Mapping[str, tuple[Callable[[Path], Subject], ...]] = {
     "onnxruntime": (subject.resnet50, subject.dense),
     "openvino": (subject.resnet50, subject.dense),
@@ -66,7 +62,7 @@ def _measure(
 ) -> tuple[list[LoopResult], list[LoopResult]]:
     profile = settings.profile
     with ExitStack() as stack:
-        ours = stack.enter_context(EngineLoops(planned(engine, model, workers, settings.folder)))
+        ours = stack.enter_context(PlannedEngines(engine, model, workers))
         library = stack.enter_context(EngineLoops(_library(engine, model, workers, settings.folder)))
         rounds = [
             (ours.measure(1, profile.seconds), library.measure(1, profile.seconds))
@@ -75,27 +71,6 @@ def _measure(
     return [each for each, _ in rounds], [each for _, each in rounds]
 
 
-def planned(engine: str, model: Subject, workers: int, folder: Path) -> list[Place]:
-    """Workers as the launcher would start them."""
-    pool = PoolRequest(_POOL, instances=workers, engines=frozenset({engine}))
-    request = PlanRequest((pool,), environment=dict(os.environ))
-    children = read_planner().plan(request).pools[_POOL]
-    return [_place(engine, model, child, folder) for child in children]
-
-
-def _place(engine: str, model: Subject, child: ChildPlan, folder: Path) -> Place:
-    load = Load(
-        engine=engine,
-        kind="adapter",
-        path=str(model.path),
-        rows=str(rows_file(model, folder)),
-        threads=child.threads,
-        spin=child.spin,
-        outputs=[(name, list(shape)) for name, shape in model.outputs],
-    )
-    return Place(load, child.cpus, child.environment)
-
-
 def _library(engine: str, model: Subject, workers: int, folder: Path) -> list[Place]:
-    load = Load(engine=engine, kind="plain", path=str(model.path), rows=str(rows_file(model, folder)))
+    load = Load(engine=engine, path=str(model.path), rows=str(rows_file(model, folder)))
     return [Place(load)] * workers

@@ -129,6 +129,7 @@ class EngineOptions:
             files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
         outputs: The same of outputs.
         batch_sizes: Ascending. Rows of runs that shall be fast; the last is the most that are merged into one.
+        profile: The load is for `ProfiledEngine.profile`: runs may be slower. An engine without one ignores it.
         cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
         report: Takes one line now and then about how far a load is that takes long. Each gives it `load_timeout` anew,
             so an engine reports only what shows that it goes on.
@@ -144,6 +145,7 @@ class EngineOptions:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     batch_sizes: tuple[int, ...] = (1,)
+    profile: bool = False
     cancel: Cancellation = field(default_factory=Cancellation, compare=False)
     report: Callable[[str], None] = field(default=_unheard, compare=False)
 
@@ -201,6 +203,59 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the model. Nothing is called afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimings:
+    """Where the time of one run went, on a device that is told what to do and then waited for.
+
+    Attributes:
+        copy_in_seconds: Of the inputs to the device.
+        enqueue_seconds: Of the call that hands the device its work.
+        compute_seconds: Of the device's work itself.
+        copy_out_seconds: Of the outputs from the device.
+    """
+
+    copy_in_seconds: float
+    enqueue_seconds: float
+    compute_seconds: float
+    copy_out_seconds: float
+
+
+@runtime_checkable
+class TimedEngine(Protocol):
+    """An engine that knows where the time of a run goes; the others just run."""
+
+    def timings(self) -> RunTimings:
+        """Of the last run."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """What one layer of a model took.
+
+    Attributes:
+        name: Of the layer, or of what the engine made of several.
+        kind: Such as its operator or its kernel.
+        runs: How often it ran.
+        seconds: All these runs together.
+    """
+
+    name: str
+    kind: str
+    runs: int
+    seconds: float
+
+
+@runtime_checkable
+class ProfiledEngine(Protocol):
+    """An engine that can say which layers take the time, if it was loaded with `EngineOptions.profile`."""
+
+    def start_profile(self) -> None:
+        """Forget the runs until now."""
+
+    def profile(self) -> Sequence[LayerTime]:
+        """Of the runs since then, in the order of their first run. Nothing is run afterwards."""
 
 
 class LoadEngine(Protocol):

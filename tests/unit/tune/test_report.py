@@ -11,14 +11,15 @@ import pytest
 
 from predictd.server.config.model_file import read_tuned
 from predictd.server.config.tuned import Here, Tuned
+from predictd.server.measure.plot import Curve, Mark, plot
+from predictd.server.measure.progress import ProgressLine
+from predictd.server.measure.statistics import Comparison, Verdict
 from predictd.server.tune.candidate import DEFAULT, Candidate
 from predictd.server.tune.choice import Result, Row
 from predictd.server.tune.objective import Objective, Point
-from predictd.server.tune.plot import Curve, plot
-from predictd.server.tune.progress import ProgressLine, progress_text
+from predictd.server.tune.progress import progress_text
 from predictd.server.tune.report import conclusion, data, picture, table
 from predictd.server.tune.search import FINAL, Failure, Progress, Trial
-from predictd.server.tune.statistics import Comparison, Verdict
 
 ONE, MANY = Point(1, 100.0, 0.001, 0.002, 500), Point(64, 2000.0, 0.02, 0.05, 9000)
 TWO = Candidate.of({"instances": 2})
@@ -93,7 +94,8 @@ def test_the_plot_shows_the_last_stage() -> None:
 @pytest.mark.parametrize("slo", [None, 0.03])
 @pytest.mark.parametrize("points", [(ONE,), (ONE, MANY), (Point(1, 0.01, 30.0, 60.0, 3),)])
 def test_every_point_lies_inside_of_the_plot(points: tuple[Point, ...], slo: float | None) -> None:
-    root = ET.fromstring(plot("t", [Curve("c", points)], slo))
+    marks = tuple(Mark(point.per_second, point.p99_seconds, "") for point in points)
+    root = ET.fromstring(plot("t", [Curve("c", marks)], slo))
     dots = list(root.iter("{http://www.w3.org/2000/svg}circle"))
     assert len(dots) == len(points)
     for dot in dots:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from predictd.server.measure.statistics import ROUNDS_MIN, Verdict
 from predictd.server.tune.candidate import DEFAULT, Candidate
 from predictd.server.tune.choice import Result, conclude
 from predictd.server.tune.objective import Objective, Point
 from predictd.server.tune.search import FINAL, Search, Trial
 from predictd.server.tune.space import Stage, Subject, stages
-from predictd.server.tune.statistics import ROUNDS_MIN, Verdict
 
 STAGES = stages(Subject(suffix=".onnx", cores=8, cpus=8, callers=64, max_batch_size=32))
 OBJECTIVE = Objective(64)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictd.server.tune.statistics import MARGIN, ROUNDS_MIN, Verdict, compare, ratio
+from predictd.server.measure.statistics import MARGIN, ROUNDS_MIN, Verdict, compare, ratio
 
 RATIOS = st.lists(st.floats(0.01, 100), min_size=1, max_size=30)
 

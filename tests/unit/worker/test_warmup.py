@@ -110,7 +110,7 @@ def test_recorded_inputs_run_beside_the_batch_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"z": np.zeros((1, 2), np.float32)}, "the model has no input 'z'"),
+        ({"z": np.zeros((1, 2), np.float32)}, "the model has no input 'z'; it takes x"),
         ({}, "input 'x' is missing"),
         ({"x": np.zeros((1, 2))}, "input 'x' is float64[1, 2]; the model takes FP32[-1, 2]"),
         ({"x": np.zeros((1, 3), np.float32)}, "input 'x' is float32[1, 3]; the model takes FP32[-1, 2]"),

@@ -20,6 +20,7 @@ from predictd.engines.api import (
     DType,
     EngineOptions,
     InvalidInputError,
+    LayerTime,
     LoadCancelledError,
     ModelLoadError,
     Signature,
@@ -29,6 +30,7 @@ from predictd.engines.onnxruntime import messages
 from predictd.engines.onnxruntime.prepacked import open_shared
 from predictd.engines.onnxruntime.session import ORT_ERRORS, SILENT, open_session
 from predictd.engines.onnxruntime.signature import ELEMENT_TYPES, describe
+from predictd.engines.onnxruntime.trace import Trace
 from predictd.engines.onnxruntime.unranked import unranked_inputs
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ _wrap = binding.OrtValue.ortvalue_from_numpy_with_onnx_type
 def load(path: Path, options: EngineOptions) -> OnnxRuntimeEngine:
     """Load an ONNX file. Raises ModelLoadError, one line that begins with the path."""
     try:
-        session = open_shared(path, options) or open_session(path, options)
+        trace = Trace() if options.profile else None
+        shared = None if trace else open_shared(path, options)
+        session = shared or open_session(path, options, trace.prefix if trace else "")
         signature = describe(
             session.get_inputs(), session.get_overridable_initializers(), session.get_outputs()
         )
@@ -51,7 +55,11 @@ def load(path: Path, options: EngineOptions) -> OnnxRuntimeEngine:
         raise
     except ModelLoadError as error:
         raise ModelLoadError(f"{path}: {error}") from error
-    return OnnxRuntimeEngine(session, signature)
+    return (
+        ProfiledOnnxRuntimeEngine(session, signature, trace)
+        if trace
+        else OnnxRuntimeEngine(session, signature)
+    )
 
 
 class _Port(NamedTuple):
@@ -166,6 +174,38 @@ class OnnxRuntimeEngine:
         if port.dtype is DType.BYTES:
             return _encode(array)
         return array.copy() if port.name in self._echoes else array
+
+
+class ProfiledOnnxRuntimeEngine(OnnxRuntimeEngine):
+    """A model that was loaded to learn which of its layers take the time."""
+
+    def __init__(self, session: Any, signature: Signature, trace: Trace) -> None:
+        super().__init__(session, signature)
+        self._trace = trace
+        self._before = 0
+        self._runs = 0
+
+    # typing.override needs Python 3.12.
+    def run(  # type: ignore[explicit-override]
+        self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
+    ) -> list[Array]:
+        """Compute one batch, as `Engine.run` says."""
+        self._runs += 1
+        return super().run(inputs, out)
+
+    def start_profile(self) -> None:
+        """Forget the runs until now."""
+        self._before = self._runs
+
+    def profile(self) -> list[LayerTime]:
+        """Of each node of the optimised graph."""
+        self._session.end_profiling()
+        return self._trace.layers(skipped_runs=self._before)
+
+    def close(self) -> None:  # type: ignore[explicit-override]
+        """Release the session, and what it wrote."""
+        super().close()
+        self._trace.close()
 
 
 class _Bits:

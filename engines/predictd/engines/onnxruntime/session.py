@@ -44,13 +44,21 @@ _SHARE_WEIGHTS = "share_weights"
 _PARAMETERS: Mapping[str, Mapping[str, Any]] = {**_SESSION_PARAMETERS, _SHARE_WEIGHTS: _SWITCH}
 
 
-def open_session(path: Path, options: EngineOptions) -> Any:
+def open_session(path: Path, options: EngineOptions, trace_prefix: str = "") -> Any:
     """Load a model file.
+
+    Args:
+        path: Of the file.
+        options: The launcher's.
+        trace_prefix: How the path of a file begins into which the time of each layer is written; empty for none.
 
     Raises:
         ModelLoadError: The file or the options are not usable.
     """
     settings = session_options(options)
+    if trace_prefix:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = trace_prefix
     _check_readable(path)
     return create_session(path, settings, options.cancel, providers(options))
 

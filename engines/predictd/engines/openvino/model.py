@@ -61,7 +61,10 @@ def compile_model(core: Any, model: Any, options: EngineOptions) -> Any:
     device = _device(core, options.device)
     precision = _precision(options)
     try:
-        compiled = core.compile_model(model, device, _properties(device, options.threads, precision))
+        properties = _properties(device, options.threads, precision)
+        if options.profile:
+            properties["PERF_COUNT"] = True
+        compiled = core.compile_model(model, device, properties)
         actual = compiled.get_property(_PRECISION_HINT)
     except OPENVINO_ERRORS as error:
         raise ModelLoadError(messages.one_line(str(error))) from error

@@ -9,27 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from predictd.server.cli.options import settings_from
+from predictd.server.cli.parameters import duration
 from predictd.server.config.model_file import read_setting
 from predictd.server.config.tuned import TUNABLE, TunedValue, key_of
-from predictd.server.config.units import parse_duration_ns, suggestion
+from predictd.server.config.units import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _KEYS = {key_of(name): name for name in TUNABLE}
 _MOST_CALLERS = 1024
-
-
-def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        nanoseconds = parse_duration_ns(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-    if nanoseconds <= 0:
-        raise click.BadParameter("it must be more than 0")
-    return nanoseconds
 
 
 def _only(
@@ -56,7 +45,7 @@ def _only(
     "--latency-slo",
     "slo_ns",
     metavar="DURATION",
-    callback=_duration,
+    callback=duration,
     help="Find the most answers a second of which 99% come within this; without it, the most answers a second.",
 )
 @click.option(
@@ -65,7 +54,7 @@ def _only(
     metavar="DURATION",
     default="2m",
     show_default=True,
-    callback=_duration,
+    callback=duration,
     help="How long it may take. Large models, and small differences, need more.",
 )
 @click.option(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from predictd.server.measure.statistics import MARGIN, ROUNDS_MIN, Comparison, Verdict, compare
 from predictd.server.tune.candidate import DEFAULT, Candidate
 from predictd.server.tune.objective import Objective, Point
 from predictd.server.tune.search import FINAL, Failure, Search
-from predictd.server.tune.statistics import MARGIN, ROUNDS_MIN, Comparison, Verdict, compare
 
 # An interrupted search has few rounds; a candidate that was better in this many, and always, is kept.
 _KEPT_ROUNDS = 2

@@ -1,12 +1,8 @@
-"""How far the search is, on standard error: one line that changes on a terminal, else a line for each trial."""
+"""How far the search is, in words."""
 
 from __future__ import annotations
 
-from typing import TextIO
-
 from predictd.server.tune.search import Progress, Trial
-
-_CLEAR = "\r\x1b[K"
 
 
 def progress_text(trial: Trial, progress: Progress, left_seconds: float) -> str:
@@ -15,22 +11,3 @@ def progress_text(trial: Trial, progress: Progress, left_seconds: float) -> str:
     left = f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
     where = f"{progress.stage}/{progress.stages} {trial.stage}: {progress.trial}/{progress.trials}"
     return f"{where}: {trial.candidate} ({left} left)"
-
-
-class ProgressLine:
-    """Where it is written."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._terminal = stream.isatty()
-
-    def show(self, text: str) -> None:
-        """Say it, in place of what stood there before."""
-        self._stream.write(f"{_CLEAR}{text}" if self._terminal else f"{text}\n")
-        self._stream.flush()
-
-    def clear(self) -> None:
-        """Make room for the report."""
-        if self._terminal:
-            self._stream.write(_CLEAR)
-            self._stream.flush()

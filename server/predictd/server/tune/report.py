@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from predictd.server.config.tuned import Here, Tuned, table_of
+from predictd.server.measure.plot import Curve, Mark, plot
+from predictd.server.measure.table import table as markdown
 from predictd.server.tune.candidate import DEFAULT
 from predictd.server.tune.choice import Result, Row
 from predictd.server.tune.objective import Objective, Point
-from predictd.server.tune.plot import Curve, plot
 from predictd.server.tune.search import FINAL
 
 _HEAD = (
@@ -28,13 +29,7 @@ _HEAD = (
 
 def table(result: Result) -> str:
     """All candidates that were measured, as Markdown."""
-    rows = [_HEAD, *(_cells(row) for row in result.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    )
+    return markdown(_HEAD, map(_cells, result.rows))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -144,5 +139,10 @@ def _point_data(point: Point) -> dict[str, float]:
 def picture(result: Result, objective: Objective, model: str, here: Here) -> str | None:
     """The plot of the candidates of the last stage; of the default and the winner if it was not reached."""
     shown = [row for row in result.rows if row.stage == FINAL or row.candidate in (DEFAULT, result.winner)]
-    curves = [Curve(str(row.candidate), row.points) for row in shown if row.points]
+    curves = [Curve(str(row.candidate), tuple(map(_mark, row.points))) for row in shown if row.points]
     return plot(f"{model} on {here}", curves, objective.slo_seconds) if curves else None
+
+
+def _mark(point: Point) -> Mark:
+    callers = f"{point.callers} caller{'' if point.callers == 1 else 's'}"
+    return Mark(point.per_second, point.p99_seconds, callers)

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from predictd.server.measure.statistics import MARGIN, ROUNDS_MIN, compare, ratio
 from predictd.server.tune.candidate import DEFAULT, Candidate
 from predictd.server.tune.objective import Objective, Point
 from predictd.server.tune.space import Stage
-from predictd.server.tune.statistics import MARGIN, ROUNDS_MIN, compare, ratio
 
 FINAL = "final comparison"
 # Of the time, what the stages before the last may take.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -11,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from predictd.engines.traits import engine_for_suffix
 from predictd.server.config.cache_folder import cache_folder
@@ -21,6 +18,8 @@ from predictd.server.config.tuned import Here, Tuned, TunedValue
 from predictd.server.launch.budget import read_budget
 from predictd.server.launch.facilities import read_facilities
 from predictd.server.launch.topology import read_topology
+from predictd.server.measure.interrupt import terminated_as_interrupted
+from predictd.server.measure.progress import ProgressLine
 from predictd.server.repository.models import FoundModel
 from predictd.server.repository.scan import scan
 from predictd.server.repository.tfs_config import SUFFIX as TFS_SUFFIX
@@ -32,7 +31,7 @@ from predictd.server.tune.daemon import arguments, running
 from predictd.server.tune.messages import Ask
 from predictd.server.tune.model_toml import model_toml, tuned_lines, write_table
 from predictd.server.tune.objective import Objective, Point
-from predictd.server.tune.progress import ProgressLine, progress_text
+from predictd.server.tune.progress import progress_text
 from predictd.server.tune.report import conclusion, data, picture, table
 from predictd.server.tune.search import Search, Trial
 from predictd.server.tune.space import Subject, Values, stages
@@ -103,7 +102,7 @@ def tune(wish: Wish, settings: Settings, say: Callable[[str], None]) -> int:
     """
     task = _task(wish, settings)
     line = ProgressLine(sys.stderr)
-    with _terminated_as_interrupted(), tempfile.TemporaryDirectory(prefix="predictd-tune-") as scratch:
+    with terminated_as_interrupted(), tempfile.TemporaryDirectory(prefix="predictd-tune-") as scratch:
         search, interrupted = _search(task, Path(scratch), line)
     line.clear()
     if search is None:
@@ -309,17 +308,3 @@ def _forget(task: _Task, result: Result, say: Callable[[str], None]) -> None:
     if result.complete and row.against.high < 1:
         forget(task.folder, task.key, task.here)
         say(f"what an earlier run found is worse than the default and no longer kept: {before}")
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the search as an interrupt does: in order, and with what was best so far."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

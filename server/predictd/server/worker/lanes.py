@@ -65,19 +65,8 @@ def load_lane(
         EngineError: The model cannot be served; the message is one line.
     """
     started = time.monotonic()
-    options = EngineOptions(
-        threads=config.threads,
-        spin=config.spin,
-        instances=instances,
-        device=device_of(config.device, instance),
-        files_by_capability=config.files_by_capability,
-        cache=cache,
-        parameters=config.parameters,
-        inputs=declared_specs(config.inputs),
-        outputs=declared_specs(config.outputs),
-        batch_sizes=tuple(sorted({*config.preferred_batch_sizes, config.max_batch_size})),
-        cancel=cancel,
-        report=report,
+    options = dataclasses.replace(
+        engine_options(config, cache, instances, cancel, instance=instance), report=report
     )
     engine = resolve(config.engine)(Path(config.path), options)
     trim_heap()
@@ -90,11 +79,35 @@ def load_lane(
     return WarmLane(lane, loaded - started, time.monotonic() - loaded)
 
 
+def engine_options(
+    config: LaneConfig,
+    cache: CacheFolder | None,
+    instances: int,
+    cancel: Cancellation,
+    *,
+    instance: int = 0,
+) -> EngineOptions:
+    """What a lane's engine is told; the arguments are those of `load_lane`."""
+    return EngineOptions(
+        threads=config.threads,
+        spin=config.spin,
+        instances=instances,
+        device=device_of(config.device, instance),
+        files_by_capability=config.files_by_capability,
+        cache=cache,
+        parameters=config.parameters,
+        inputs=declared_specs(config.inputs),
+        outputs=declared_specs(config.outputs),
+        batch_sizes=tuple(sorted({*config.preferred_batch_sizes, config.max_batch_size})),
+        cancel=cancel,
+    )
+
+
 def _made_ready(engine: Engine, config: LaneConfig, cancel: Cancellation) -> LoadedLane:
     loaded = engine
     engine, signature = as_declared(engine, config)
     digests = label_digests(config)
-    if signature.batches and not _batches_indeed(engine, signature):
+    if signature.batches and not batches_indeed(engine, signature):
         _log.warning(
             "model %s has a varying first dimension that is not a batch: served unbatched", config.model
         )
@@ -128,7 +141,7 @@ def _varies(signature: Signature) -> bool:
     )
 
 
-def _batches_indeed(engine: Engine, signature: Signature) -> bool:
+def batches_indeed(engine: Engine, signature: Signature) -> bool:
     """Whether two rows in give two rows out of every output."""
     try:
         results = engine.run([made_up(spec, 2) for spec in signature.inputs])

@@ -69,7 +69,7 @@ def warm_up(engine: Engine, signature: Signature, config: LaneConfig, cancel: Ca
     run = _Runs(engine, cancel)
     _run_batch_sizes(run, signature, config, "random" if mode == "random" else "zeros")
     for request in _recorded(config):
-        inputs = _in_order(request, signature)
+        inputs = inputs_in_order(request.place, request.inputs, signature)
         try:
             for _ in range(request.runs):
                 run(inputs)
@@ -145,21 +145,31 @@ def _recorded(config: LaneConfig) -> Iterator[_Request]:
         yield _sample(sample, origin)
 
 
-def _in_order(request: _Request, signature: Signature) -> list[Array | None]:
-    """The inputs as the engine takes them, once they are known to be what the model takes."""
+def inputs_in_order(place: str, inputs: Mapping[str, Array], signature: Signature) -> list[Array | None]:
+    """The inputs as the engine takes them, once they are known to be what the model takes.
+
+    Args:
+        place: Where they come from, for messages.
+        inputs: By name; text may be an array of NumPy's own strings.
+        signature: Of the model.
+
+    Raises:
+        ModelLoadError: One is unknown, missing, or of another dtype or shape; one line.
+    """
     known = {spec.name for spec in signature.inputs}
-    for name in request.inputs:
+    for name in inputs:
         if name not in known:
-            raise ModelLoadError(f"{request.place}: the model has no input {name!r}")
-    return [_checked(request, spec) for spec in signature.inputs]
+            raise ModelLoadError(
+                f"{place}: the model has no input {name!r}; it takes {', '.join(sorted(known))}"
+            )
+    return [_checked(place, inputs.get(spec.name), spec) for spec in signature.inputs]
 
 
-def _checked(request: _Request, spec: TensorSpec) -> Array | None:
-    array = request.inputs.get(spec.name)
+def _checked(place: str, array: Array | None, spec: TensorSpec) -> Array | None:
     if array is None:
         if spec.optional:
             return None
-        raise ModelLoadError(f"{request.place}: input {spec.name!r} is missing")
+        raise ModelLoadError(f"{place}: input {spec.name!r} is missing")
     if spec.dtype is DType.BYTES and array.dtype.kind in "SU":
         flat = [text.encode() if isinstance(text, str) else bytes(text) for text in array.reshape(-1)]
         array = np.array([*flat, None], object)[:-1].reshape(array.shape)
@@ -168,7 +178,7 @@ def _checked(request: _Request, spec: TensorSpec) -> Array | None:
     )
     if array.dtype != spec.dtype.numpy or not fits:
         raise ModelLoadError(
-            f"{request.place}: input {spec.name!r} is {array.dtype}{list(array.shape)}; "
+            f"{place}: input {spec.name!r} is {array.dtype}{list(array.shape)}; "
             f"the model takes {spec.dtype.name}{list(spec.shape)}"
         )
     return np.ascontiguousarray(array).reshape(array.shape)

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from predictd.server.tune.objective import Point
-
 _WIDTH, _HEIGHT = 820, 520
 _LEFT, _RIGHT, _TOP, _BOTTOM = 80, 20, 50, 60
 # Distinct also to those who do not tell red from green (Okabe and Ito).
@@ -21,8 +19,23 @@ _HEAD = (
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What was measured once.
+
+    Attributes:
+        per_second: Throughput.
+        p99_seconds: Latency that 99% did not exceed.
+        caption: What is told of it where somebody points at it.
+    """
+
+    per_second: float
+    p99_seconds: float
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
-    """A candidate's points, by ascending number of callers.
+    """A candidate's marks, in the order in which they are connected.
 
     Attributes:
         label: In the legend.
@@ -30,7 +43,7 @@ class Curve:
     """
 
     label: str
-    points: tuple[Point, ...]
+    points: tuple[Mark, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +61,20 @@ class _Scale:
         return self.start + (here - low) / (high - low) * (self.end - self.start)
 
 
-def plot(title: str, curves: Sequence[Curve], slo_seconds: float | None = None) -> str:
+def plot(
+    title: str,
+    curves: Sequence[Curve],
+    slo_seconds: float | None = None,
+    *,
+    per_second: str = "answers a second",
+) -> str:
     """Draw throughput to the right and the latency of 99% upwards, one curve a candidate.
 
     Args:
         title: Above the plot.
         curves: At least one.
         slo_seconds: Drawn as a line where there is one.
+        per_second: What the throughput counts.
     """
     points = [point for curve in curves for point in curve.points]
     latencies = [point.p99_seconds * 1e3 for point in points]
@@ -66,7 +86,7 @@ def plot(title: str, curves: Sequence[Curve], slo_seconds: float | None = None) 
         _HEAD,
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         _text(_WIDTH / 2, 24, title, anchor="middle", size=15),
-        *_axes(x, y),
+        *_axes(x, y, per_second),
         *_slo(y, slo_seconds),
     ]
     for number, curve in enumerate(curves):
@@ -74,7 +94,7 @@ def plot(title: str, curves: Sequence[Curve], slo_seconds: float | None = None) 
     return "\n".join((*lines, "</svg>", ""))
 
 
-def _axes(x: _Scale, y: _Scale) -> Iterator[str]:
+def _axes(x: _Scale, y: _Scale, per_second: str) -> Iterator[str]:
     for number in range(_TICKS + 1):
         value = x.high * number / _TICKS
         at = x.at(value)
@@ -86,7 +106,7 @@ def _axes(x: _Scale, y: _Scale) -> Iterator[str]:
         yield _text(x.start - 8, at + 4, f"{value:g}", anchor="end")
     yield _line(x.start, y.start, x.end, y.start, "black")
     yield _line(x.start, y.start, x.start, y.end, "black")
-    yield _text((x.start + x.end) / 2, _HEIGHT - 16, "answers a second", anchor="middle")
+    yield _text((x.start + x.end) / 2, _HEIGHT - 16, per_second, anchor="middle")
     middle = (y.start + y.end) / 2
     yield (
         f'<text x="20" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 20 {middle:.1f})">'
@@ -103,11 +123,11 @@ def _slo(y: _Scale, slo_seconds: float | None) -> Iterator[str]:
 
 
 def _curve(curve: Curve, colour: str, number: int, x: _Scale, y: _Scale) -> Iterator[str]:
-    places = [(x.at(p.per_second), y.at(p.p99_seconds * 1e3), p.callers) for p in curve.points]
+    places = [(x.at(p.per_second), y.at(p.p99_seconds * 1e3), p.caption) for p in curve.points]
     path = " ".join(f"{left:.1f},{top:.1f}" for left, top, _ in places)
     yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
-    for left, top, callers in places:
-        caption = f"{callers} caller{'' if callers == 1 else 's'}: {curve.label}"
+    for left, top, told in places:
+        caption = f"{told}: {curve.label}"
         yield (
             f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4" fill="{colour}"><title>{escape(caption)}</title></circle>'
         )

@@ -1,0 +1,121 @@
+"""`predictd compare`: a model held against another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from predictd.server.cli.options import settings_from
+from predictd.server.cli.parameters import as_text, duration, engine_options
+
+EXIT_NOT_GOOD = 1
+
+
+@click.command
+@click.argument("original", metavar="ORIGINAL")
+@click.argument("candidate", metavar="CANDIDATE")
+@engine_options
+@click.option(
+    "--inputs",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH",
+    help="Real inputs: an .npz file with an array for each input, an .npy file of the only input, or a folder of "
+    "such. Without it random numbers, which say little about accuracy.",
+)
+@click.option(
+    "--for",
+    "time_ns",
+    metavar="DURATION",
+    default="10s",
+    show_default=True,
+    callback=duration,
+    help="How long speed is measured, all batch sizes and both models together.",
+)
+@click.option(
+    "--min-cosine",
+    type=click.FloatRange(-1, 1),
+    default=0.999,
+    show_default=True,
+    help="The least cosine between the outputs of both, in the sample in which it is smallest.",
+)
+@click.option("--max-error", type=click.FloatRange(0), help="The largest difference between two values.")
+@click.option(
+    "--min-top1",
+    type=click.FloatRange(0, 1),
+    help="The least share of rows with the same class, of outputs that look like scores of classes.",
+)
+@click.option(
+    "--min-speedup",
+    type=click.FloatRange(0, min_open=True),
+    help="The least ratio of the throughputs, at every batch size.",
+)
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write comparison.md, comparison.json and comparison.svg, a plot, into this folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def compare(
+    *,
+    original: str,
+    candidate: str,
+    engine: str | None,
+    threads: int | None,
+    batch_sizes: tuple[int, ...] | None,
+    inputs: Path | None,
+    time_ns: int,
+    min_cosine: float,
+    max_error: float | None,
+    min_top1: float | None,
+    min_speedup: float | None,
+    report: Path | None,
+    as_json: bool,
+) -> int:
+    """Hold the model CANDIDATE against ORIGINAL: size, load time, speed, and how far its outputs differ.
+
+    Each is a model's file or folder, or FOLDER:VERSION. Both get the same inputs, in turns, in processes like the
+    workers of predictd serve. The exit status is 0 if CANDIDATE keeps the thresholds, 1 if not, or if the two cannot
+    be compared.
+    """
+    if sys.platform != "linux":
+        raise click.ClickException("the daemon is for Linux; predictd.client works here")
+    settings = settings_from({})
+    # Only now: the help must not wait for NumPy.
+    from predictd.server.measure.engine_process import MeasureError
+    from predictd.server.measure.interrupt import terminated_as_interrupted
+    from predictd.server.measure.progress import ProgressLine
+    from predictd.server.measure.subject import Wish
+    from predictd.server.optimize.comparison import Model, Thresholds, compare_models
+    from predictd.server.optimize.report import data, text, write_report
+
+    wishes = Wish.of(original), Wish.of(candidate)
+    first, second = (Model(wish.path, wish.label, wish.version) for wish in wishes)
+    line = ProgressLine(sys.stderr)
+    try:
+        with terminated_as_interrupted():
+            comparison = compare_models(
+                first,
+                second,
+                inputs,
+                engine=engine,
+                batch_sizes=batch_sizes,
+                threads=threads,
+                seconds=time_ns / 1e9,
+                thresholds=Thresholds(min_cosine, max_error, min_top1, min_speedup),
+                settings=settings,
+                show=line.show,
+            )
+    except MeasureError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        line.clear()
+    click.echo(as_text(data(comparison)) if as_json else "\n\n".join(text(comparison)))
+    if report is not None:
+        try:
+            write_report(report, f"{original} and {candidate}", comparison)
+        except OSError as error:
+            raise click.ClickException(f"{error.filename}: {str(error.strerror).lower()}") from error
+    return 0 if comparison.verdict.good else EXIT_NOT_GOOD
