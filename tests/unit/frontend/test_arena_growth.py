@@ -96,3 +96,47 @@ def test_who_finds_the_new_memory_taken_asks_again() -> None:
         assert len(supervisor.asked_bytes) == 2
 
     asyncio.run(scenario())
+
+
+def test_those_who_wait_for_what_is_refused_are_refused_with_it() -> None:
+    async def scenario() -> None:
+        supervisor, arena = Supervisor(), Arena("test", 64 * MIB)
+        waiting = [
+            asyncio.create_task(supervisor.growth.allocate(1, arena, size_bytes))
+            for size_bytes in (SMALL_BYTES, *[LARGE_BYTES] * 500)
+        ]
+        await turn()
+        supervisor.growth.granted("no")
+        done = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {str(error) for error in done} == {"no"}
+        assert len(supervisor.asked_bytes) == 1
+        # Who comes later finds out for himself.
+        later = asyncio.create_task(supervisor.growth.allocate(1, arena, LARGE_BYTES))
+        await turn()
+        supervisor.growth.granted(None)
+        await turn()
+        supervisor.acknowledge()
+        assert (await later).size_bytes == size_class(LARGE_BYTES)
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_whose_workers_do_not_map_its_memory_holds_up_no_other() -> None:
+    async def scenario() -> None:
+        supervisor = Supervisor()
+        stuck = asyncio.create_task(supervisor.growth.allocate(1, Arena("a", 64 * MIB), SMALL_BYTES))
+        await turn()
+        other = asyncio.create_task(supervisor.growth.allocate(2, Arena("b", 64 * MIB), SMALL_BYTES))
+        await turn()
+        assert len(supervisor.asked_bytes) == 1, "one question at a time"
+        supervisor.growth.granted(None)
+        await turn()
+        supervisor.growth.granted(None)
+        await turn()
+        supervisor.growth.usable(2, 0)
+        assert (await other).size_bytes == size_class(SMALL_BYTES)
+        assert not stuck.done()
+        supervisor.growth.usable(1, 0)
+        await stuck
+
+    asyncio.run(scenario())

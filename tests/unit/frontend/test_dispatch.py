@@ -241,7 +241,8 @@ def test_an_arena_at_its_own_limit_does_not_ask() -> None:
 def test_the_answer_to_a_client_that_left_is_not_taken_for_that_to_the_next() -> None:
     async def scenario(rig: Rig) -> None:
         pool, worker = start(rig, grown=False)
-        left, next_one = send(rig, 1, 2), send(rig, *[3.0] * 32)
+        # The next one asks for less, which there may be room for.
+        left, next_one = send(rig, *[3.0] * 32), send(rig, 1, 2)
         await settle(rig)
         left.cancel()
         await settle(rig)
@@ -257,7 +258,7 @@ def test_the_answer_to_a_client_that_left_is_not_taken_for_that_to_the_next() ->
         assert not next_one.done(), "the workers have not mapped it yet"
         rig.growth.usable(added.pool, added.segment)
         await settle(rig)
-        await answered(rig, worker, pool.read(), next_one, *[3.0] * 32)
+        await answered(rig, worker, pool.read(), next_one, 1, 2)
 
     play(scenario, answers=False)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     Ack,
     AnyMessage,
@@ -33,6 +34,7 @@ from predictd.server.supervise.states import RestartPolicy, State
 from predictd.server.supervise.wiring import Wiring
 from tests.fixtures.supervision import PLAN, FakeChild, Nursery
 
+CONNECTIONS = Settings().connections
 PUBLICATION = PublishModel(
     seq=0, name="m", default_version=1, versions=[LaneView(version=1, state="LOADING")]
 )
@@ -51,7 +53,17 @@ class Desk:
         self.wiring = Wiring(self._mapped, lambda _: None)
         self.frontends = Frontends(
             FrontendSettings(
-                ("127.0.0.1:1",), 1 << 20, 1 << 21, 3, False, True, b"secret", "info", {"LANG": "C"}
+                ("127.0.0.1:1",),
+                1 << 20,
+                1 << 21,
+                0,
+                3,
+                CONNECTIONS,
+                False,
+                True,
+                b"secret",
+                "info",
+                {"LANG": "C"},
             ),
             (PLAN,) * number,
             self.wiring,

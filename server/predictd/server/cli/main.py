@@ -19,6 +19,7 @@ COMMANDS = {
     "bench": "Measure how fast a model's engine is by itself.",
     "compare": "Hold a model against another: size, speed, outputs.",
     "tune": "Measure which settings suit a model on this machine.",
+    "optimize": "Make a model smaller and faster, and show what it cost.",
     "label": "Give a version of a model a name, or take the name back.",
     "split": "Divide a model's requests among versions by percentages.",
     "load": "Load a model of a running daemon, again if it failed.",

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from predictd.server.config.settings import ConfigError
-from predictd.server.config.tuned import Tuned
+from predictd.server.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from predictd.server.config.tuned import Tuned
 
 # Each level is a queue of its own in every lane, and queues are pipes, of which a user may have few.
 MOST_PRIORITY_LEVELS = 16

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.lane import LaneConfig, LaneSignature
 from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WorkerDelta
 
@@ -207,7 +208,9 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     in_flight_limit: int
     arena_limit_bytes: int
     max_message_bytes: int
+    max_response_bytes: int
     max_concurrent_per_client: int
+    connections: ConnectionRules
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes

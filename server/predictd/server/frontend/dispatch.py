@@ -8,10 +8,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-from predictd.server.errors import (
-    InferenceError,
-    OverloadedError,
-)
+from predictd.server.errors import InferenceError, OverloadedError
 from predictd.server.frontend.admission import Admission
 from predictd.server.frontend.calls import (
     Answered,
@@ -132,9 +129,7 @@ class Dispatcher:
             RequestError: Whatever came instead of an answer.
         """
         pool = self._pools[lane.pool]
-        ahead = pool.ahead(queue.level, self._workers.values())
-        self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
-        self._check_room(lane, pool, queue, ahead, admission.layout.size_bytes)
+        ahead = self.check(lane, queue, admission.layout.size_bytes, deadline_ns)
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
@@ -174,6 +169,20 @@ class Dispatcher:
         admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
         self._enqueue(pool, call)
         return await self._answer(pool, call)
+
+    def check(self, lane: Lane, queue: LaneQueue, size_bytes: int, deadline_ns: int) -> int:
+        """How many requests are before one that would come now.
+
+        Raises:
+            OverloadedError: It would be refused for its wait, or for want of room in its queue.
+        """
+        pool = self._pools.get(lane.pool)
+        if pool is None:
+            return 0
+        ahead = pool.ahead(queue.level, self._workers.values())
+        self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
+        self._check_room(lane, pool, queue, ahead, size_bytes)
+        return ahead
 
     def _check_room(self, lane: Lane, pool: PoolLink, queue: LaneQueue, ahead: int, size_bytes: int) -> None:
         """Raise OverloadedError for a request whose queue is full."""
@@ -336,7 +345,7 @@ class Dispatcher:
             state, tickets = read_claims(link.claims)
             for slot, generation in held_slots(tickets, self._frontend):
                 call = self._calls.find(slot, generation)
-                if call is not None:
+                if call is not None and call.lane.pool == link.pool:
                     self._recover(call, recovery(state, call.attempt))
             pool = self._pools.get(link.pool)
             if pool is not None:

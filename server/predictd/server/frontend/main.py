@@ -49,6 +49,7 @@ from predictd.server.control.messages import (
     Stop,
     WorkerGone,
 )
+from predictd.server.frontend.answer_limit import ResponseLimit
 from predictd.server.frontend.apis import (
     control_v1,
     health,
@@ -61,6 +62,7 @@ from predictd.server.frontend.apis import (
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.changes import Changes
 from predictd.server.frontend.clients import ClientLimit, ClientNames
+from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pauses import watch_collections, watch_loop
@@ -98,7 +100,8 @@ class Frontend:
         self._dispatcher = Dispatcher(
             init.frontend, completion_fd, init.in_flight_limit, self._growth, self._recorder
         )
-        self._routes = Routes(init.shape_secret)
+        limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
+        self._routes = Routes(init.shape_secret, response_limit=limit)
         clients = ClientLimit(init.max_concurrent_per_client)
         self._service = Service(self._routes, self._dispatcher, self._recorder, self.send, clients)
         self._changes = Changes(self.send)
@@ -129,8 +132,9 @@ class Frontend:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
+                *server_options(self._init.connections),
+                # Else a client may send as much as the line carries before anybody decided to read it: see gate.py.
+                ("grpc.http2.bdp_probe", 0),
                 ("grpc.server.max_pending_requests", PENDING_REQUESTS),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
             ],

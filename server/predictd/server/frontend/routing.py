@@ -12,6 +12,7 @@ from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.control.messages import LaneView, PublishModel
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
+from predictd.server.frontend.answer_limit import NO_LIMIT, AnswerLimit, ResponseLimit
 from predictd.server.frontend.inference import LabelInfo, ModelInfo, SettingInfo, TensorInfo, VersionInfo
 from predictd.server.frontend.labels import Names, names_by_digest
 from predictd.server.frontend.waiting import LaneQueues
@@ -24,6 +25,7 @@ class Lane:
     Attributes:
         inputs: Checks requests and remembers the layouts of shapes it has seen.
         queues: Where requests wait.
+        answer_limit: How large an answer may be.
         selections: Output indices of the combinations of names that were asked for.
     """
 
@@ -35,6 +37,7 @@ class Lane:
     signature: LaneSignature
     inputs: LaneInputs
     queues: LaneQueues
+    answer_limit: AnswerLimit
     output_names: tuple[str, ...]
     selections: dict[tuple[str, ...], tuple[int, ...]] = field(default_factory=dict)
 
@@ -60,10 +63,17 @@ class Routes:
     Args:
         shape_secret: Keeps clients from guessing shape keys.
         draw: A number from 0 to below 1, drawn for each request to a model whose default is split.
+        response_limit: Of one answer.
     """
 
-    def __init__(self, shape_secret: bytes, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        shape_secret: bytes,
+        draw: Callable[[], float] = random.random,
+        response_limit: ResponseLimit = NO_LIMIT,
+    ) -> None:
         self._shape_secret = shape_secret
+        self._response_limit = response_limit
         self._draw = draw
         self._models: dict[str, _Model] = {}
         self._infos: tuple[ModelInfo, ...] = ()
@@ -90,6 +100,11 @@ class Routes:
         if model.shares and version is None and label is None:
             return self._drawn(model.shares)
         return self._chosen(model, version, label)
+
+    def candidates(self, name: str) -> Sequence[Lane]:
+        """The lanes that may serve a request to a model, or to any if it is not named."""
+        models = (self._models.get(name),) if name else self._models.values()
+        return [lane for model in models if model is not None for lane in model.lanes.values()]
 
     def model(self, name: str) -> ModelInfo:
         """A model's metadata. Raises UnknownModelError."""
@@ -172,6 +187,7 @@ class Routes:
             signature=signature,
             inputs=LaneInputs(config, signature, self._shape_secret),
             queues=LaneQueues(config),
+            answer_limit=AnswerLimit.of(config.model, signature, self._response_limit),
             output_names=tuple(output.name for output in signature.outputs),
         )
 

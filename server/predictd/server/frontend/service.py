@@ -21,6 +21,8 @@ from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.failures import LaneGoneError
+from predictd.server.frontend.gate import Gate
+from predictd.server.frontend.heading import Heading
 from predictd.server.frontend.inference import (
     DurationSum,
     InferRequest,
@@ -59,6 +61,7 @@ class Service:
         clients: ClientLimit,
     ) -> None:
         self._clients = clients
+        self._gate = Gate(routes, dispatcher, recorder, clients)
         self._routes = routes
         self._dispatcher = dispatcher
         self._recorder = recorder
@@ -92,6 +95,19 @@ class Service:
         lane = self._routes.lane(name, version, label)
         return self._routes.version(name, lane.version, None)
 
+    @property
+    def pressed(self) -> bool:
+        """See `Core`."""
+        return self._gate.pressed
+
+    def check_unread(self, heading: Heading, api: str, deadline_ns: int) -> None:
+        """Refuse a call at its headers. Raises OverloadedError."""
+        self._gate.check_unread(heading, api, deadline_ns)
+
+    def check_unparsed(self, heading: Heading, api: str, deadline_ns: int) -> None:
+        """Refuse a request at its heading. Raises OverloadedError."""
+        self._gate.check_unparsed(heading, api, deadline_ns)
+
     async def infer(self, request: InferRequest, api: str, deadline_ns: int) -> InferResponse:
         """Answer a request. Raises RequestError."""
         accepted_ns = time.monotonic_ns()
@@ -106,6 +122,7 @@ class Service:
                 response = await self._wherever(lane, request, deadline_ns, accepted_ns)
         except RequestError as error:
             if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
+                self._gate.press()
                 self._recorder.shed(lane.id, error.limit)
             self._failed(lane, api, status_name(error), accepted_ns)
             raise
@@ -147,7 +164,9 @@ class Service:
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
+        lane.answer_limit.expect(wanted, admission.layout.rows)
         queue = lane.queues.of(request.priority)
+        queue.asked_ns = accepted_ns
         patience_ns = queue.patience_ns(request.timeout_ns)
         within_ns = queue.answer_within_ns(request.timeout_ns)
         default_ns = 0 if deadline_ns or within_ns else lane.config.default_deadline_ns

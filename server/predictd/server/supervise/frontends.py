@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from predictd.server.config.connections import ConnectionRules
 from predictd.server.control.messages import (
     AnyMessage,
     Drain,
@@ -42,7 +43,9 @@ class FrontendSettings:
     addresses: Sequence[str]
     arena_limit_bytes: int
     max_message_bytes: int
+    max_response_bytes: int
     max_concurrent_per_client: int
+    connections: ConnectionRules
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes
@@ -149,7 +152,9 @@ class Frontends:
                 in_flight_limit=place.pipe.records // 2,
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 max_message_bytes=self._settings.max_message_bytes,
+                max_response_bytes=self._settings.max_response_bytes,
                 max_concurrent_per_client=self._settings.max_concurrent_per_client,
+                connections=self._settings.connections,
                 tfs_tensor_content=self._settings.tfs_tensor_content,
                 allow_control=self._settings.allow_control,
                 shape_secret=self._settings.shape_secret,

@@ -6,6 +6,7 @@ completed; a worker that dies in between loses tickets that their front ends fin
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import time
@@ -19,11 +20,13 @@ from predictd.server.transport import pipes
 from predictd.server.transport.claims import CLAIMS_CAPACITY, ClaimWriter
 from predictd.server.transport.records import RECORD_BYTES, TICKET, Records, Status
 from predictd.server.worker.planning import BatchPlan, LaneRules, Shares, plan_batch
-from predictd.server.worker.request_memory import FrontendMemory
+from predictd.server.worker.request_memory import ForgedTicketError, FrontendMemory
 
 # Tickets that are looked at together when the head of the queue is not one homogeneous batch.
 WINDOW_TICKETS = 256
 _EMPTY: Records = np.empty(0, TICKET)
+
+_log = logging.getLogger(__name__)
 
 
 class Dropper(Protocol):
@@ -101,7 +104,12 @@ class Intake:
             if not len(window):
                 continue
             now_ns = time.monotonic_ns()
-            cancelled = self._memory.cancelled(window)
+            try:
+                cancelled = self._memory.cancelled(window)
+            except ForgedTicketError:
+                window = self._drop_forged(window, now_ns)
+                wait_seconds = 0.0 if len(window) else None
+                continue
             room = len(window) < self._window_limit(rules, window)
             plan = plan_batch(window, cancelled, now_ns, rules, shares, room=room)
             batch, window = self._carry_out(window, plan, now_ns)
@@ -131,6 +139,16 @@ class Intake:
             # After the claims: who sees the probe back must find there what was taken before it.
             self._drop_some(window[drops.probes], Status.PROBE, now_ns)
         return batch, rest
+
+    def _drop_forged(self, window: Records, now_ns: int) -> Records:
+        """Fail tickets that name memory that is not there. Returns the others."""
+        forged = self._memory.forged(window)
+        for frontend in np.unique(window["frontend"][forged]):
+            _log.error(
+                "front end %d sends tickets for memory that it does not have. This is a bug.", frontend
+            )
+        self._drop(window[forged], Status.ENGINE_FAILED, now_ns)
+        return window[~forged]
 
     def _drop_some(self, tickets: Records, status: Status, now_ns: int) -> None:
         if len(tickets):

@@ -33,6 +33,10 @@ class RequestSegment:
         return self.view[index * self.block_bytes : (index + 1) * self.block_bytes]
 
 
+class ForgedTicketError(Exception):
+    """A ticket names memory that its front end does not have: the front end is broken."""
+
+
 class FrontendMemory:
     """All segments of the living front ends. The control thread adds, the run loop reads and removes."""
 
@@ -76,7 +80,11 @@ class FrontendMemory:
         return self._segments[slab & 0xFFFFFFFF, slab >> 32].slab
 
     def cancelled(self, window: Records) -> npt.NDArray[np.bool_]:
-        """For each ticket, whether its client gave up or its front end is dead."""
+        """For each ticket, whether its client gave up or its front end is dead.
+
+        Raises:
+            ForgedTicketError: Some of them are `forged`.
+        """
         slabs = words(window)[:, 0]
         if len(window) == 1 or (slabs[1:] == slabs[0]).all():
             return self._marks(int(slabs[0]), window)
@@ -91,8 +99,34 @@ class FrontendMemory:
         key = (slab & 0xFFFFFFFF, slab >> 32)
         segment = self._segments.get(key)
         if segment is not None:
-            marks: npt.NDArray[np.bool_] = segment.cancelled[tickets["block"]]
+            try:
+                marks: npt.NDArray[np.bool_] = segment.cancelled[tickets["block"]]
+            except IndexError:
+                raise ForgedTicketError from None
             return marks
-        # A probe has no block. Any other ticket here belongs to a front end that is dead.
-        is_probe = (tickets["flags"] & int(TicketFlag.PROBE)) != 0
-        return np.asarray(~is_probe | (key[0] not in self.completion_fds))
+        if key[0] not in self.completion_fds:
+            return np.ones(len(tickets), bool)
+        if not _is_probe(tickets).all():
+            raise ForgedTicketError
+        return np.zeros(len(tickets), bool)
+
+    def forged(self, window: Records) -> npt.NDArray[np.bool_]:
+        """For each ticket, whether it names memory that its front end, which lives, does not have."""
+        result = np.zeros(len(window), bool)
+        slabs = words(window)[:, 0]
+        for slab in np.unique(slabs):
+            frontend, number = int(slab) & 0xFFFFFFFF, int(slab) >> 32
+            if frontend not in self.completion_fds:
+                continue
+            at = slabs == slab
+            segment = self._segments.get((frontend, number))
+            if segment is None:
+                result[at] = ~_is_probe(window[at])
+            else:
+                result[at] = window["block"][at] >= len(segment.slab)
+        return result
+
+
+def _is_probe(tickets: Records) -> npt.NDArray[np.bool_]:
+    """A probe has no block, and names no segment."""
+    return np.asarray((tickets["flags"] & int(TicketFlag.PROBE)) != 0)
