@@ -71,10 +71,16 @@ class Models:
             self._world.supervisor.keeper.look_now()
 
     def load_lane(
-        self, config: LaneConfig, cache: object, instances: int, instance: int, cancel: object
+        self,
+        config: LaneConfig,
+        cache: object,
+        instances: int,
+        instance: int,
+        cancel: object,
+        report: object,
     ) -> WarmLane:
         """Stands for `worker.lanes.load_lane`."""
-        del cache, instances, instance, cancel
+        del cache, instances, instance, cancel, report
         strand = Strand.current
         assert strand is not None
         self._world.point(strand, "before load")

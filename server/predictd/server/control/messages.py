@@ -124,9 +124,14 @@ class DetachFrontend(Message, frozen=True, kw_only=True):
 
 
 class LaneLoading(Message, frozen=True, kw_only=True):
-    """Worker: I start to load this lane. Names the culprit should I die."""
+    """Worker: I start to load this lane, or go on with it. Names the culprit should I die.
+
+    Attributes:
+        progress: How far it is, one line; empty at the start.
+    """
 
     lane: int
+    progress: str = ""
 
 
 class LaneLoaded(Message, frozen=True, kw_only=True):

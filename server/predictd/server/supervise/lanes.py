@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from predictd.server.config.settings import Settings
 from predictd.server.repository.models import FoundModel, FoundVersion
 from predictd.server.repository.watch import Sight
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.counts import Counts
 from predictd.server.supervise.directing import Director
 from predictd.server.supervise.housing import Housing, cannot_be_made
+from predictd.server.supervise.stand_in import fingerprint_of, stand_in
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.supervise.workers import Workers
 
@@ -27,7 +29,9 @@ class Lanes:
         wiring: Knows when one is finished with.
         counts: Are collected before one ends.
         director: Has their labels.
+        settings: Say which versions are served by another engine while their own builds.
         known: All models that were found.
+        settled: Whether the daemon has come up, so that somebody may be disturbed by a load.
         publish: Tells the front ends about a model whose lanes changed.
         on_ended: Called when lanes are gone, and with them what they held.
     """
@@ -40,8 +44,10 @@ class Lanes:
         wiring: Wiring,
         counts: Counts,
         director: Director,
+        settings: Settings,
         *,
         known: Callable[[], Sequence[FoundModel]],
+        settled: Callable[[], bool],
         publish: Callable[[str], None],
         on_ended: Callable[[], None],
     ) -> None:
@@ -51,7 +57,9 @@ class Lanes:
         self._wiring = wiring
         self._counts = counts
         self._director = director
+        self._settings = settings
         self._known = known
+        self._settled = settled
         self._publish = publish
         self._on_ended = on_ended
         for record in catalog.records():
@@ -61,9 +69,23 @@ class Lanes:
         self._counts.aggregate.name_lane(record.config.lane, record.config.model, record.config.version)
 
     def start_lane(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
+        """Load a version, and one that stands in for it if it shall have one."""
+        self.start_stand_in(model, version, fingerprint)
+        self._start_lane(model, version, fingerprint)
+
+    def start_stand_in(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
+        """Load what stands in for a version, if it shall have a stand-in."""
+        substitute = stand_in(model, version, self._settings)
+        if substitute is not None:
+            self._start_lane(substitute, version, fingerprint_of(fingerprint), stands_in=True)
+
+    def _start_lane(
+        self, model: FoundModel, version: FoundVersion, fingerprint: str, *, stands_in: bool = False
+    ) -> None:
         """Load a version: into the pool that its model shares with others, else into one of its own."""
-        home = self._housing.home(model, self._known(), self._workers.pools, self._catalog)
+        home = self._housing.home(model, self._known(), self._workers.pools, self._catalog, alone=stands_in)
         record = self._housing.record(home, model, version, fingerprint)
+        record.stand_in = stands_in
         self._catalog.add(record)
         self._named(record)
         _log.info("loading %s from %s", record.name, record.config.path)
@@ -72,7 +94,8 @@ class Lanes:
         elif home.runs:
             self._workers.load(home.pool, record)
         else:
-            self._workers.add_pool(home.pool, in_turn=True)
+            # At the start nobody serves yet who could be disturbed.
+            self._workers.add_pool(home.pool, in_turn=self._settled())
         self._publish(model.name)
 
     def retire_lane(self, lane: int) -> None:

@@ -166,7 +166,9 @@ class Supervisor:
             self._wiring,
             self.counts,
             self._director,
+            self._settings,
             known=lambda: self.keeper.models,
+            settled=lambda: self.settled,
             publish=self._publish,
             on_ended=self._check,
         )
@@ -175,6 +177,8 @@ class Supervisor:
         """Start every child."""
         for pool in self._pools:
             self._workers.add_pool(pool)
+        for sighting in self.keeper.sightings:
+            self._lanes.start_stand_in(sighting.model, sighting.version, sighting.fingerprint)
         self._frontends.start()
         self.spawn(self.counts.run())
         self.spawn(self._watch.run())

@@ -150,9 +150,11 @@ class Workers:
         if place.state is State.STOPPING:
             return
         match message:
-            case LaneLoading(lane=lane):
+            case LaneLoading(lane=lane, progress=progress):
                 place.loading = lane
+                # What goes on has its time anew.
                 self._start_deadline(child)
+                self._note_progress(lane, progress)
             case LaneLoaded(lane=lane):
                 self._load_over(place, child, lane)
                 self._lane_loaded(pool, place, child, message)
@@ -176,6 +178,13 @@ class Workers:
     def _hosted(self, pool: Pool, lane: int) -> LaneRecord | None:
         """A lane that the pool shall serve. It may have failed, or moved, while its workers load it."""
         return next((record for record in self._catalog.in_pool(pool.id) if record.config.lane == lane), None)
+
+    def _note_progress(self, lane: int, progress: str) -> None:
+        """Let operators see how far a load is."""
+        record = self._catalog.find(lane)
+        if record is not None and progress:
+            record.progress = progress
+            self._publish(record.config.model)
 
     def _load_over(self, place: Place, child: Child, lane: int) -> None:
         """A load came to its end. The next one may have begun: its time goes on."""

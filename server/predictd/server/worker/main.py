@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from setproctitle import setproctitle
@@ -146,7 +147,9 @@ class Worker:
             return
         self.send(LaneLoading(lane=config.lane))
         try:
-            self._loaded.append(load_lane(config, self._cache, self._init.workers, self._init.index, cancel))
+            report = partial(self._load_goes_on, config.lane)
+            workers, index = self._init.workers, self._init.index
+            self._loaded.append(load_lane(config, self._cache, workers, index, cancel, report))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
@@ -154,6 +157,9 @@ class Worker:
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
         finally:
             del self._cancellations[config.lane]
+
+    def _load_goes_on(self, lane: int, progress: str) -> None:
+        self.send(LaneLoading(lane=lane, progress=progress))
 
     def _load_later(self, lanes: list[LaneConfig]) -> None:
         """Control thread: have lanes loaded beside the run loop, by a thread that most workers never need."""
