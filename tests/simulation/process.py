@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from predictd.server.control.messages import Message, Ping
+from predictd.server.control.message import Message
+from predictd.server.control.messages import Ping
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -90,6 +90,7 @@ class Schedule:
     Attributes:
         drain_at_ns: When the daemon is told to leave, 0 for once all is answered.
         preemption: How likely others run at a point.
+        forgetful: Arenas give back whatever they can spare, as often as possible.
         small_pipes: The queues and the carry are as small as the kernel makes pipes.
     """
 
@@ -105,6 +106,7 @@ class Schedule:
     preemption: float
     drain_at_ns: int
     small_pipes: bool
+    forgetful: bool
     requests: tuple[Asked, ...] = field(default=())
     faults: tuple[Fault, ...] = field(default=())
 
@@ -157,6 +159,7 @@ def draw_schedule(seed: int) -> Schedule:
         preemption=draw.choice([0.05, 0.2, 0.5]),
         drain_at_ns=_draw_moment(draw, span_ns, faults) if draw.random() < 0.15 else 0,
         small_pipes=draw.random() < 0.3,
+        forgetful=draw.random() < 0.15,
         requests=requests,
         faults=faults,
     )

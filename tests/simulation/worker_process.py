@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from typing_extensions import override
 
-from predictd.server.control.messages import Hello, Message, WorkerInit
+from predictd.server.control.message import Message
+from predictd.server.control.messages import Hello, WorkerInit
 from predictd.server.supervise.supervisor import ABI_VERSION
 from predictd.server.transport.claims import ClaimState, read_claims
 from predictd.server.transport.records import TICKET

@@ -18,11 +18,13 @@ from typing import Any
 
 from predictd.server.config.settings import Settings
 from predictd.server.config.units import Address
+from predictd.server.control.messages import Ping
 from predictd.server.supervise.blame import BLAME_LIMIT
 from predictd.server.supervise.loads import Restored
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import RestartPolicy
 from predictd.server.supervise.supervisor import Supervisor
+from predictd.server.transport import allocator
 from predictd.server.transport.pipes import F_SETPIPE_SZ, capacity
 from predictd.server.transport.records import COMPLETION_STRUCT, Status
 from tests.fixtures.supervision import FixedPlanner
@@ -45,6 +47,8 @@ STEPS_MAX = 60_000
 QUIET_WITHIN_NS = 15_000 * MS
 REAPED_WITHIN_NS = (MS // 50, 5 * MS)
 LOOK_AGAIN_NS = MS
+# Often enough to come between any two steps of a request.
+GIVE_BACK_EVERY_NS = MS // 4
 _ARENA_BYTES = 1 << 26
 
 _COMPLETION = struct.Struct(COMPLETION_STRUCT)
@@ -127,6 +131,7 @@ class World(Ownership):
         schedule = self.schedule
         settings = Settings(
             arena_limit_bytes=_ARENA_BYTES,
+            arena_keep_ns=100 if schedule.forgetful else 60_000 * MS,
             model_control="none",
             max_batch_size=schedule.max_batch_size,
             max_delay_ns=schedule.max_delay_ns,
@@ -160,6 +165,9 @@ class World(Ownership):
     def _play(self) -> None:
         self.client.begin()
         begin_ns = self.clock.now_ns
+        if self.schedule.forgetful:
+            for moment_ns in range(0, self.schedule.end_ns + 10 * MS, GIVE_BACK_EVERY_NS):
+                self.at(begin_ns + moment_ns, self._give_back)
         for fault in self.schedule.faults:
             self.at(begin_ns + fault.at_ns, functools.partial(self.client.troubles.strike, fault))
         drained: asyncio.Task[bool] | None = None
@@ -175,6 +183,11 @@ class World(Ownership):
         if drained is not None:
             self.run_until("the drain ended", drained.done)
         self.client.judge()
+
+    def _give_back(self) -> None:
+        """Have everybody look whether there is memory to spare, as the supervisor's pings do in their time."""
+        for child in self.children:
+            child.send(Ping())
 
     def _leave(self) -> None:
         if not self.leaving:
@@ -371,7 +384,10 @@ class World(Ownership):
         return old is not None and old.blame[lane] >= BLAME_LIMIT and elsewhere
 
     def replacements(self) -> list[Replacement]:
+        # With few blocks to a segment some of them come and go at any load.
+        small = [(allocator, "SMALLEST_SEGMENT_BYTES", 1024)] if self.schedule.forgetful else []
         return [
+            *small,
             (MODULES.starter, "Child", self.child),
             (MODULES.supervisor, "MemoryHeadroom", lambda: self.client.troubles),
             (MODULES.watching, "read_activity", lambda _: None),

@@ -205,6 +205,14 @@ class Engine(Protocol):
         """Release the model. Nothing is called afterwards."""
 
 
+@runtime_checkable
+class GivesBack(Protocol):
+    """An engine that keeps memory of large runs for the next ones, and can give it back."""
+
+    def give_back(self) -> None:
+        """At the end of the next run, give back whatever memory that run does not need itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunTimings:
     """Where the time of one run went, on a device that is told what to do and then waited for.

@@ -55,6 +55,7 @@ def test_every_flag_reaches_the_daemon(
         "--max-connection-age 18s --max-connection-age-grace 19s --max-connection-idle 20s "
         "--max-concurrent-streams 21 --handshake-timeout 22s --keepalive-time 23s --keepalive-timeout 24s "
         "--min-ping-interval 25s --max-ping-strikes 26 --max-message-size 9KiB --max-response-size 10KiB "
+        "--arena-keep 9s --unread-limit 11MiB "
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
         "--load-timeout 11s --run-timeout 15s --hang-timeout 16s --lame-duck 12s --drain-timeout 13s --strict "
@@ -91,6 +92,8 @@ def test_every_flag_reaches_the_daemon(
         max_message_bytes=9 * 2**10,
         max_response_bytes=10 * 2**10,
         arena_limit_bytes=10 * 2**20,
+        arena_keep_ns=9 * 10**9,
+        unread_limit_bytes=11 * 2**20,
         tfs_tensor_content=True,
         tfs_unready_labels=True,
         pools="shared",

@@ -79,6 +79,8 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_message_size": ("1MiB", 2**20, '"1MiB"'),
     "max_response_size": ("2MiB", 2**21, '"2MiB"'),
     "arena_limit": ("1GiB", 2**30, "1073741824"),
+    "arena_keep": ("5s", 5 * 10**9, '"5s"'),
+    "unread_limit": ("1MiB", 2**20, '"1MiB"'),
     "tfs_tensor_content": ("on", True, "true"),
     "tfs_unready_labels": ("on", True, "true"),
     "pools": ("shared", "shared", '"shared"'),

@@ -299,6 +299,22 @@ class Settings:
             key="arena_limit",
         ),
     )
+    arena_keep_ns: int = field(
+        default=60 * _SECOND,
+        metadata=_option(
+            duration(_SECOND // 10, 24 * _HOUR),
+            "How long shared memory is kept that no request needs.",
+            key="arena_keep",
+        ),
+    )
+    unread_limit_bytes: int = field(
+        default=32 * _MIB,
+        metadata=_option(
+            size(_MIB, 2**40),
+            "Answers that a client's connection may leave unread before its next requests wait.",
+            key="unread_limit",
+        ),
+    )
     pools: str = field(
         default="auto",
         metadata=_option(

@@ -23,6 +23,7 @@ from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
+from predictd.server.transport.arena import Arena
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.claims import read_claims
 from predictd.server.transport.records import (
@@ -70,11 +71,18 @@ class Dispatcher:
     # Links ----------------------------------------------------------------------------------------------------
 
     def attach_pool(
-        self, pool: int, name: str, queue_fds: list[int], queue_limit: int, arena_limit_bytes: int
+        self,
+        pool: int,
+        name: str,
+        queue_fds: list[int],
+        queue_limit: int,
+        arena_limit_bytes: int,
+        arena_keep_ns: int,
     ) -> None:
         """Know a pool's queues."""
         queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends)
-        self._pools[pool] = PoolLink(pool, name, queues, arena_limit_bytes)
+        arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes, arena_keep_ns)
+        self._pools[pool] = PoolLink(pool, name, queues, arena)
 
     def shared(self, lanes: Mapping[int, int]) -> None:
         """Know how many lanes each pool has."""
@@ -98,6 +106,17 @@ class Dispatcher:
     def arena_bytes(self) -> int:
         """Shared memory of all request arenas."""
         return sum(pool.arena.total_bytes for pool in self._pools.values())
+
+    def give_back(self, *, pressed: bool = False) -> None:
+        """Do without the memory that requests did not need lately. Called now and then.
+
+        Args:
+            pressed: There was none when some was needed: give back whatever can be spared.
+        """
+        now_ns = time.monotonic_ns()
+        for pool in self._pools.values():
+            for segment in pool.arena.give_back(now_ns, pressed=pressed):
+                self._growth.retired(pool.id, segment)
 
     # Requests -------------------------------------------------------------------------------------------------
 
@@ -195,7 +214,12 @@ class Dispatcher:
         """A block, a slot and its generation for a request. Raises RequestError."""
         block = pool.arena.allocate(size_bytes)
         if block is None:
-            block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
+            try:
+                block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
+            except OverloadedError:
+                # Too late for this one: the memory is free once all readers have unmapped it.
+                self.give_back(pressed=True)
+                raise
             if pool.id not in self._pools:
                 raise LaneGoneError(f"model '{lane.model}' stopped to be served")
         try:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from predictd.server.config.units import format_duration
-from predictd.server.control.messages import Message, StatisticsRequest
+from predictd.server.control.message import Message
+from predictd.server.control.messages import StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
     InvalidRequestError,

@@ -19,6 +19,8 @@ class FrontendSettings:
 
     addresses: Sequence[str]
     arena_limit_bytes: int
+    arena_keep_ns: int
+    unread_limit_bytes: int
     max_message_bytes: int
     max_response_bytes: int
     max_concurrent_per_client: int
@@ -35,6 +37,8 @@ def frontend_settings(settings: Settings, port: ReservedPort, arena_limit_bytes:
     return FrontendSettings(
         addresses=port.targets,
         arena_limit_bytes=arena_limit_bytes,
+        arena_keep_ns=settings.arena_keep_ns,
+        unread_limit_bytes=settings.unread_limit_bytes,
         max_message_bytes=settings.max_message_bytes,
         max_response_bytes=settings.max_response_bytes,
         max_concurrent_per_client=settings.max_concurrent_per_client,
@@ -64,6 +68,8 @@ def frontend_init(settings: FrontendSettings, place: Place, frontend: int, front
         addresses=list(settings.addresses),
         in_flight_limit=place.pipe.records // 2,
         arena_limit_bytes=settings.arena_limit_bytes,
+        arena_keep_ns=settings.arena_keep_ns,
+        unread_limit_bytes=settings.unread_limit_bytes,
         max_message_bytes=settings.max_message_bytes,
         max_response_bytes=settings.max_response_bytes,
         max_concurrent_per_client=settings.max_concurrent_per_client,

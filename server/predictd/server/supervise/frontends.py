@@ -7,13 +7,13 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+from predictd.server.control.message import Message
 from predictd.server.control.messages import (
     AnyMessage,
     Drain,
     Drained,
     Listen,
     Listening,
-    Message,
     PublishModel,
     Ready,
 )

@@ -11,24 +11,24 @@ from functools import partial
 from typing import Any
 
 from predictd.server.config.settings import Settings
+from predictd.server.control.commands import (
+    LoadModel,
+    Reload,
+    ServeList,
+    SetLabel,
+    SetSplit,
+    UnloadModel,
+)
+from predictd.server.control.memory import Growth, GrowthRequest, SegmentAdded, SegmentRetired
 from predictd.server.control.messages import (
     Ack,
     AnyMessage,
     ClaimTable,
     FrontendCounts,
-    Growth,
-    GrowthRequest,
     Hello,
-    LoadModel,
     Pong,
     Ready,
-    Reload,
-    SegmentAdded,
-    ServeList,
-    SetLabel,
-    SetSplit,
     StatisticsRequest,
-    UnloadModel,
     WorkerCounts,
 )
 from predictd.server.launch.memory import MemoryHeadroom
@@ -205,7 +205,7 @@ class Supervisor:
     def _is_worker(self, child: Child) -> bool:
         return any(child is worker for _, _, worker in self._workers.children())
 
-    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case Hello(abi=abi):
                 self._hello(child, abi)
@@ -217,6 +217,8 @@ class Supervisor:
             case SegmentAdded():
                 self._growth.settle(child.id)
                 self._wiring.segment_added(child, message, fds[0])
+            case SegmentRetired(pool=pool, segment=segment):
+                self._wiring.segment_retired(child, pool, segment)
             case ClaimTable():
                 self._wiring.claims(child, fds[0])
             case Pong():
@@ -342,6 +344,7 @@ class Supervisor:
             list(self._workers.pools.values()),
             self._workers.children(),
             self._frontends.children(),
+            self._frontends.places,
             self.counts.in_flight,
             kills,
             [gpu for gpus in self.counts.gpus.values() for gpu in gpus],

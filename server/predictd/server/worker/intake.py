@@ -49,6 +49,13 @@ class Batch:
     uniform: bool
     rows: int
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the requests' blocks that are in use."""
+        if self.uniform:
+            return len(self.tickets) * int(self.tickets[0]["bytes"])
+        return int(self.tickets["bytes"].sum())
+
 
 def claimed(tickets: Records, *, uniform: bool) -> Batch:
     """A batch of tickets, which must not be empty."""
