@@ -51,8 +51,8 @@ class SimulatedChild:
 
     @property
     def stopped(self) -> bool:
-        """No simulated process is ever stopped."""
-        return False
+        """A signal has stopped the process."""
+        return self.process.stopped
 
     def kill(self) -> None:
         self._world.condemn(self.process, SIGKILL)

@@ -49,7 +49,8 @@ def test_every_flag_reaches_the_daemon(
     (tmp_path / "other.toml").write_text("")
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
-        "--engine openvino --max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
+        "--engine openvino --while-building onnxruntime "
+        "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
         "--max-queue-bytes 15MiB --max-concurrent-per-client 16 --default-deadline 17s "
         "--max-connection-age 18s --max-connection-age-grace 19s --max-connection-idle 20s "
         "--max-concurrent-streams 21 --handshake-timeout 22s --keepalive-time 23s --keepalive-timeout 24s "
@@ -71,6 +72,7 @@ def test_every_flag_reaches_the_daemon(
         instances=3,
         threads=4,
         engine="openvino",
+        while_building="onnxruntime",
         max_batch_size=5,
         max_delay_ns=6 * 10**6,
         max_queue_size=7,

@@ -61,6 +61,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_queue_bytes": ("3MiB", 3 * 2**20, '"3MiB"'),
     "max_concurrent_per_client": ("3", 3, "3"),
     "default_deadline": ("3s", 3 * 10**9, '"3s"'),
+    "while_building": ("onnxruntime", "onnxruntime", '"onnxruntime"'),
     "max_connection_age": ("3s", 3 * 10**9, '"3s"'),
     "max_connection_age_grace": ("3s", 3 * 10**9, '"3s"'),
     "max_connection_idle": ("3s", 3 * 10**9, '"3s"'),

@@ -84,7 +84,12 @@ def test_a_ticket_carries_deadline_and_priority() -> None:
         (Status.ENGINE_FAILED, "boom", InferenceError, "model 'm' failed: boom"),
         (Status.ENGINE_FAILED, "", InferenceError, "model 'm' failed: the engine failed"),
         (Status.NO_MEMORY, "", OverloadedError, "no memory for the answer of model 'm': the arena is full"),
-        (Status.UNKNOWN_LANE, "", LaneGoneError, "model 'm' is not served by this worker; try again"),
+        (
+            Status.UNKNOWN_LANE,
+            "",
+            LaneGoneError,
+            "the version of model 'm' that was to answer is served no more",
+        ),
     ],
 )
 def test_each_way_to_fail_has_its_error(

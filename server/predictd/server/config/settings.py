@@ -97,6 +97,7 @@ QUEUE_BYTES = size(0, 2**50)
 DEADLINE = duration(0, 24 * _HOUR)
 _CONNECTION_TIME = duration(0, 7 * 24 * _HOUR)
 ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
+WHILE_BUILDING = choice("none", "onnxruntime")
 
 _ADDRESS: Kind[Address] = Kind("HOST:PORT", 'a string "HOST:PORT"', (str,), parse_address, str)
 
@@ -146,6 +147,13 @@ class Settings:
             choice("auto", *BUILT_IN),
             "Loads the models that say nothing of an engine, as far as it serves files of their kind; auto is the "
             "usual engine of each kind.",
+        ),
+    )
+    while_building: str = field(
+        default="none",
+        metadata=_option(
+            WHILE_BUILDING,
+            "Serves a model while its own engine builds what it runs, such as a TensorRT plan of an ONNX file.",
         ),
     )
     max_batch_size: int = field(

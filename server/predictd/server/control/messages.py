@@ -104,9 +104,14 @@ class DetachFrontend(Message, frozen=True, kw_only=True):
 
 
 class LaneLoading(Message, frozen=True, kw_only=True):
-    """Worker: I start to load this lane. Names the culprit should I die."""
+    """Worker: I start to load this lane, or go on with it. Names the culprit should I die.
+
+    Attributes:
+        progress: How far it is, one line; empty at the start.
+    """
 
     lane: int
+    progress: str = ""
 
 
 class LaneLoaded(Message, frozen=True, kw_only=True):
@@ -175,10 +180,11 @@ class WorkerCounts(Message, frozen=True, kw_only=True):
 
 
 class FrontendInit(Message, frozen=True, kw_only=True):
-    """Who a frontend is. Descriptor: read end of its completion pipe."""
+    """Who a frontend is, and how many there are. Descriptor: read end of its completion pipe."""
 
     frontend: int
     index: int
+    frontends: int
     addresses: list[str]
     in_flight_limit: int
     arena_limit_bytes: int

@@ -96,7 +96,7 @@ class Frontend:
         self._recorder = FrontendRecorder()
         self._growth = ArenaGrowth(init.frontend, self.send)
         self._dispatcher = Dispatcher(
-            init.frontend, completion_fd, init.in_flight_limit, self._growth, self._recorder
+            init.frontend, init.frontends, completion_fd, init.in_flight_limit, self._growth, self._recorder
         )
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
@@ -188,6 +188,7 @@ class Frontend:
                 self._add_segment(message, fds)
             case PublishModel(seq=seq):
                 self._routes.publish(message)
+                self._dispatcher.shared(self._routes.lanes_of_pools())
                 self._health.update(self._service)
                 self.send(Ack(seq=seq))
             case RetireLane(seq=seq, lane=lane):

@@ -232,6 +232,7 @@ class PoolLink:
 
     Attributes:
         out: Tickets of this front end that are not completed, by the level of their queue.
+        lanes: That are ready in the pool.
     """
 
     def __init__(self, pool: int, name: str, queues: TicketQueues, arena: Arena) -> None:
@@ -240,6 +241,7 @@ class PoolLink:
         self.queues = queues
         self.arena = arena
         self.out = [0] * (queues.levels + 1)
+        self.lanes = 0
 
     def ahead(self, level: int, workers: Iterable[WorkerLink]) -> int:
         """Requests that are served before one that came now: those that wait, and those that run.

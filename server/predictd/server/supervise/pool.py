@@ -199,6 +199,12 @@ class Pool:
         """No worker will serve any more, though some may be on their way out."""
         return all(place.state in (State.FAILED, State.STOPPED, State.STOPPING) for place in self.places)
 
+    @property
+    def initialised(self) -> list[tuple[Place, Child]]:
+        """The workers that were told who they are and shall stay."""
+        states = (State.LOADING, State.MAPPING, State.SERVING)
+        return [(place, place.child) for place in self.places if place.child and place.state in states]
+
     def as_running(self) -> RunningPool:
         """What the launcher must know of it to plan another."""
         return RunningPool(self.request, frozenset(cpu for place in self.places for cpu in place.plan.cpus))

@@ -185,9 +185,11 @@ class Intake:
     def _window_limit(self, rules: Mapping[int, LaneRules], window: Records) -> int:
         """Tickets to have in hand: one batch while the pool has one lane and nothing was left over.
 
+        Lanes take turns among the tickets in hand alone: where there are several, all that wait are read, or one lane
+        would be served once the queue of another is done.
         For a preferred size that can be had no ticket must be missing, because others turned out to be expired.
         """
-        limit = WINDOW_TICKETS
+        limit = self._room
         if len(rules) == 1:
             lane = next(iter(rules.values()))
             batch = lane.max_batch_size if lane.batches else 1

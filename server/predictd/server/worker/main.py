@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from setproctitle import setproctitle
@@ -150,7 +151,9 @@ class Worker:
             return
         self.send(LaneLoading(lane=config.lane))
         try:
-            self._loaded.append(load_lane(config, self._cache, self._init.workers, self._init.index, cancel))
+            report = partial(self._load_goes_on, config.lane)
+            workers, index = self._init.workers, self._init.index
+            self._loaded.append(load_lane(config, self._cache, workers, index, cancel, report))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
@@ -158,6 +161,9 @@ class Worker:
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
         finally:
             del self._cancellations[config.lane]
+
+    def _load_goes_on(self, lane: int, progress: str) -> None:
+        self.send(LaneLoading(lane=lane, progress=progress))
 
     def _load_later(self, lanes: list[LaneConfig]) -> None:
         """Control thread: have lanes loaded beside the run loop, by a thread that most workers never need."""
@@ -279,7 +285,10 @@ class Worker:
             self._memory.detach(frontend)
             self._responses.forget_frontend(frontend)
         while self._loaded:
+            # Memory for answers is waited for.
+            self._claims.busy()
             self._take_in(self._loaded.popleft())
+            self._claims.done()
         while self._removed:
             number = self._removed.popleft()
             self._rules.pop(number, None)
