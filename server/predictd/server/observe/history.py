@@ -190,5 +190,7 @@ def _by_model(tallies: _Tallies, seconds: float) -> dict[str, Rates]:
     for served, tally in tallies.items():
         if served is not None:
             models.setdefault(served.model, _Tally()).add(tally)
-    busiest = heapq.nlargest(MODELS_PER_POINT_MAX, models.items(), key=lambda item: item[1].good + item[1].bad)
+    busiest = heapq.nlargest(
+        MODELS_PER_POINT_MAX, models.items(), key=lambda item: item[1].good + item[1].bad
+    )
     return {model: tally.rates(seconds) for model, tally in busiest}

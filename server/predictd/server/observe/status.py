@@ -172,7 +172,11 @@ def status_document(
         "processes": _processes(gauges.processes, overview.processes),
         "gpus": [asdict(gpu) for gpu in gauges.gpus],
         "plan": asdict(overview.plan),
-        "history": _history(history.points(), model if any(m.name == model for m in overview.models) else ""),
+        "history": _history(
+            history.points(),
+            # Who asks knows the names as they are shown.
+            next((info.name for info in overview.models if escape_controls(info.name) == model), ""),
+        ),
         "events": [asdict(event) for event in events],
     }
 

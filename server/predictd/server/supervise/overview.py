@@ -41,7 +41,11 @@ def overview(
         models=tuple(_model(publication, names) for publication in publications),
         processes=(
             *(_process("frontend", str(place.index), place) for place in frontends),
-            *(_process("worker", f"{pool.name}/{place.index}", place) for pool in pools for place in pool.places),
+            *(
+                _process("worker", f"{pool.name}/{place.index}", place)
+                for pool in pools
+                for place in pool.places
+            ),
         ),
         plan=PlanInfo(
             cpus=format_cpulist(budget.cpus),
@@ -58,13 +62,17 @@ def _model(publication: PublishModel, pools: dict[int, str]) -> ModelInfo:
     return ModelInfo(
         name=publication.name,
         default_version=publication.default_version,
-        labels=tuple(LabelInfo(label.name, label.version, label.next_version) for label in publication.labels),
+        labels=tuple(
+            LabelInfo(label.name, label.version, label.next_version) for label in publication.labels
+        ),
         split=tuple(ShareInfo(version, percent) for version, percent in publication.split),
         versions=tuple(_version(lane, pools) for lane in publication.versions),
     )
 
 
 def _version(lane: LaneView, pools: dict[int, str]) -> VersionInfo:
+    # Front ends can do without it; who publishes always says it.
+    config = lane.config
     return VersionInfo(
         version=lane.version,
         state=lane.state,
@@ -72,8 +80,8 @@ def _version(lane: LaneView, pools: dict[int, str]) -> VersionInfo:
         # A pool that is on its way out is known no more, nor one that could not be made.
         pool=pools.get(lane.pool, ""),
         instances=lane.instances,
-        engine=lane.config.engine,
-        max_batch_size=lane.config.max_batch_size,
+        engine="" if config is None else config.engine,
+        max_batch_size=0 if config is None else config.max_batch_size,
     )
 
 
