@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "Serve a small pretrained model and show how to ask it.",
     "predict": "Send one request to a running daemon.",
     "models": "List the models of a running daemon.",
+    "top": "Watch a running daemon: models, latencies, processes.",
     "check": "Say all that is wrong with models, without loading them.",
     "build": "Build a TensorRT plan of an ONNX model.",
     "bench": "Measure how fast a model's engine is by itself.",
