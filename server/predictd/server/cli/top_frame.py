@@ -54,11 +54,11 @@ def frame(
         Text(),
         _models(models[:model_rows], columns),
         *_more(len(models) - model_rows, "version"),
-        *_reasons(models),
+        *_reasons(models, lines),
         Text(),
         _processes(processes[:process_rows], columns),
         *_more(len(processes) - process_rows, "process", "processes"),
-        *_events(status["events"][:_EVENTS_MAX]),
+        *_events(status["events"], lines),
     )
 
 
@@ -158,14 +158,14 @@ def _model(model: Document, version: Document) -> list[Text]:
     ]
 
 
-def _reasons(pairs: Iterable[tuple[Document, Document]]) -> Iterable[Text]:
+def _reasons(pairs: Iterable[tuple[Document, Document]], lines: int | None) -> Iterable[Text]:
     told = [
         f"{model['name']} version {version['version']}: {version['reason']}"
         for model, version in pairs
         if version["reason"]
     ]
-    for line in told[:_REASONS_MAX]:
-        yield Text(_safe(line), "red", no_wrap=True, overflow="ellipsis")
+    for line in told if lines is None else told[:_REASONS_MAX]:
+        yield _fitted(Text(_safe(line), "red"), lines)
 
 
 def _traffic(model: Document, version: int) -> str:
@@ -193,16 +193,21 @@ def _process(process: Document) -> list[Text]:
     ]
 
 
-def _events(events: Iterable[Document]) -> Iterable[RenderableType]:
-    for at, event in enumerate(events):
+def _events(events: Sequence[Document], lines: int | None) -> Iterable[RenderableType]:
+    for at, event in enumerate(events if lines is None else events[:_EVENTS_MAX]):
         if at == 0:
             yield Text()
         when = time.strftime("%H:%M:%S", time.localtime(event["unix_seconds"]))
         more = f" (and {event['left_out']} more like it)" if event["left_out"] else ""
         words = _safe(f" {event['role']}: {event['text']}{more}")
-        yield Text.assemble(
-            (f"{when} ", "dim"), _state(event["level"]), words, no_wrap=True, overflow="ellipsis"
-        )
+        yield _fitted(Text.assemble((f"{when} ", "dim"), _state(event["level"]), words), lines)
+
+
+def _fitted(text: Text, lines: int | None) -> Text:
+    """On a screen, one line of it; where there is room, as many as it takes."""
+    if lines is not None:
+        text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _more(left: int, noun: str, nouns: str = "") -> Iterable[Text]:
