@@ -197,9 +197,9 @@ def _can_be_used_by_keyboard(page: Page) -> None:
     page.press("Tab", 9)
     assert page.ask("document.activeElement.id") == "pause"
     assert page.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    page.press("Enter", 13)
+    page.press("Enter", 13, "\r")
     page.wait_until("document.getElementById('freshness').textContent.startsWith('paused')")
-    page.press("Enter", 13)
+    page.press("Enter", 13, "\r")
     page.wait_until("document.getElementById('freshness').textContent === 'live'")
     page.press("Tab", 9)
     assert page.ask("document.activeElement.id") == "model"
@@ -225,6 +225,9 @@ def _rests_while_hidden(page: Page) -> None:
 
 
 # predictd top -----------------------------------------------------------------------------------------------------
+
+
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def test_the_terminal_shows_it_and_is_left_as_it_was(tmp_path: Path) -> None:
@@ -281,10 +284,11 @@ def _watched_and_left(daemon: Daemon, leave: bytes | signal.Signals, status: int
 
 
 def _read_until(master: int, pattern: str, seconds: float = 60.0) -> str:
+    """What a terminal is sent until something is in it, without its colours."""
     text, deadline = "", time.monotonic() + seconds
     os.set_blocking(master, False)
-    while not re.search(pattern, text):
-        assert time.monotonic() < deadline, f"not {pattern} in {text!r}"
+    while not re.search(pattern, _COLOR.sub("", text)):
+        assert time.monotonic() < deadline, f"not {pattern} at the end of {text[-4000:]!r}"
         try:
             text += os.read(master, 1 << 16).decode(errors="replace")
         except BlockingIOError:

@@ -28,6 +28,8 @@ _LINES_BESIDE_ROWS: Final = 16
 # Below so many columns what says least is left out.
 _WIDE_COLUMNS: Final = 110
 _CELL_COLUMNS_MAX: Final = 16
+# Numbers that change their length must not move what stands beside them.
+_NUMBER_COLUMNS: Final = 7
 _GAP_COLUMNS: Final = 2
 _ROWS_MIN: Final = 3
 
@@ -226,7 +228,8 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[Text]], columns: int) 
         max(len(name), *(row[at].cell_len for row in kept), 0) if kept else len(name)
         for at, name in enumerate(names)
     ]
-    widths = [min(width, _CELL_COLUMNS_MAX) for width in widest[1:]]
+    least = [_NUMBER_COLUMNS if title.startswith(">") else 0 for title in titles]
+    widths = [max(low, min(width, _CELL_COLUMNS_MAX)) for low, width in zip(least, widest, strict=True)][1:]
     room = columns - sum(width + _GAP_COLUMNS for width in widths)
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, _GAP_COLUMNS, 0, 0))
     for title, name, width in zip(titles, names, (max(8, min(widest[0], room)), *widths), strict=True):
