@@ -203,6 +203,8 @@ class Client:
                 # Probes take room until a front end has heard of the death that the others have.
                 others = schedule.frontends + world.killed_frontends - 1
                 probes = world.worker_deaths * others
+                # Where models share a queue, one leaves the others as much as it has itself.
+                room = room // 2 if "its share" in str(error) else room
                 bounded = room < len(schedule.requests) + probes or self.troubles.memory
                 return None if bounded else "is refused for want of room that is there"
             case UnknownModelError():
