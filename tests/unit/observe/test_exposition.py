@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import os
+import dataclasses
 import platform
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -18,18 +17,17 @@ from predictd.server.observe.gauges import (
     BuildInfo,
     Gauges,
     LaneGauge,
+    MemoryGauge,
+    PlanGauge,
     ProcessGauge,
     QueueGauge,
     Readiness,
     WorkerGauge,
     build_info,
-    resident_bytes,
 )
+from predictd.server.observe.processes import Memory
 from predictd.server.observe.recorder import FrontendRecorder, WorkerRecorder
 from predictd.server.observe.samples import HISTOGRAMS, NUMBERS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -41,17 +39,20 @@ def gauges(*lanes: LaneGauge, ready: bool = True) -> Gauges:
         readiness=Readiness(ready, lanes),
         build=BUILD,
         start_unix_seconds=1_700_000_000.5,
-        queues=(QueueGauge("resnet", 0, 17), QueueGauge("resnet", 1, 0)),
+        queues=(QueueGauge("resnet", 0, 17, 1024), QueueGauge("resnet", 1, 0, 1024)),
         in_flight={0: 3, 1: 0},
         workers=(WorkerGauge("resnet", 0, "ready"), WorkerGauge("resnet", 1, "starting")),
         worker_states=("starting", "ready", "backoff"),
         worker_restarts={"resnet": 2},
         kills={("worker", "silent"): 3, ("frontend", "stopped"): 0},
         processes=(
-            ProcessGauge("supervisor", "0", 30_000_000),
-            ProcessGauge("worker", "resnet/0", 90_000_000, arena_bytes=1 << 20),
-            ProcessGauge("worker", "resnet/1", None, arena_bytes=0),
+            ProcessGauge("supervisor", "0", Memory(30_000_000, 20_000_000), 1.5),
+            ProcessGauge("worker", "resnet/0", Memory(90_000_000, 70_000_000), 60.25, arena_bytes=1 << 20),
+            ProcessGauge("worker", "resnet/1", None, 2.0, arena_bytes=0),
         ),
+        frontend_restarts={0: 0, 1: 4},
+        plans=(PlanGauge("worker", "resnet/0", "0-2,7", 4, 2),),
+        memory=MemoryGauge(limit_bytes=1 << 30, headroom_bytes=1 << 29, arena_limit_bytes=1 << 28),
     )
 
 
@@ -231,6 +232,48 @@ def test_gauges_show_the_snapshot() -> None:
     assert value(scrape(Aggregate(), gauges(ready=False)), "predictd_ready") == 0
     gone = ("predictd_process_resident_bytes", (("index", "resnet/1"), ("role", "worker")))
     assert gone not in series
+    assert value(series, "predictd_process_anonymous_bytes", role="worker", index="resnet/0") == 70_000_000
+    assert value(series, "predictd_process_cpu_seconds_total", role="worker", index="resnet/0") == 60.25
+    # Its process is gone, what it took is not.
+    assert value(series, "predictd_process_cpu_seconds_total", role="worker", index="resnet/1") == 2
+    assert value(series, "predictd_queue_capacity", pool="resnet", priority="1") == 1024
+    assert value(series, "predictd_frontend_restarts_total", frontend="1") == 4
+    plan = {"role": "worker", "index": "resnet/0"}
+    assert value(series, "predictd_plan_info", **plan, cpus="0-2,7", threads="2") == 1
+    assert value(series, "predictd_plan_cpus", **plan) == 4
+    assert value(series, "predictd_memory_limit_bytes") == 1 << 30
+    assert value(series, "predictd_memory_headroom_bytes") == 1 << 29
+    assert value(series, "predictd_arena_limit_bytes") == 1 << 28
+
+
+def test_of_memory_that_the_kernel_does_not_show_nothing_is_said() -> None:
+    series = scrape(Aggregate(), dataclasses.replace(gauges(), memory=None))
+    assert not {name for name, _ in series} & {"predictd_memory_limit_bytes", "predictd_arena_limit_bytes"}
+
+
+def test_the_oldest_wait_is_that_of_the_front_end_where_it_is_longest() -> None:
+    aggregate = busy()
+    aggregate.waits(1, {1: 250_000_000})
+    aggregate.waits(2, {1: 3_000_000_000, 99: 5_000_000_000})
+    name = "predictd_oldest_wait_seconds"
+    assert value(scrape(aggregate, gauges()), name, **RESNET) == 3
+    assert value(scrape(aggregate, gauges()), name, **IDLE) == 0
+    aggregate.frontend_gone(2)
+    assert value(scrape(aggregate, gauges()), name, **RESNET) == 0.25
+    aggregate.waits(1, {})
+    assert value(scrape(aggregate, gauges()), name, **RESNET) == 0
+
+
+def test_what_is_neither_waiting_nor_the_engine_is_overhead() -> None:
+    aggregate = Aggregate()
+    aggregate.name_lane(1, "resnet", 3)
+    frontend = FrontendRecorder()
+    frontend.answered(1, "kserve", "OK", 1_500_000, 200_000, 1_000_000, 4)
+    frontend.answered(1, "kserve", "OK", 2_500_000, 1_200_000, 1_000_000, 4)
+    frontend.failed(1, "kserve", "RESOURCE_EXHAUSTED", 9_000)
+    aggregate.add_frontend(frontend.take(), 1)
+    name = "predictd_request_overhead_seconds_total"
+    assert value(scrape(aggregate, gauges()), name, **RESNET, api="kserve") == pytest.approx(600e-6)
 
 
 def test_two_lanes_of_one_model_version_give_one_series() -> None:
@@ -275,14 +318,6 @@ def test_the_format_follows_the_accept_header(accept: str, content_type: str) ->
 def test_both_formats_say_the_same() -> None:
     plain = scrape(busy(), gauges())
     assert scrape(busy(), gauges(), "application/openmetrics-text; version=1.0.0") == plain
-
-
-def test_resident_bytes_reads_living_processes_only(tmp_path: Path) -> None:
-    own = resident_bytes([os.getpid()])[os.getpid()]
-    assert 5_000_000 < own < 100_000_000_000
-    (tmp_path / "7").mkdir()
-    (tmp_path / "7" / "statm").write_text("1000 250 10 1 0 100 0\n")
-    assert resident_bytes([7, 8], proc=tmp_path) == {7: 250 * os.sysconf("SC_PAGE_SIZE")}
 
 
 def test_build_info_names_what_is_installed() -> None:

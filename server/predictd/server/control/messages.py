@@ -336,12 +336,13 @@ class Drained(Message, frozen=True, kw_only=True):
 
 
 class FrontendCounts(Message, frozen=True, kw_only=True):
-    """Frontend: the answer to Collect."""
+    """Frontend: the answer to Collect. `waiting_ns` has how long the oldest request of a lane has waited."""
 
     seq: int
     delta: FrontendDelta
     in_flight: int
     arena_bytes: int
+    waiting_ns: dict[int, int] = {}
 
 
 class StatisticsRequest(Message, frozen=True, kw_only=True):

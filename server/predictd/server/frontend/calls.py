@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from predictd.server.errors import OverloadedError
@@ -187,6 +187,21 @@ def held_slots(tickets: bytes, frontend: int) -> list[tuple[int, int]]:
         for ticket in _TICKET.iter_unpack(tickets)
         if ticket[0] == frontend and not ticket[7] & TicketFlag.PROBE
     ]
+
+
+def oldest_waits(calls: Iterable[Call], held: Container[tuple[int, int]], now_ns: int) -> dict[int, int]:
+    """How long the oldest call of each lane has waited, of those that no worker holds and whose clients wait.
+
+    Args:
+        calls: In flight.
+        held: Slots and generations that workers have claimed.
+        now_ns: CLOCK_MONOTONIC.
+    """
+    waits: dict[int, int] = {}
+    for call in calls:
+        if call.future is not None and (call.slot, call.generation) not in held:
+            waits[call.lane.id] = max(waits.get(call.lane.id, 0), now_ns - call.enqueued_ns)
+    return waits
 
 
 def probe_ticket(frontend: int, number: int, priority: int, now_ns: int) -> bytes:

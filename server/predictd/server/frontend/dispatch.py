@@ -8,10 +8,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-from predictd.server.errors import (
-    InferenceError,
-    OverloadedError,
-)
+from predictd.server.errors import InferenceError, OverloadedError
 from predictd.server.frontend.admission import Admission
 from predictd.server.frontend.calls import (
     Answered,
@@ -19,6 +16,7 @@ from predictd.server.frontend.calls import (
     CallTable,
     Recovery,
     held_slots,
+    oldest_waits,
     recovery,
 )
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, too_heavy, too_late
@@ -95,6 +93,11 @@ class Dispatcher:
     def in_flight(self) -> int:
         """Calls whose tickets are out."""
         return len(self._calls)
+
+    def waiting_ns(self, now_ns: int) -> dict[int, int]:
+        """How long the oldest request of each lane has waited, where one waits that no worker has taken."""
+        held: set[tuple[int, int]] = set().union(*map(self._held, self._pools)) if self._calls else set()
+        return oldest_waits(self._calls, held, now_ns)
 
     @property
     def arena_bytes(self) -> int:

@@ -124,10 +124,12 @@ class _Frontend:
     Attributes:
         open: Requests that came and have not ended, by lane and API.
         waits_ns: How long requests are expected to wait, by lane.
+        waiting_ns: How long the oldest request has waited when it told, by lane.
     """
 
     open: Counter[tuple[int | None, str]] = field(default_factory=Counter)
     waits_ns: dict[int, int] = field(default_factory=dict)
+    waiting_ns: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -235,12 +237,23 @@ class Aggregate:
 
     def expected_waits_ns(self) -> dict[Served, int]:
         """How long a request is expected to wait, where it would wait longest, for each named model version."""
-        waits = dict.fromkeys(self._runs, 0)
-        for frontend in self._frontends.values():
-            for lane, expected_ns in frontend.waits_ns.items():
+        return self._longest([frontend.waits_ns for frontend in self._frontends.values()])
+
+    def waits(self, frontend: int, waiting_ns: dict[int, int]) -> None:
+        """Take in how long the oldest request of each lane has waited in one front end; none waits in the others."""
+        self._frontends.setdefault(frontend, _Frontend()).waiting_ns = waiting_ns
+
+    def oldest_waits_ns(self) -> dict[Served, int]:
+        """How long the oldest request that no worker has taken has waited, for each named model version."""
+        return self._longest([frontend.waiting_ns for frontend in self._frontends.values()])
+
+    def _longest(self, times_ns: list[dict[int, int]]) -> dict[Served, int]:
+        longest = dict.fromkeys(self._runs, 0)
+        for by_lane in times_ns:
+            for lane, time_ns in by_lane.items():
                 if (served := self._lanes.get(lane)) is not None:
-                    waits[served] = max(waits[served], expected_ns)
-        return waits
+                    longest[served] = max(longest[served], time_ns)
+        return longest
 
     def add_worker(self, delta: WorkerDelta) -> None:
         """Add what one worker did."""
