@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
 from predictd.server.errors import OverloadedError
-from predictd.server.frontend.calls import Call, CallTable, Recovery, held_slots, probe_ticket, recovery
+from predictd.server.frontend.calls import (
+    Answered,
+    Call,
+    CallTable,
+    Recovery,
+    held_slots,
+    oldest_waits,
+    probe_ticket,
+    recovery,
+)
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.claims import ClaimState
 from predictd.server.transport.records import (
@@ -51,6 +62,24 @@ def test_slots_are_lent_up_to_the_limit_and_come_back() -> None:
     table.end(first)
     assert (len(table), list(table)) == (1, [second])
     assert table.take_slot()[0] == first.slot
+
+
+def test_the_oldest_wait_of_a_lane_is_of_calls_that_nobody_holds_and_somebody_waits_for() -> None:
+    table = CallTable(5)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    waits: asyncio.Future[Answered] = loop.create_future()
+    held, given_up, older, younger, other = (
+        call(table, future=waits, enqueued_ns=1),
+        call(table, future=None, enqueued_ns=2),
+        call(table, future=waits, enqueued_ns=30),
+        call(table, future=waits, enqueued_ns=40),
+        call(table, future=waits, enqueued_ns=90, lane=lane(pool=2)),
+    )
+    calls = [held, given_up, younger, older, other]
+    taken = {(held.slot, held.generation), (older.slot, older.generation + 1)}
+    assert oldest_waits(calls, taken, 100) == {lane().id: 70, lane(pool=2).id: 10}
+    assert oldest_waits([held, given_up], taken, 100) == {}
 
 
 def test_a_late_record_finds_nobody() -> None:
