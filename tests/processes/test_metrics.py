@@ -225,6 +225,8 @@ def test_gauges_show_what_waits_and_what_runs(tmp_path: Path) -> None:
             daemon.wait_until(
                 lambda: daemon.metric("predictd_queue_depth", pool="gated") == 7, 30, "7 in the queue"
             )
+            assert daemon.metric("predictd_waiting_requests", model="gated") == 7
+            assert daemon.metric("predictd_queue_fill_ratio", model="gated") == pytest.approx(7 / 1024)
             assert 0 < daemon.metric("predictd_oldest_wait_seconds", model="gated") < 90
             gate.touch()
             for call in calls:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 
+from predictd.server.config.lane import QueueRules
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.calls import (
-    Answered,
     Call,
     CallTable,
     Recovery,
     held_slots,
-    oldest_waits,
     probe_ticket,
     recovery,
+    waiting,
 )
+from predictd.server.frontend.waiting import LaneQueue
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.claims import ClaimState
 from predictd.server.transport.records import (
@@ -64,22 +64,26 @@ def test_slots_are_lent_up_to_the_limit_and_come_back() -> None:
     assert table.take_slot()[0] == first.slot
 
 
-def test_the_oldest_wait_of_a_lane_is_of_calls_that_nobody_holds_and_somebody_waits_for() -> None:
-    table = CallTable(5)
-    loop = asyncio.new_event_loop()
-    loop.close()
-    waits: asyncio.Future[Answered] = loop.create_future()
-    held, given_up, older, younger, other = (
-        call(table, future=waits, enqueued_ns=1),
-        call(table, future=None, enqueued_ns=2),
-        call(table, future=waits, enqueued_ns=30),
-        call(table, future=waits, enqueued_ns=40),
-        call(table, future=waits, enqueued_ns=90, lane=lane(pool=2)),
+def test_calls_wait_that_no_worker_holds_and_somebody_waits_for() -> None:
+    table = CallTable(6)
+    first, second = (LaneQueue(level, QueueRules(max_queue_size=9)) for level in (1, 2))
+    held, given_up, older, younger, urgent, other = (
+        call(table, queue=second, enqueued_ns=1),
+        call(table, queue=None, enqueued_ns=2),
+        call(table, queue=second, enqueued_ns=30),
+        call(table, queue=second, enqueued_ns=40),
+        call(table, queue=first, enqueued_ns=50),
+        call(table, queue=second, enqueued_ns=90, lane=lane(pool=2)),
     )
-    calls = [held, given_up, younger, older, other]
+    calls = [held, given_up, younger, older, urgent, other]
     taken = {(held.slot, held.generation), (older.slot, older.generation + 1)}
-    assert oldest_waits(calls, taken, 100) == {lane().id: 70, lane(pool=2).id: 10}
-    assert oldest_waits([held, given_up], taken, 100) == {}
+    own, others = lane().id, lane(pool=2).id
+    assert sorted(waiting(calls, taken, 100), key=lambda series: (series.lane, series.priority)) == [
+        WaitingSeries(own, 1, 1, 50),
+        WaitingSeries(own, 2, 2, 70),
+        WaitingSeries(others, 2, 1, 10),
+    ]
+    assert waiting([held, given_up], taken, 100) == []
 
 
 def test_a_late_record_finds_nobody() -> None:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS
 from predictd.server.observe.catalogue import METRICS, MetricSpec
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.observe.exposition import render
 from predictd.server.observe.gauges import (
     BuildInfo,
@@ -119,7 +120,7 @@ def test_metric_names_follow_the_conventions(spec: MetricSpec) -> None:
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
 def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(accept: str) -> None:
-    rendered = render(busy(), gauges(LaneGauge("resnet", 3, "READY", load_seconds=1.0)), accept)
+    rendered = render(busy(), gauges(LaneGauge("resnet", 3, "READY", "", 1.0, (8,))), accept)
     parse = parse_openmetrics if accept else parse_plain
     families = {family.name: family for family in parse(rendered.body.decode())}
     for spec in METRICS:
@@ -251,17 +252,24 @@ def test_of_memory_that_the_kernel_does_not_show_nothing_is_said() -> None:
     assert not {name for name, _ in series} & {"predictd_memory_limit_bytes", "predictd_arena_limit_bytes"}
 
 
-def test_the_oldest_wait_is_that_of_the_front_end_where_it_is_longest() -> None:
+def test_what_waits_in_all_front_ends_is_added_up() -> None:
     aggregate = busy()
-    aggregate.waits(1, {1: 250_000_000})
-    aggregate.waits(2, {1: 3_000_000_000, 99: 5_000_000_000})
-    name = "predictd_oldest_wait_seconds"
-    assert value(scrape(aggregate, gauges()), name, **RESNET) == 3
-    assert value(scrape(aggregate, gauges()), name, **IDLE) == 0
+    aggregate.waits(1, [WaitingSeries(1, 1, 4, 250_000_000), WaitingSeries(1, 2, 10, 100_000_000)])
+    aggregate.waits(2, [WaitingSeries(1, 1, 5, 3_000_000_000), WaitingSeries(99, 1, 6, 5_000_000_000)])
+    lanes = (LaneGauge("resnet", 3, "READY", queue_limits=(10, 100)), LaneGauge("idle", 1, "READY"))
+
+    def of(name: str, labels: dict[str, str]) -> float:
+        return value(scrape(aggregate, gauges(*lanes)), f"predictd_{name}", **labels)
+
+    assert of("waiting_requests", RESNET) == 19
+    assert of("oldest_wait_seconds", RESNET) == 3
+    assert of("queue_fill_ratio", RESNET) == 0.9
+    assert of("waiting_requests", IDLE) == of("oldest_wait_seconds", IDLE) == 0
     aggregate.frontend_gone(2)
-    assert value(scrape(aggregate, gauges()), name, **RESNET) == 0.25
-    aggregate.waits(1, {})
-    assert value(scrape(aggregate, gauges()), name, **RESNET) == 0
+    assert of("oldest_wait_seconds", RESNET) == 0.25
+    assert of("queue_fill_ratio", RESNET) == 0.4
+    aggregate.waits(1, [])
+    assert of("waiting_requests", RESNET) == of("queue_fill_ratio", RESNET) == 0
 
 
 def test_what_is_neither_waiting_nor_the_engine_is_overhead() -> None:

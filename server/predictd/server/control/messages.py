@@ -9,7 +9,7 @@ import msgspec
 
 from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.lane import LaneConfig, LaneSignature
-from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WorkerDelta
+from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WaitingSeries, WorkerDelta
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -336,13 +336,13 @@ class Drained(Message, frozen=True, kw_only=True):
 
 
 class FrontendCounts(Message, frozen=True, kw_only=True):
-    """Frontend: the answer to Collect. `waiting_ns` has how long the oldest request of a lane has waited."""
+    """Frontend: the answer to Collect."""
 
     seq: int
     delta: FrontendDelta
     in_flight: int
     arena_bytes: int
-    waiting_ns: dict[int, int] = {}
+    waiting: list[WaitingSeries] = []
 
 
 class StatisticsRequest(Message, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from predictd.server.frontend.expectation import Expectation
 from predictd.server.frontend.inference import OutputTensor
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.claims import ClaimState
 from predictd.server.transport.records import NO_DEADLINE_NS, NO_SEGMENT, TICKET_STRUCT, TicketFlag
@@ -189,19 +190,19 @@ def held_slots(tickets: bytes, frontend: int) -> list[tuple[int, int]]:
     ]
 
 
-def oldest_waits(calls: Iterable[Call], held: Container[tuple[int, int]], now_ns: int) -> dict[int, int]:
-    """How long the oldest call of each lane has waited, of those that no worker holds and whose clients wait.
+def waiting(calls: Iterable[Call], held: Container[tuple[int, int]], now_ns: int) -> list[WaitingSeries]:
+    """The calls that no worker holds and whose clients wait, by lane and priority.
 
     Args:
         calls: In flight.
         held: Slots and generations that workers have claimed.
         now_ns: CLOCK_MONOTONIC.
     """
-    waits: dict[int, int] = {}
+    since_ns: dict[tuple[int, int], list[int]] = {}
     for call in calls:
-        if call.future is not None and (call.slot, call.generation) not in held:
-            waits[call.lane.id] = max(waits.get(call.lane.id, 0), now_ns - call.enqueued_ns)
-    return waits
+        if call.queue is not None and (call.slot, call.generation) not in held:
+            since_ns.setdefault((call.lane.id, call.queue.level), []).append(call.enqueued_ns)
+    return [WaitingSeries(*key, len(times), now_ns - min(times)) for key, times in since_ns.items()]
 
 
 def probe_ticket(frontend: int, number: int, priority: int, now_ns: int) -> bytes:

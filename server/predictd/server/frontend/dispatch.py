@@ -10,15 +10,7 @@ from collections.abc import Sequence
 
 from predictd.server.errors import InferenceError, OverloadedError
 from predictd.server.frontend.admission import Admission
-from predictd.server.frontend.calls import (
-    Answered,
-    Call,
-    CallTable,
-    Recovery,
-    held_slots,
-    oldest_waits,
-    recovery,
-)
+from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery, waiting
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, too_heavy, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
@@ -28,6 +20,7 @@ from predictd.server.frontend.queues import TicketQueues
 from predictd.server.frontend.retirement import Retirements
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.blocks import CANCELLED_OFFSET
@@ -94,10 +87,10 @@ class Dispatcher:
         """Calls whose tickets are out."""
         return len(self._calls)
 
-    def waiting_ns(self, now_ns: int) -> dict[int, int]:
-        """How long the oldest request of each lane has waited, where one waits that no worker has taken."""
+    def waiting(self, now_ns: int) -> list[WaitingSeries]:
+        """What waits that no worker has taken."""
         held: set[tuple[int, int]] = set().union(*map(self._held, self._pools)) if self._calls else set()
-        return oldest_waits(self._calls, held, now_ns)
+        return waiting(self._calls, held, now_ns)
 
     @property
     def arena_bytes(self) -> int:

@@ -237,7 +237,7 @@ class Frontend:
                 delta=delta,
                 in_flight=self._dispatcher.in_flight,
                 arena_bytes=self._dispatcher.arena_bytes,
-                waiting_ns=self._dispatcher.waiting_ns(time.monotonic_ns()),
+                waiting=self._dispatcher.waiting(time.monotonic_ns()),
             )
         )
 

@@ -22,6 +22,7 @@ from predictd.server.observe.deltas import (
     RequestSeries,
     RunSeries,
     TimeSeries,
+    WaitingSeries,
     WorkerDelta,
 )
 
@@ -118,18 +119,36 @@ class RunTotals:
 
 
 @dataclass(slots=True)
+class Waiting:
+    """Requests of a model version that no worker has taken.
+
+    Attributes:
+        requests: By priority.
+        oldest_ns: How long the oldest has waited.
+    """
+
+    requests: Counter[int] = field(default_factory=Counter)
+    oldest_ns: int = 0
+
+    def add(self, series: WaitingSeries) -> None:
+        """Add what waits in one front end's view."""
+        self.requests[series.priority] += series.requests
+        self.oldest_ns = max(self.oldest_ns, series.oldest_ns)
+
+
+@dataclass(slots=True)
 class _Frontend:
     """What one living front end has told.
 
     Attributes:
         open: Requests that came and have not ended, by lane and API.
         waits_ns: How long requests are expected to wait, by lane.
-        waiting_ns: How long the oldest request has waited when it told, by lane.
+        waiting: What waited when it told.
     """
 
     open: Counter[tuple[int | None, str]] = field(default_factory=Counter)
     waits_ns: dict[int, int] = field(default_factory=dict)
-    waiting_ns: dict[int, int] = field(default_factory=dict)
+    waiting: list[WaitingSeries] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -237,23 +256,25 @@ class Aggregate:
 
     def expected_waits_ns(self) -> dict[Served, int]:
         """How long a request is expected to wait, where it would wait longest, for each named model version."""
-        return self._longest([frontend.waits_ns for frontend in self._frontends.values()])
-
-    def waits(self, frontend: int, waiting_ns: dict[int, int]) -> None:
-        """Take in how long the oldest request of each lane has waited in one front end; none waits in the others."""
-        self._frontends.setdefault(frontend, _Frontend()).waiting_ns = waiting_ns
-
-    def oldest_waits_ns(self) -> dict[Served, int]:
-        """How long the oldest request that no worker has taken has waited, for each named model version."""
-        return self._longest([frontend.waiting_ns for frontend in self._frontends.values()])
-
-    def _longest(self, times_ns: list[dict[int, int]]) -> dict[Served, int]:
-        longest = dict.fromkeys(self._runs, 0)
-        for by_lane in times_ns:
-            for lane, time_ns in by_lane.items():
+        waits = dict.fromkeys(self._runs, 0)
+        for frontend in self._frontends.values():
+            for lane, expected_ns in frontend.waits_ns.items():
                 if (served := self._lanes.get(lane)) is not None:
-                    longest[served] = max(longest[served], time_ns)
-        return longest
+                    waits[served] = max(waits[served], expected_ns)
+        return waits
+
+    def waits(self, frontend: int, waiting: list[WaitingSeries]) -> None:
+        """Take in what waits in one front end's view, in place of what it told before."""
+        self._frontends.setdefault(frontend, _Frontend()).waiting = waiting
+
+    def waiting(self) -> dict[Served, Waiting]:
+        """What waits, of all front ends, for each named model version."""
+        totals = {served: Waiting() for served in self._runs}
+        for frontend in self._frontends.values():
+            for series in frontend.waiting:
+                if (served := self._lanes.get(series.lane)) is not None:
+                    totals[served].add(series)
+        return totals
 
     def add_worker(self, delta: WorkerDelta) -> None:
         """Add what one worker did."""

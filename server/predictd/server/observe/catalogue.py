@@ -122,13 +122,27 @@ METRICS: tuple[MetricSpec, ...] = (
         "predictd_queue_depth",
         "gauge",
         ("pool", "priority"),
-        "Requests that wait in a queue. Priority 1 is served first.",
+        "Requests that wait in a queue. Priority 1 is served first. Workers read ahead: predictd_waiting_requests has "
+        "what they have not begun with, too.",
     ),
     MetricSpec(
         "predictd_queue_capacity",
         "gauge",
         ("pool", "priority"),
-        "Requests that may wait in a queue: one more is refused.",
+        "Requests that fit into a queue, of all models of its pool together: one more is refused.",
+    ),
+    MetricSpec(
+        "predictd_waiting_requests",
+        "gauge",
+        _MODEL,
+        "Requests that no worker has taken yet, in the queue or in the hands of whoever plans the next batch.",
+    ),
+    MetricSpec(
+        "predictd_queue_fill_ratio",
+        "gauge",
+        _MODEL,
+        "Requests that wait as a share of max_queue_size, of the priority where it is largest: at 1 one more is "
+        "refused.",
     ),
     MetricSpec(
         "predictd_oldest_wait_seconds",

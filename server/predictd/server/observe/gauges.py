@@ -24,6 +24,7 @@ class LaneGauge:
         state: As the model repository shows it.
         reason: Why it failed or what it waits for, one line; else empty.
         load_seconds: From the start of its workers until all of them were warm; None before that.
+        queue_limits: How many requests may wait, by priority from 1.
     """
 
     model: str
@@ -31,6 +32,7 @@ class LaneGauge:
     state: LaneState
     reason: str = ""
     load_seconds: float | None = None
+    queue_limits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

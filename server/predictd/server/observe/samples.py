@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from predictd.server.observe.aggregate import Aggregate, RunTotals, Served, TimeTotals
+from predictd.server.observe.aggregate import Aggregate, RunTotals, Served, TimeTotals, Waiting
 from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS, ROWS_BUCKETS
 from predictd.server.observe.deltas import DROP_REASONS, SHED_REASONS, SUCCESS
 from predictd.server.observe.gauges import LANE_STATES, Gauges, MemoryGauge
@@ -134,8 +134,21 @@ def _expected_waits(view: View) -> Numbers:
     return {_labels(served): ns / 1e9 for served, ns in view.aggregate.expected_waits_ns().items()}
 
 
-def _oldest_waits(view: View) -> Numbers:
-    return {_labels(served): ns / 1e9 for served, ns in view.aggregate.oldest_waits_ns().items()}
+def _waiting(read: Callable[[Waiting], float]) -> Callable[[View], Numbers]:
+    return lambda view: {
+        _labels(served): read(waiting) for served, waiting in view.aggregate.waiting().items()
+    }
+
+
+def _queue_fill(view: View) -> Numbers:
+    waiting = view.aggregate.waiting()
+    return {
+        (lane.model, str(lane.version)): max(
+            waiting[served].requests[priority] / limit for priority, limit in enumerate(lane.queue_limits, 1)
+        )
+        for lane in view.gauges.readiness.lanes
+        if lane.queue_limits and (served := Served(lane.model, lane.version)) in waiting
+    }
 
 
 def _overheads(view: View) -> Numbers:
@@ -221,7 +234,9 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_queue_capacity": lambda view: {
         (queue.pool, str(queue.priority)): queue.capacity for queue in view.gauges.queues
     },
-    "predictd_oldest_wait_seconds": _oldest_waits,
+    "predictd_waiting_requests": _waiting(lambda waiting: waiting.requests.total()),
+    "predictd_oldest_wait_seconds": _waiting(lambda waiting: waiting.oldest_ns / 1e9),
+    "predictd_queue_fill_ratio": _queue_fill,
     "predictd_in_flight": lambda view: {
         (str(frontend),): count for frontend, count in view.gauges.in_flight.items()
     },
