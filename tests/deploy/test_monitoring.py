@@ -121,6 +121,7 @@ def test_panels_have_data_and_alerts_fire(tmp_path: Path) -> None:
 
 def _alerts_say_what_they_mean(server: Prometheus) -> None:
     firing = server.firing()
+    print("firing:", ", ".join(sorted(firing)))
     for name, labels in EXPECTED.items():
         assert any(labels.items() <= alert["labels"].items() for alert in firing[name]), (name, firing[name])
     quiet = {"PredictdTargetDown", "PredictdNotReady", "PredictdWorkerGivenUp", "PredictdCertificateExpires"}

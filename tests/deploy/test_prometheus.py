@@ -30,7 +30,7 @@ def alerts() -> dict[str, str]:
 
 def promtool(*arguments: str | Path) -> str:
     found = subprocess.run(
-        ["promtool", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        ["promtool", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=110
     )
     output = found.stdout + found.stderr
     assert found.returncode == 0, output
