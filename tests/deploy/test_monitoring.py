@@ -14,7 +14,7 @@ import pytest
 
 from predictd.client.messages import Request, build
 from tests.fixtures.daemon import Daemon, running
-from tests.fixtures.dashboard import DASHBOARD, as_sent, choices, expressions
+from tests.fixtures.dashboard import as_sent, choices, expressions
 from tests.fixtures.faulty_engine import ENGINE_ERROR, HANG, KILL
 from tests.fixtures.open_loop import Raw, connect, offer
 from tests.fixtures.processes import FAULTY, custom, versioned
@@ -140,15 +140,11 @@ def _rules_are_healthy(server: Prometheus) -> None:
 
 
 def _panels_have_data(server: Prometheus, started: float) -> None:
-    empty = [
-        (place, expression)
-        for place, expression in expressions().items()
-        if not place.startswith("annotation")
-        and not server.over_time(as_sent(expression, RATE_INTERVAL), started)
-    ]
-    assert empty == []
-    for annotation in DASHBOARD["annotations"]["list"]:
-        server.query(as_sent(annotation["expr"], RATE_INTERVAL))
+    queries = {place: as_sent(expression, RATE_INTERVAL) for place, expression in expressions().items()}
+    empty = {place for place, query in queries.items() if not server.over_time(query, started)}
+    print(f"{len(queries) - len(empty)} of {len(queries)} queries have data; empty: {sorted(empty)}")
+    # A daemon that runs, and whose models run on CPUs, has neither been started again nor has it anything to say of GPUs.
+    assert {place for place in empty if not place.startswith("annotation") and "GPU" not in place} == set()
     for name, (series, label) in choices().items():
         found = server.get("series", **{"match[]": as_sent(series, RATE_INTERVAL), "start": started})
         assert {each[label] for each in found}, name

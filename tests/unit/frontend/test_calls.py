@@ -83,7 +83,7 @@ def test_calls_wait_that_no_worker_holds_and_somebody_waits_for() -> None:
         WaitingSeries(own, 2, 2, 70),
         WaitingSeries(others, 2, 1, 10),
     ]
-    assert waiting([held, given_up], taken, 100) == []
+    assert waiting([held, given_up], taken, 100) == ()
 
 
 def test_a_late_record_finds_nobody() -> None:

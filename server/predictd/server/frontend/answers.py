@@ -39,6 +39,10 @@ class WorkerMemory:
             os.close(fd)
         self._segments[segment] = _Segment(memoryview(mapping), block_bytes)
 
+    def remove_segment(self, segment: int) -> None:
+        """Unmap what its worker has given back. No completion names it: all its blocks are free."""
+        self._segments.pop(segment, None)
+
     def block(self, segment: int, index: int) -> memoryview:
         """The bytes of one block."""
         known = self._segments[segment]
@@ -70,6 +74,7 @@ def cut(
     """
     batches = lane.signature.batches
     result = []
+    size_bytes = 0
     for index in wanted:
         output = layout.outputs[index]
         if not batches:
@@ -87,6 +92,8 @@ def cut(
             else:
                 start = output.offset + first_row * output.row_bytes
                 end = start + rows * output.row_bytes
+        size_bytes += end - start
+        lane.answer_limit.check(size_bytes)
         result.append(OutputTensor(lane.output_names[index], output.dtype, shape, bytes(block[start:end])))
     return result
 

@@ -190,7 +190,9 @@ def held_slots(tickets: bytes, frontend: int) -> list[tuple[int, int]]:
     ]
 
 
-def waiting(calls: Iterable[Call], held: Container[tuple[int, int]], now_ns: int) -> list[WaitingSeries]:
+def waiting(
+    calls: Iterable[Call], held: Container[tuple[int, int]], now_ns: int
+) -> tuple[WaitingSeries, ...]:
     """The calls that no worker holds and whose clients wait, by lane and priority.
 
     Args:
@@ -202,7 +204,7 @@ def waiting(calls: Iterable[Call], held: Container[tuple[int, int]], now_ns: int
     for call in calls:
         if call.queue is not None and (call.slot, call.generation) not in held:
             since_ns.setdefault((call.lane.id, call.queue.level), []).append(call.enqueued_ns)
-    return [WaitingSeries(*key, len(times), now_ns - min(times)) for key, times in since_ns.items()]
+    return tuple(WaitingSeries(*key, len(times), now_ns - min(times)) for key, times in since_ns.items())
 
 
 def probe_ticket(frontend: int, number: int, priority: int, now_ns: int) -> bytes:

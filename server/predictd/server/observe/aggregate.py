@@ -7,7 +7,7 @@ counters go on, for a counter that falls reads as a restart in Prometheus.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -148,7 +148,7 @@ class _Frontend:
 
     open: Counter[tuple[int | None, str]] = field(default_factory=Counter)
     waits_ns: dict[int, int] = field(default_factory=dict)
-    waiting: list[WaitingSeries] = field(default_factory=list)
+    waiting: Sequence[WaitingSeries] = ()
 
 
 @dataclass(slots=True)
@@ -263,7 +263,7 @@ class Aggregate:
                     waits[served] = max(waits[served], expected_ns)
         return waits
 
-    def waits(self, frontend: int, waiting: list[WaitingSeries]) -> None:
+    def waits(self, frontend: int, waiting: Sequence[WaitingSeries]) -> None:
         """Take in what waits in one front end's view, in place of what it told before."""
         self._frontends.setdefault(frontend, _Frontend()).waiting = waiting
 

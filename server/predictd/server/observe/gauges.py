@@ -123,6 +123,22 @@ class MemoryGauge:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuGauge:
+    """A GPU that workers use.
+
+    Attributes:
+        gpu: Its PCI bus id.
+        utilization_ratio: Of the time, how much something ran; of whatever process.
+    """
+
+    gpu: str
+    used_bytes: int
+    total_bytes: int
+    utilization_ratio: float
+    temperature_celsius: int
+
+
+@dataclass(frozen=True, slots=True)
 class BuildInfo:
     """Versions of what runs."""
 
@@ -146,9 +162,11 @@ class Gauges:
         worker_restarts: Since the start, by pool. Pools without any are listed too.
         frontend_restarts: Since the start, by the front end's place.
         kills: Since the start, of children that hung, by role and reason.
+        given_back_bytes: Shared memory that was given back since the start, by role and place.
         processes: The supervisor and its children.
         plans: What the plan gives each child.
         memory: What the daemon may take and what is left; None where the kernel does not show it.
+        gpus: One entry a GPU.
     """
 
     readiness: Readiness
@@ -161,9 +179,11 @@ class Gauges:
     worker_restarts: Mapping[str, int] = field(default_factory=dict)
     frontend_restarts: Mapping[int, int] = field(default_factory=dict)
     kills: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    given_back_bytes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     processes: tuple[ProcessGauge, ...] = ()
     plans: tuple[PlanGauge, ...] = ()
     memory: MemoryGauge | None = None
+    gpus: tuple[GpuGauge, ...] = ()
 
 
 def build_info() -> BuildInfo:

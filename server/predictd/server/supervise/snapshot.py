@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from predictd.server.control.messages import GpuSample
 from predictd.server.launch.cpulist import format_cpulist
 from predictd.server.observe.gauges import (
     Gauges,
+    GpuGauge,
     MemoryGauge,
     PlanGauge,
     ProcessGauge,
@@ -35,6 +37,7 @@ def snapshot(
     in_flight: Mapping[int, int],
     kills: Mapping[tuple[str, str], int],
     growth: GrowthPolicy,
+    gpus: Iterable[GpuSample],
 ) -> Gauges:
     """Look at everything.
 
@@ -47,6 +50,7 @@ def snapshot(
         in_flight: Requests of each front end, by child id.
         kills: Children that were killed because they hung, by role and reason.
         growth: Knows what memory is left.
+        gpus: What workers told of their GPUs; several may tell of the same.
     """
     places = _places(pools, workers, frontends)
     return Gauges(
@@ -69,12 +73,23 @@ def snapshot(
         worker_restarts={pool.name: sum(place.restarts for place in pool.places) for pool in pools},
         frontend_restarts={place.index: place.restarts for place in frontends},
         kills=kills,
+        given_back_bytes={key: place.given_back_bytes for key, place in places.items()},
         processes=_processes(places),
         plans=tuple(
             PlanGauge(role, index, format_cpulist(place.plan.cpus), len(place.plan.cpus), place.plan.threads)
             for (role, index), place in places.items()
         ),
         memory=_memory(growth),
+        gpus=tuple(
+            GpuGauge(
+                gpu.gpu,
+                gpu.used_bytes,
+                gpu.total_bytes,
+                gpu.utilization_percent / 100,
+                gpu.temperature_celsius,
+            )
+            for gpu in {gpu.gpu: gpu for gpu in gpus}.values()
+        ),
     )
 
 
