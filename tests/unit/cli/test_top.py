@@ -52,7 +52,7 @@ def status(*models: tuple[str, list[Any]], processes: int = 2, events: int = 0) 
         "build": {"version": "0.1.0"},
         "now": BUSY,
         "in_flight": 3,
-        "queues": [{"pool": "a", "priority": 1, "depth": 5}, {"pool": "b", "priority": 1, "depth": 2}],
+        "waiting": 7,
         "models": [
             {
                 "name": name,
@@ -72,6 +72,7 @@ def status(*models: tuple[str, list[Any]], processes: int = 2, events: int = 0) 
                 "cpus": "0-3",
                 "threads": 4,
                 "restarts": 0,
+                "cpu_seconds": 12.34,
                 "resident_bytes": 100 * 1024**2,
                 "arena_bytes": 512,
             }

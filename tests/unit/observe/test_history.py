@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from predictd.server.observe.aggregate import Aggregate, Served
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.observe.history import (
     IDLE,
     MODELS_PER_POINT_MAX,
@@ -34,14 +35,13 @@ class Scene:
                 recorder.failed(lane, "oip", status, total_ns)
         self.aggregate.add_frontend(recorder.take(), 1)
 
-    def look(self, **now: int) -> None:
+    def look(self, in_flight: int = 0) -> None:
         self.seconds += 2.0
         self.history.look(
             self.aggregate,
             self.seconds,
             unix_seconds=1e9 + self.seconds,
-            queue_depth=now.get("depth", 0),
-            in_flight=now.get("in_flight", 0),
+            in_flight=in_flight,
         )
 
 
@@ -49,11 +49,13 @@ def test_a_point_is_what_came_since_the_look_before() -> None:
     scene = Scene(a=1)
     scene.serve(1, 10)
     scene.serve(1, 4, status="INTERNAL")
-    scene.look(depth=3, in_flight=5)
+    waiting = [WaitingSeries(1, 1, 2, 9), WaitingSeries(1, 2, 1, 5)]
+    scene.aggregate.waits(1, waiting)
+    scene.look(in_flight=5)
     scene.look()
     first, second = scene.history.points()
     assert (first.total.requests_per_second, first.total.errors_per_second) == (5.0, 2.0)
-    assert (first.unix_seconds, first.queue_depth, first.in_flight) == (1e9 + 2, 3, 5)
+    assert (first.unix_seconds, first.waiting, first.in_flight) == (1e9 + 2, 3, 5)
     assert first.models == {"a": first.total}
     assert second.total == IDLE
     assert second.models == {}

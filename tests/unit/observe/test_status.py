@@ -6,6 +6,7 @@ from typing import Any
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.gauges import BuildInfo, Gauges, LaneGauge, ProcessGauge, QueueGauge, Readiness
 from predictd.server.observe.history import History
+from predictd.server.observe.processes import Memory
 from predictd.server.observe.recent import RecentEvent
 from predictd.server.observe.recorder import FrontendRecorder, WorkerRecorder
 from predictd.server.observe.status import (
@@ -77,16 +78,20 @@ def document(
     aggregate: Aggregate, *models: ModelInfo, asked: str = "", events: tuple[RecentEvent, ...] = ()
 ) -> Any:
     history = History(0.0)
-    history.look(aggregate, 2.0, unix_seconds=1e9, queue_depth=4, in_flight=1)
+    history.look(aggregate, 2.0, unix_seconds=1e9, in_flight=1)
     gauges = Gauges(
         readiness=Readiness(
             ready=False, lanes=(LaneGauge("a", 1, "READY", load_seconds=0.5),), reasons=("draining",)
         ),
         build=BuildInfo("1", "3.11", "1.23"),
         start_unix_seconds=5.0,
-        queues=(QueueGauge("a", 1, 4),),
+        queues=(QueueGauge("a", 1, 4, 1024),),
         in_flight={0: 1, 1: 2},
-        processes=(ProcessGauge("supervisor", "0", 10), ProcessGauge("worker", "a/0", 20, 30)),
+        processes=(
+            ProcessGauge("supervisor", "0", Memory(10, 5), 1.5),
+            ProcessGauge("worker", "a/0", Memory(20, 15), 2.5, 30),
+            ProcessGauge("worker", "a/1", None, 0.5),
+        ),
     )
     overview = Overview(models, (process("worker", "a/0", 7), process("worker", "a/1", None)), PLAN)
     made = status_document(aggregate, gauges, overview, history, events, unix_seconds=1e9, model=asked)
@@ -123,7 +128,7 @@ def test_requests_and_runs_of_a_version_are_what_was_counted() -> None:
 def test_what_it_says_of_the_daemon() -> None:
     shown = document(Aggregate(), model("a", 2, 1))
     assert (shown["ready"], shown["reasons"], shown["in_flight"]) == (False, ["draining"], 3)
-    assert shown["queues"] == [{"pool": "a", "priority": 1, "depth": 4}]
+    assert shown["queues"] == [{"pool": "a", "priority": 1, "depth": 4, "capacity": 1024}]
     assert shown["plan"]["reasons"] == ["2 CPUs"]
     assert shown["models"][0]["labels"] == [{"name": "stable", "version": 2, "next_version": 0}]
     assert shown["models"][0]["split"] == [{"version": 2, "percent": 100}]
@@ -135,6 +140,7 @@ def test_each_process_is_there_once_with_its_plan_and_its_memory() -> None:
     assert processes["worker", "a/0"]["resident_bytes"] == 20
     assert processes["worker", "a/0"]["arena_bytes"] == 30
     assert processes["worker", "a/0"]["pid"] == 7
+    assert processes["worker", "a/0"]["cpu_seconds"] == 2.5
     assert processes["worker", "a/1"]["resident_bytes"] is None
     assert processes["worker", "a/1"]["state"] == "backoff"
     assert processes["supervisor", "0"]["resident_bytes"] == 10

@@ -92,13 +92,12 @@ def _head(status: Document, target: str, note: str) -> Text:
 def _numbers(status: Document, columns: int) -> Text:
     now = status["now"]
     resident = sum(process["resident_bytes"] or 0 for process in status["processes"])
-    waiting = sum(queue["depth"] for queue in status["queues"])
     parts = [
         f"OK {_rate(now['requests_per_second'])}",
         f"not OK {_rate(now['errors_per_second'])}",
         f"p50 {_duration(now['p50_seconds'])}",
         f"p99 {_duration(now['p99_seconds'])}",
-        f"waiting {waiting}",
+        f"waiting {status['waiting']}",
         f"in flight {status['in_flight']}",
     ]
     if columns >= _WIDE_COLUMNS:
@@ -178,7 +177,7 @@ def _traffic(model: Document, version: int) -> str:
 
 
 def _processes(processes: Iterable[Document], columns: int) -> Table:
-    titles = ["PROCESS", "STATE", ">PID", "CPUS", ">THREADS", ">RESTARTS", ">RESIDENT", ">ARENAS"]
+    titles = ["PROCESS", "STATE", ">PID", "CPUS", ">THREADS", ">RESTARTS", ">CPU S", ">RESIDENT", ">ARENAS"]
     return _table(titles, map(_process, processes), columns)
 
 
@@ -190,6 +189,7 @@ def _process(process: Document) -> list[Text]:
         Text(_safe(str(process.get("cpus") or "any"))),
         Text(str(process.get("threads") or _NOTHING)),
         Text(str(process["restarts"])),
+        Text(f"{process['cpu_seconds']:.1f}"),
         Text(_size(process["resident_bytes"])),
         Text(_size(process["arena_bytes"])),
     ]

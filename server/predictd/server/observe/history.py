@@ -57,14 +57,14 @@ class Point:
         unix_seconds: When.
         total: Of all requests since the look before.
         models: The same by model, for those that had any.
-        queue_depth: Requests that waited in queues.
+        waiting: Requests that no worker had taken.
         in_flight: Requests that front ends had accepted and not answered.
     """
 
     unix_seconds: float
     total: Rates
     models: Mapping[str, Rates]
-    queue_depth: int
+    waiting: int
     in_flight: int
 
 
@@ -115,7 +115,6 @@ class History:
         now_seconds: float,
         *,
         unix_seconds: float | None = None,
-        queue_depth: int,
         in_flight: int,
     ) -> None:
         """Take a point.
@@ -124,7 +123,6 @@ class History:
             aggregate: The totals of now.
             now_seconds: Of the monotonic clock.
             unix_seconds: The time of day; that of the system where it is left out.
-            queue_depth: Requests that wait in queues.
             in_flight: Requests that front ends have accepted and not answered.
         """
         elapsed_seconds = now_seconds - self._before_seconds
@@ -140,7 +138,7 @@ class History:
                 time.time() if unix_seconds is None else unix_seconds,
                 _sum(fresh.values()).rates(elapsed_seconds),
                 _by_model(fresh, elapsed_seconds),
-                queue_depth,
+                sum(waiting.requests.total() for waiting in aggregate.waiting().values()),
                 in_flight,
             )
         )

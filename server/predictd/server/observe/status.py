@@ -140,6 +140,7 @@ def status_document(
     requests = _requests(aggregate)
     runs = dict(aggregate.runs())
     now = history.now_by_version()
+    waiting = aggregate.waiting()
     load_seconds = {(lane.model, lane.version): lane.load_seconds for lane in gauges.readiness.lanes}
 
     def version_document(name: str, info: VersionInfo) -> Document:
@@ -149,6 +150,8 @@ def status_document(
             "load_seconds": load_seconds.get(served),
             "requests": requests.get(served, {}),
             "now": now.get(served, IDLE)._asdict(),
+            "waiting": waiting[served].requests.total() if served in waiting else 0,
+            "oldest_wait_seconds": waiting[served].oldest_ns / 1e9 if served in waiting else 0.0,
             **_runs(runs.get(served, RunTotals())),
         }
 
@@ -166,10 +169,12 @@ def status_document(
             {**asdict(info), "versions": [version_document(info.name, version) for version in info.versions]}
             for info in overview.models
         ],
+        "waiting": sum(each.requests.total() for each in waiting.values()),
         "queues": [asdict(queue) for queue in gauges.queues],
         "in_flight": sum(gauges.in_flight.values()),
         "kills": sum(gauges.kills.values()),
         "processes": _processes(gauges.processes, overview.processes),
+        "memory": None if gauges.memory is None else asdict(gauges.memory),
         "gpus": [asdict(gpu) for gpu in gauges.gpus],
         "plan": asdict(overview.plan),
         "history": _history(
@@ -233,15 +238,22 @@ def _runs(runs: RunTotals) -> Document:
 
 
 def _processes(gauges: Iterable[ProcessGauge], infos: Iterable[ProcessInfo]) -> list[Document]:
-    """What is planned for each and what it takes; the supervisor is not planned, and who does not run takes nothing."""
-    found: dict[tuple[str, str], Document] = {
-        (info.role, info.index): {**asdict(info), "resident_bytes": None, "arena_bytes": 0} for info in infos
+    """What is planned for each process and what it takes; the supervisor is not planned."""
+    planned = {(info.role, info.index): info for info in infos}
+    return [_process(gauge, planned.get((gauge.role, gauge.index))) for gauge in gauges]
+
+
+def _process(gauge: ProcessGauge, info: ProcessInfo | None) -> Document:
+    memory = gauge.memory
+    return {
+        "role": gauge.role,
+        "index": gauge.index,
+        **({"state": "running", "restarts": 0} if info is None else asdict(info)),
+        "cpu_seconds": gauge.cpu_seconds,
+        "resident_bytes": None if memory is None else memory.resident_bytes,
+        "anonymous_bytes": None if memory is None else memory.anonymous_bytes,
+        "arena_bytes": gauge.arena_bytes,
     }
-    documents = [
-        found.pop((gauge.role, gauge.index), {"state": "running", "restarts": 0}) | asdict(gauge)
-        for gauge in gauges
-    ]
-    return [*documents, *found.values()]
 
 
 def _history(points: Sequence[Point], model: str) -> Document:
@@ -249,7 +261,7 @@ def _history(points: Sequence[Point], model: str) -> Document:
     return {
         "model": model,
         "unix_seconds": [round(point.unix_seconds, 3) for point in points],
-        "queue_depth": [point.queue_depth for point in points],
+        "waiting": [point.waiting for point in points],
         "in_flight": [point.in_flight for point in points],
         **{name: [getattr(rate, name) for rate in rates] for name in Rates._fields},
     }

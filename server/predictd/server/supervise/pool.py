@@ -200,11 +200,6 @@ class Pool:
         ]
 
     @property
-    def depth(self) -> int:
-        """Tickets that wait in its queues."""
-        return 0 if self.closed else sum(queue.depth() for queue in self.queues)
-
-    @property
     def gone(self) -> bool:
         """No worker serves and none will."""
         return all(place.state in (State.FAILED, State.STOPPED) for place in self.places)

@@ -369,7 +369,6 @@ class Supervisor:
         self.history.look(
             self.counts.aggregate,
             time.monotonic(),
-            queue_depth=sum(pool.depth for pool in self._workers.pools.values()),
             in_flight=sum(self.counts.in_flight.values()),
         )
 
