@@ -114,16 +114,16 @@ def _models_match(page: Page, daemon: Daemon) -> None:
         good = daemon.metric("predictd_requests_total", status="OK", **labels)
         assert int(row["OK"]) == good
         bad = daemon.metric("predictd_requests_total", **labels) - good
-        assert int(row["not OK, shed, dropped, retried"].partition(":")[0]) == bad
-        state = row["state"].partition(":")[0]
-        assert daemon.metric("predictd_lane_state", state=state, **labels) == 1
+        assert int(row["not OK"]) == bad
+        assert int(row["waiting"]) == daemon.metric("predictd_waiting_requests", **labels)
+        assert daemon.metric("predictd_lane_state", state=row["state"], **labels) == 1
     assert shown["double", "2"]["OK"] == "8"
-    assert shown["double", "1"]["not OK, shed, dropped, retried"] == "3: INVALID_ARGUMENT 3"
+    assert (shown["double", "1"]["not OK"], shown["double", "1"]["remarks"]) == ("3", "INVALID_ARGUMENT 3")
     assert shown["double", "1"]["traffic"] == "stable, 25 %"
     assert shown["double", "2"]["traffic"] == "75 %"
-    assert "Protobuf parsing failed" in shown["broken", "1"]["state"]
+    assert "Protobuf parsing failed" in shown["broken", "1"]["remarks"]
     # The name is text: no element came of it, and nothing that would have complained.
-    assert EVIL in shown["broken", "1"]["state"]
+    assert EVIL in shown["broken", "1"]["remarks"]
     assert page.ask("document.querySelectorAll('main img').length") == 0
 
 
