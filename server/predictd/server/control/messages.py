@@ -46,6 +46,12 @@ class Pong(Message, frozen=True, kw_only=True):
     """Child: I am."""
 
 
+class LogLevel(Message, frozen=True, kw_only=True):
+    """Supervisor: the least level of what you log, from now on."""
+
+    level: str
+
+
 class GrowthRequest(Message, frozen=True, kw_only=True):
     """Child: may I add a segment of `size_bytes` to my arena?"""
 
@@ -396,6 +402,13 @@ class ServeList(Message, frozen=True, kw_only=True):
     models: list[ListedModel]
 
 
+class SetLogLevel(Message, frozen=True, kw_only=True):
+    """Frontend: change the level of all processes."""
+
+    seq: int
+    level: str
+
+
 class CommandDone(Message, frozen=True, kw_only=True):
     """Supervisor: what became of a command. `status` is empty when it was carried out (see `control.outcomes`)."""
 
@@ -404,7 +417,7 @@ class CommandDone(Message, frozen=True, kw_only=True):
     message: str = ""
 
 
-Command = LoadModel | UnloadModel | Reload | ServeList
+Command = LoadModel | UnloadModel | Reload | ServeList | SetLogLevel
 
 AnyMessage = (
     Hello
@@ -412,6 +425,7 @@ AnyMessage = (
     | Collect
     | Ping
     | Pong
+    | LogLevel
     | GrowthRequest
     | Growth
     | SegmentAdded
@@ -451,5 +465,6 @@ AnyMessage = (
     | UnloadModel
     | Reload
     | ServeList
+    | SetLogLevel
     | CommandDone
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,7 @@ ENCODED_BYTES_MAX: Final = 4 * (
     MESSAGE_CHARACTERS_MAX + FIELDS_MAX * (FIELD_CHARACTERS_MAX + 64) + BLOCK_CHARACTERS_MAX + 1024
 )
 
+Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 Value: TypeAlias = str | int | float | bool | None
 
 # What every record has; anything beyond was given with `extra=` and belongs to the event.
@@ -28,7 +29,7 @@ class LogEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         unix_seconds: When.
-        level: Of logging, in lower case.
+        level: As in logging.
         logger: Who logs within the process.
         message: What happened; any text.
         fields: What was said of it besides.
@@ -37,7 +38,7 @@ class LogEvent(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     unix_seconds: float
-    level: str
+    level: Level
     logger: str
     message: str
     fields: dict[str, Value] = {}
@@ -51,7 +52,7 @@ def from_record(record: logging.LogRecord) -> LogEvent:
     story = _story(record)
     return LogEvent(
         unix_seconds=record.created,
-        level=record.levelname.lower(),
+        level=_level(record.levelno),
         logger=record.name,
         message=_cut(record.getMessage(), MESSAGE_CHARACTERS_MAX),
         fields={key: _value(value) for key, value in extra[:FIELDS_MAX]},
@@ -65,6 +66,15 @@ def shorten_block(text: str) -> str:
         return text
     half = BLOCK_CHARACTERS_MAX // 2
     return f"{text[:half]}\n…\n{text[-half:]}"
+
+
+def _level(number: int) -> Level:
+    """The level of logging; of one that a library made up, the next lower one."""
+    if number >= logging.ERROR:
+        return "critical" if number >= logging.CRITICAL else "error"
+    if number >= logging.INFO:
+        return "warning" if number >= logging.WARNING else "info"
+    return "debug"
 
 
 def _cut(text: str, characters: int) -> str:

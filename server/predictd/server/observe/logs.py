@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,11 +96,16 @@ def current_level() -> str:
     return logging.getLevelName(logging.getLogger().level).lower()
 
 
-def report_left_out() -> None:
-    """Let the last of the lines that were left out be written, if their time has come. Called now and then."""
+def report_left_out(*, at_end: bool = False) -> None:
+    """Let the last of the lines that were left out be written, if their time has come. Called now and then.
+
+    Args:
+        at_end: It has come for all.
+    """
+    now_seconds = math.inf if at_end else time.monotonic()
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
-            handler.report_left_out()
+            handler.report_left_out(now_seconds)
 
 
 def relay(event: LogEvent, role: str, pid: int) -> None:
@@ -155,9 +160,12 @@ class _Handler(logging.Handler):
         self._end()
         super().close()
 
-    def report_left_out(self) -> None:
-        with self.lock or threading.RLock():
-            self._write_overdue(time.monotonic())
+    def report_left_out(self, now_seconds: float) -> None:
+        self.acquire()
+        try:
+            self._write_overdue(now_seconds)
+        finally:
+            self.release()
 
     def _write_overdue(self, now_seconds: float) -> None:
         for event, left_out in self._limit.overdue(now_seconds):

@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.messages import AnyMessage, Message
+from predictd.server.launch.child_start import child_arguments
 from predictd.server.launch.spawn import spawn
+from predictd.server.supervise.child_output import ChildOutput
 
 OnMessage = Callable[["Child", AnyMessage, list[int]], None]
 OnExit = Callable[["Child", int], None]
@@ -63,23 +65,34 @@ class Child:
         self._over = False
         self._loop = asyncio.get_running_loop()
         self._channel, theirs = Channel.pair()
-        # The child does not read its title here; it makes room for it, as a process title replaces the arguments.
-        argv = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), title]
+        try:
+            self._output = ChildOutput(self._loop, title)
+        except OSError:
+            self._channel.close()
+            theirs.close()
+            raise
+        output = self._output
+        arguments = child_arguments(theirs.fileno(), os.getpid(), output.log_fd, output.crash_fd)
         try:
             self._process = spawn(
-                argv,
+                # The child does not read its title here; it makes room for it, as a process title replaces the
+                # arguments.
+                [sys.executable, "-m", module, *arguments, title],
                 environment=environment,
                 cpus=cpus,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), output.log_fd, output.crash_fd],
                 numa_nodes=numa_nodes,
+                output=output.pipe_fd,
             )
             self._pidfd = _watch(self._process)
         except BaseException:
             self._channel.close()
+            output.abandon()
             raise
         finally:
             theirs.close()
         self.pid = self._process.pid
+        output.started(self.pid)
         self._loop.add_reader(self._channel.fileno(), self._receive)
         self._loop.add_reader(self._pidfd, self._exited)
 
@@ -160,6 +173,7 @@ class Child:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         status = self._process.wait()
+        self._output.ended(describe_exit(status) if status else "")
         self._receive()
         self._loop.remove_reader(self._channel.fileno())
         self._over = True

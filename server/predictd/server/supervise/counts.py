@@ -14,6 +14,7 @@ from predictd.server.control.messages import (
     WorkerCounts,
 )
 from predictd.server.observe.aggregate import Aggregate
+from predictd.server.observe.logs import report_left_out
 from predictd.server.observe.deltas import LaneStatisticsRow
 from predictd.server.supervise.child import Child
 
@@ -44,6 +45,8 @@ class Counts:
         """Collect from time to time."""
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
+            # As children do when they are asked.
+            report_left_out()
             await self.collect()
 
     async def collect(self) -> None:

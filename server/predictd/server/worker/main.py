@@ -1,4 +1,4 @@
-"""Entry of the worker process: `python -m predictd.server.worker.main CONTROL_FD SUPERVISOR_PID`.
+"""Entry of the worker process: `python -m predictd.server.worker.main CONTROL_FD SUPERVISOR_PID LOG_FD CRASH_FD`.
 
 Two threads. The run loop (the main thread) loads, leads, runs and answers. The control thread maps memory, passes
 answers of the supervisor on, and ends the process when the supervisor is gone, also during a long run.
@@ -12,7 +12,6 @@ import logging
 import os
 import queue
 import select
-import signal
 import sys
 import threading
 import time
@@ -40,6 +39,7 @@ from predictd.server.control.messages import (
     LaneFailed,
     LaneLoaded,
     LaneLoading,
+    LogLevel,
     Message,
     Ping,
     Pong,
@@ -52,8 +52,8 @@ from predictd.server.control.messages import (
     WorkerCounts,
     WorkerInit,
 )
-from predictd.server.launch.spawn import die_with_parent
-from predictd.server.observe.logs import configure
+from predictd.server.launch.child_start import begin_child
+from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import ABI_VERSION
@@ -300,7 +300,10 @@ class Worker:
                 self._responses.granted(None if granted else reason)
             case SegmentUsable(segment=segment):
                 self._responses.usable(segment)
+            case LogLevel(level=level):
+                set_level(level)
             case Collect(seq=seq):
+                report_left_out()
                 delta = self._recorder.take()
                 self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
             case Ping():
@@ -340,12 +343,8 @@ class Worker:
 
 def main() -> None:
     """Run a worker."""
-    control_fd, supervisor_pid = int(sys.argv[1]), int(sys.argv[2])
-    die_with_parent(supervisor_pid)
-    # The supervisor decides when a child ends; a signal to all processes of a service must not cut a drain short.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    channel = Channel.from_fd(control_fd)
+    inherited = begin_child(sys.argv[1:])
+    channel = Channel.from_fd(inherited.control_fd)
     channel.send(Hello(pid=os.getpid(), abi=ABI_VERSION))
     try:
         init, fds = channel.receive()
@@ -353,9 +352,8 @@ def main() -> None:
         return
     if not isinstance(init, WorkerInit):
         raise TypeError(f"a worker got {type(init).__name__} first. This is a bug.")
-    title = f"worker {init.pool_name} {init.index}"
-    setproctitle(f"predictd: {title}")
-    configure(title, init.log_level)
+    setproctitle(f"predictd: worker {init.pool_name} {init.index}")
+    configure_child(inherited.log_fd, init.log_level)
     worker = Worker(channel, init, fds)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
     worker.main()
