@@ -105,7 +105,14 @@ def test_a_terminal_gets_colours_unless_it_shall_not(monkeypatch: pytest.MonkeyP
 
 def test_extra_fields_are_kept_and_cannot_take_the_place_of_others() -> None:
     stream = io.StringIO()
-    extra = {"pool": "resnet", "depth": 3, "role": "liar", "stack": "liar", "path": Path("/x"), "large": 2**70}
+    extra = {
+        "pool": "resnet",
+        "depth": 3,
+        "role": "liar",
+        "stack": "liar",
+        "path": Path("/x"),
+        "large": 2**70,
+    }
     with writing(stream):
         logging.getLogger("t").info("m", extra=extra)
     (event,) = json_events(stream)
@@ -120,7 +127,9 @@ HOSTILE = 'a\nb\r\x1b[31mred\x00\x85\u2028\u202e\udce9"end'
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["json", "terminal"])
 def test_nothing_in_an_event_ends_its_line_or_drives_the_terminal(stream: io.StringIO) -> None:
     with writing(stream, role="role\n2"):
-        logging.getLogger("t").info("model %s", HOSTILE, extra={"field": HOSTILE, HOSTILE: 1, "stack": HOSTILE})
+        logging.getLogger("t").info(
+            "model %s", HOSTILE, extra={"field": HOSTILE, HOSTILE: 1, "stack": HOSTILE}
+        )
     text = stream.getvalue()
     assert text.endswith("\n")
     assert all(char.isprintable() for char in text[:-1])
@@ -314,7 +323,10 @@ def test_a_stream_that_does_not_take_lines_holds_nobody_up_and_the_loss_is_count
     writer.close(SECONDS)
     *lines, last = json_events(stream)
     assert 10 <= len(lines) <= 11
-    assert last["message"] == f"{100 - len(lines)} log lines are lost: they came faster than they could be written"
+    assert (
+        last["message"]
+        == f"{100 - len(lines)} log lines are lost: they came faster than they could be written"
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from predictd.server.config.connections import ConnectionRules
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.lane import LaneConfig, LaneSignature
 from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WorkerDelta
 
@@ -199,6 +200,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes
+    request_log: RequestLogRule
     log_level: str
 
 

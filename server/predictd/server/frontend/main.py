@@ -67,6 +67,7 @@ from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
+from predictd.server.frontend.request_log import LoggedService, NotedCalls
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
 from predictd.server.launch.child_start import Inherited, begin_child
@@ -103,7 +104,9 @@ class Frontend:
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
         clients = ClientLimit(init.max_concurrent_per_client)
-        self._service = Service(self._routes, self._dispatcher, self._recorder, self.send, clients)
+        core = (self._routes, self._dispatcher, self._recorder, self.send, clients)
+        rule = init.request_log
+        self._service = Service(*core) if rule.off else LoggedService(*core, rule)
         self._changes = Changes(self.send)
         self._control = Control(self.send, allowed=init.allow_control)
         self._health = health.Health(SERVICES)
@@ -127,7 +130,10 @@ class Frontend:
     def _make_server(self) -> grpc.aio.Server:
         limit = self._init.max_message_bytes
         server = grpc.aio.server(
-            interceptors=[ClientNames()] if self._init.max_concurrent_per_client else (),
+            interceptors=[
+                *([ClientNames()] if self._init.max_concurrent_per_client else ()),
+                *(() if self._init.request_log.off else [NotedCalls()]),
+            ],
             options=[
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from predictd.server.config.connections import ConnectionRules
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.control.messages import (
     AnyMessage,
     Drain,
@@ -49,6 +50,7 @@ class FrontendSettings:
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes
+    request_log: RequestLogRule
     log_level: str
     environment: Mapping[str, str]
 
@@ -158,6 +160,7 @@ class Frontends:
                 tfs_tensor_content=self._settings.tfs_tensor_content,
                 allow_control=self._settings.allow_control,
                 shape_secret=self._settings.shape_secret,
+                request_log=self._settings.request_log.share(len(self.places)),
                 log_level=self._settings.log_level,
             ),
             [place.pipe.read_fd],

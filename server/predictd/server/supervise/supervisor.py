@@ -174,6 +174,7 @@ class Supervisor:
             tfs_tensor_content=self._settings.tfs_tensor_content,
             allow_control=self._settings.allow_control or is_private(port),
             shape_secret=os.urandom(16),
+            request_log=self._settings.request_log,
             log_level=self._settings.log_level,
             environment=dict(os.environ),
         )
