@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -275,9 +275,10 @@ def test_a_child_whose_supervisor_does_not_read_goes_on_and_counts() -> None:
             log.info("m")
         ours.setblocking(False)
         taken = 0
-        with pytest.raises(BlockingIOError):
+        with suppress(BlockingIOError):
             while ours.recv(ENCODED_BYTES_MAX):
                 taken += 1
+        assert 0 < taken < 20_000
         log.info("m")
         event = msgspec.msgpack.decode(ours.recv(ENCODED_BYTES_MAX), type=LogEvent)
     assert event.fields["lines_lost"] == 20_000 - taken

@@ -32,7 +32,8 @@ class RequestLogRule:
         """The rule for one of several processes that together keep this one."""
         return RequestLogRule(fraction=self.fraction, per_second=self.per_second / parts)
 
-    def __str__(self) -> str:
+    # typing.override needs Python 3.12.
+    def __str__(self) -> str:  # type: ignore[explicit-override]
         if self.off:
             return OFF
         return f"{self.per_second:g}/s" if self.per_second else f"{self.fraction:g}"

@@ -418,10 +418,10 @@ class Settings:
         metadata=_option(choice("debug", "info", "warning", "error"), "Least level of the log lines."),
     )
     request_log: RequestLogRule = field(
-        default=RequestLogRule(),  # noqa: RUF009 - frozen
+        default=RequestLogRule(),
         metadata=_option(
             _REQUEST_LOG,
-            "Log requests, without what they carry: this share of them, such as 0.01, or so many a second, such as 5/s.",
+            "Log requests, without what they carry: a share of them, such as 0.01, or so many a second, such as 5/s.",
         ),
     )
     # Key -> where its value came from; keys at their default are absent.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from predictd.server.config.connections import ConnectionRules
-from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.lane import LaneConfig, LaneSignature
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WorkerDelta
 
 

@@ -35,8 +35,10 @@ class _Known:
 
 
 class InternalErrors:
-    """Gives ids. An error that comes again within a second has the id that it had: so the log needs one entry a second
-    for it, and explains every id all the same. Keeps no clock.
+    """Gives ids. Keeps no clock.
+
+    An error that comes again within a second has the id that it had: so the log needs one entry a second for it, and
+    explains every id all the same.
     """
 
     def __init__(self) -> None:

@@ -134,9 +134,7 @@ class LoggedService(Service):
             self._failed_request(heading, api, status_name(error), start_ns)
             raise
 
-    def _failed_request(
-        self, request: InferRequest | Heading, api: str, status: str, start_ns: int
-    ) -> None:
+    def _failed_request(self, request: InferRequest | Heading, api: str, status: str, start_ns: int) -> None:
         if self._sampler.takes(time.monotonic()):
             _write(
                 api,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from predictd.server.launch.spawn import die_with_parent
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _LINE_BUFFERED = 1  # _IOLBF of stdio.h
 
@@ -61,25 +64,17 @@ def _print_by_line() -> None:
 
 
 def _stream(fd: int) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BufferedWriter(_Lossy(fd)), errors="backslashreplace", line_buffering=True)
+    lossy = io.BufferedWriter(_Lossy(fd, "w", closefd=False))
+    return io.TextIOWrapper(lossy, errors="backslashreplace", line_buffering=True)
 
 
-class _Lossy(io.RawIOBase):
-    """Writes what the pipe takes now. The rest is lost: nobody reads, and an engine that prints must not fail for it."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__()
-        self._fd = fd
+class _Lossy(io.FileIO):
+    """Writes what the pipe takes now. The rest is lost: an engine that prints must not fail for it."""
 
     # typing.override needs Python 3.12.
-    def fileno(self) -> int:  # type: ignore[explicit-override]
-        return self._fd
-
-    def writable(self) -> bool:  # type: ignore[explicit-override]
-        return True
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[explicit-override,override]
+    def write(self, data: Buffer) -> int:  # type: ignore[explicit-override]
         try:
-            return os.write(self._fd, data)
-        except (BlockingIOError, BrokenPipeError):
-            return len(data)
+            written: int | None = super().write(data)
+        except BrokenPipeError:
+            written = None
+        return len(memoryview(data)) if written is None else written

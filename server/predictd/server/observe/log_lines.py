@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO, TypeAlias
 
@@ -17,7 +17,6 @@ from predictd.server.observe.escape import escape_controls
 from predictd.server.observe.log_event import LogEvent
 
 Render: TypeAlias = Callable[[LogEvent, str, int], str]
-_EventDict: TypeAlias = MutableMapping[str, Any]
 
 _COLOURS: Final = {
     "debug": "\x1b[2m",
@@ -27,11 +26,8 @@ _COLOURS: Final = {
     "critical": "\x1b[31;1m",
 }
 _PLAIN: Final = "\x1b[0m"
-# For a person these are the beginning of the line, in this order; all others follow the message.
-_LEADING: Final = ("time", "level", "who", "message")
-_SILENT: Final = ("logger",)
 # ConsoleRenderer writes these as they are.
-_RESERVED: Final = frozenset({"who", "exception", "stack", "exc_info"})
+_RESERVED: Final = frozenset({"exception", "stack", "exc_info"})
 
 
 def render_for(stream: TextIO) -> Render:
@@ -52,22 +48,34 @@ def machine(event: LogEvent, role: str, pid: int) -> str:
 def human(*, colours: bool) -> Render:
     """Time, level, process, message and fields; blocks follow, indented."""
     columns = [
-        dev.Column("time", _plain),
-        dev.Column("level", _level(colours=colours)),
-        dev.Column("who", _plain),
-        dev.Column("message", _plain),
-        *(dev.Column(name, _nothing) for name in _SILENT),
-        dev.Column("", lambda key, value: f"{escape_controls(key)}={escape_controls(str(value))}"),
+        dev.Column("time", _column(None)),
+        dev.Column("level", dev.KeyValueColumnFormatter(None, "", "", value_repr=str)),
+        dev.Column("role", _column(None)),
+        dev.Column("message", _column(None)),
+        dev.Column("", _column("")),
     ]
     render = dev.ConsoleRenderer(columns=columns, sort_keys=False)
 
     def line(event: LogEvent, role: str, pid: int) -> str:
-        known = _event_dict(event, role, pid)
-        known["who"] = f"{known.pop('role')}[{known.pop('pid')}]"
-        first = str(render(None, "", {name: known.pop(name) for name in _LEADING} | known))
+        known = _event_dict(event, f"{role}[{pid}]", pid)
+        known["level"] = _level(event.level, colours=colours)
+        for name in ("pid", "logger"):
+            del known[name]
+        first = str(render(None, "", {escape_controls(key): value for key, value in known.items()}))
         return "\n".join((first, *_indented(event)))
 
     return line
+
+
+def _column(key_style: str | None) -> dev.KeyValueColumnFormatter:
+    return dev.KeyValueColumnFormatter(
+        key_style, "", "", value_repr=lambda value: escape_controls(str(value))
+    )
+
+
+def _level(level: str, *, colours: bool) -> str:
+    text = f"{level.upper():<7}"
+    return f"{_COLOURS[level]}{text}{_PLAIN}" if colours else text
 
 
 def _event_dict(event: LogEvent, role: str, pid: int) -> dict[str, Any]:
@@ -98,19 +106,3 @@ def _indented(event: LogEvent) -> list[str]:
             lines.append(f"    {escape_controls(name)}:")
         lines.extend(f"    {escape_controls(line)}" for line in text.splitlines())
     return lines
-
-
-def _plain(_: str, value: object) -> str:
-    return escape_controls(str(value))
-
-
-def _nothing(_: str, __: object) -> str:
-    return ""
-
-
-def _level(*, colours: bool) -> dev.ColumnFormatter:
-    def formatted(_: str, value: object) -> str:
-        text = f"{str(value).upper():<7}"
-        return f"{_COLOURS.get(str(value), '')}{text}{_PLAIN}" if colours else text
-
-    return formatted

@@ -14,8 +14,8 @@ from predictd.server.control.messages import (
     WorkerCounts,
 )
 from predictd.server.observe.aggregate import Aggregate
-from predictd.server.observe.logs import report_left_out
 from predictd.server.observe.deltas import LaneStatisticsRow
+from predictd.server.observe.logs import report_left_out
 from predictd.server.supervise.child import Child
 
 # Between scrapes, so that what a killed child takes with it stays small.

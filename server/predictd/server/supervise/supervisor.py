@@ -54,8 +54,8 @@ from predictd.server.supervise.growth import GrowthPolicy
 from predictd.server.supervise.housing import Housing, cannot_be_made
 from predictd.server.supervise.keeper import Keeper
 from predictd.server.supervise.limits import work_limit
-from predictd.server.supervise.log_level import LogLevelControl
 from predictd.server.supervise.loads import LoadJournal, Restored
+from predictd.server.supervise.log_level import LogLevelControl
 from predictd.server.supervise.ports import ReservedPort, is_private
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
@@ -221,7 +221,7 @@ class Supervisor:
     def _is_worker(self, child: Child) -> bool:
         return any(child is worker for _, _, worker in self._workers.children())
 
-    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case Hello(abi=abi):
                 self._hello(child, abi)

@@ -279,7 +279,7 @@ class Worker:
             _log.exception("the control channel failed")
             os._exit(1)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AddLanes(lanes=lanes):
                 self._add(lanes)
