@@ -49,7 +49,9 @@ def log_settings(channel: grpc.Channel, **settings: bool) -> dict[str, bool | in
         request.settings[name].bool_param = value
     call = channel.unary_unary("/inference.GRPCInferenceService/LogSettings")
     answer = oip.LogSettingsResponse.FromString(call(request.SerializeToString(), timeout=SECONDS))
-    return {name: getattr(one, str(one.WhichOneof("parameter_choice"))) for name, one in answer.settings.items()}
+    return {
+        name: getattr(one, str(one.WhichOneof("parameter_choice"))) for name, one in answer.settings.items()
+    }
 
 
 def test_what_stands_in_the_log(tmp_path: Path) -> None:

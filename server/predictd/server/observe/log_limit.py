@@ -17,7 +17,7 @@ Key = tuple[str, ...]
 
 
 def key_of(record: logging.LogRecord) -> Key:
-    """What tells an event from others: who logs it, its template, and the model, or else all names that are in it.
+    """What tells an event from others: who logs it, its template, and the model (and version), or all names in it.
 
     Numbers and errors do not count: they differ from line to line of one event. A template that is all placeholders
     says nothing, so there the text counts.
@@ -28,7 +28,7 @@ def key_of(record: logging.LogRecord) -> Key:
         return (*where, record.getMessage())
     model = getattr(record, "model", None)
     if model is not None:
-        return (*where, template, str(model))
+        return (*where, template, str(model), str(getattr(record, "version", "")))
     given = record.args if isinstance(record.args, tuple) else ()
     return (*where, template, *(value for value in given if isinstance(value, str)))
 

@@ -305,7 +305,7 @@ class Workers:
         """A lane cannot be served."""
         record.state = "FAILED"
         record.reason = reason
-        _log.error("model %s version %d failed: %s", record.config.model, record.config.version, reason)
+        _log.error("model %s failed: %s", record.name, reason, extra=record.config.identity)
         self._publish(record.config.model)
 
     def _lane_failed(self, pool: Pool, child: Child, record: LaneRecord, reason: str) -> None:

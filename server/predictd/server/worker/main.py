@@ -147,7 +147,7 @@ class Worker:
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
-            _log.exception("loading %s failed", config.path)
+            _log.exception("loading %s failed", config.path, extra=config.identity)
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
         finally:
             del self._cancellations[config.lane]
@@ -199,7 +199,8 @@ class Worker:
             self._responses.discard(self._responses.block(layout.size_bytes))
         except NoResponseMemoryError as error:
             # A worker that comes back while memory is short must not take its models down with it.
-            _log.warning("no memory yet for a full batch of model %s: %s", lane.config.model, error)
+            said = "no memory yet for a full batch of model %s: %s"
+            _log.warning(said, lane.config.model, error, extra=lane.config.identity)
 
     def _serve_tickets(self) -> None:
         following = select.poll()
