@@ -162,7 +162,7 @@ class Child:
 
     def _condemn(self, why: str) -> None:
         """Have nothing more to do with it."""
-        _log.error("%s (pid %d) %s and is killed", self.title, self.pid, why)
+        _log.error("%s %s and is killed", who(self), why)
         self._over = True
         self._loop.remove_reader(self._channel.fileno())
         self._discard_outbox()
@@ -190,6 +190,11 @@ def _watch(process: subprocess.Popen[bytes]) -> int:
         process.kill()
         process.wait()
         raise
+
+
+def who(child: Child) -> str:
+    """A child for log lines; each incarnation has its own."""
+    return f"{child.title} (pid {child.pid})"
 
 
 def describe_exit(status: int) -> str:

@@ -20,7 +20,7 @@ from predictd.server.control.messages import (
 )
 from predictd.server.supervise.blame import culprits, to_isolate
 from predictd.server.supervise.catalog import Catalog, LaneRecord
-from predictd.server.supervise.child import Child, OnMessage, describe_exit
+from predictd.server.supervise.child import Child, OnMessage, describe_exit, who
 from predictd.server.supervise.deadlines import Deadlines
 from predictd.server.supervise.pool import Place, Pool
 from predictd.server.supervise.starter import Starter
@@ -247,7 +247,7 @@ class Workers:
         records = (self._catalog.find(lane) for lane in sorted(guilty))
         names = ", ".join(record.config.model for record in records if record is not None)
         at_work = f" while it worked on {names}" if names else ""
-        _log.error("%s (pid %d) died: %s%s", child.title, child.pid, how, at_work)
+        _log.error("%s died: %s%s", who(child), how, at_work)
         self._wiring.worker_gone(child, dead=True)
         place.clear()
         if self._stopping:
