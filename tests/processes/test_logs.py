@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import numpy as np
@@ -23,6 +24,7 @@ METADATA = (("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01"), ("x-request-id",
 PAYLOAD = 12345.678
 
 Line = dict[str, object]
+Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
 
 
 def lines(daemon: Daemon, **fields: object) -> list[Line]:
@@ -39,7 +41,7 @@ def first(daemon: Daemon, **fields: object) -> Line:
 def predict(channel: grpc.Channel, value: float, model: str = "echo", request_id: str = "") -> None:
     x = pb.Tensor(name="x", dtype=pb.FP32, shape=(1, 1), data=np.float32(value).tobytes())
     request = pb.PredictRequest(model=model, inputs=[x], id=request_id)
-    call = channel.unary_unary("/predictd.v1.PredictionService/Predict")
+    call: Call = channel.unary_unary("/predictd.v1.PredictionService/Predict")
     call(request.SerializeToString(), timeout=SECONDS, metadata=METADATA)
 
 
@@ -47,7 +49,7 @@ def log_settings(channel: grpc.Channel, **settings: bool) -> dict[str, bool | in
     request = oip.LogSettingsRequest()
     for name, value in settings.items():
         request.settings[name].bool_param = value
-    call = channel.unary_unary("/inference.GRPCInferenceService/LogSettings")
+    call: Call = channel.unary_unary("/inference.GRPCInferenceService/LogSettings")
     answer = oip.LogSettingsResponse.FromString(call(request.SerializeToString(), timeout=SECONDS))
     return {
         name: getattr(one, str(one.WhichOneof("parameter_choice"))) for name, one in answer.settings.items()

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from predictd.server.control.messages import LogLevel, Message
+from predictd.server.control.message import Message
+from predictd.server.control.messages import LogLevel
 from predictd.server.supervise.log_level import LogLevelControl
 
 

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from predictd.server.control.messages import LogLevel, Message
+from predictd.server.control.message import Message
+from predictd.server.control.messages import LogLevel
 from predictd.server.observe.logs import LEVELS, set_level
 
 _log = logging.getLogger(__name__)
