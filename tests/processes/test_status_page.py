@@ -122,6 +122,9 @@ def _models_match(page: Page, daemon: Daemon) -> None:
     assert shown["double", "1"]["traffic"] == "stable, 25 %"
     assert shown["double", "2"]["traffic"] == "75 %"
     assert "Protobuf parsing failed" in shown["broken", "1"]["remarks"]
+    events = rows(page, "events").values()
+    (failure,) = (row for row in events if "Protobuf parsing failed" in row["what"])
+    assert (failure["level"], failure["model"]) == ("error", "broken")
     # The name is text: no element came of it, and nothing that would have complained.
     assert EVIL in shown["broken", "1"]["remarks"]
     assert page.ask("document.querySelectorAll('main img').length") == 0
@@ -241,6 +244,7 @@ def test_the_terminal_shows_it_and_is_left_as_it_was(tmp_path: Path) -> None:
         assert re.search(r"^double +2 +READY +8 +0 ", done.stdout, re.MULTILINE)
         assert re.search(r"^double +1 +READY +0 +3 ", done.stdout, re.MULTILINE)
         assert re.search(r"broken version 1: .*Protobuf parsing failed", " ".join(done.stdout.split()))
+        assert re.search(r"\d\d:\d\d:\d\d error .*Protobuf parsing failed", " ".join(done.stdout.split()))
         for leave, status in ((b"q", 0), (signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)):
             _watched_and_left(daemon, leave, status)
 

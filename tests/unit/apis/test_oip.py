@@ -67,6 +67,7 @@ def test_server_metadata_names_what_works() -> None:
         "statistics",
         "model_repository",
         "model_repository(unload_dependents)",
+        "logging",
     ]
 
 

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from predictd.server.cli.main import main
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.settings import Settings, options
 from predictd.server.config.units import Address
 
@@ -59,7 +60,8 @@ def test_every_flag_reaches_the_daemon(
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
         "--load-timeout 11s --run-timeout 15s --hang-timeout 16s --lame-duck 12s --drain-timeout 13s --strict "
-        "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --tuned off --log-level debug ."
+        "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --tuned off --log-level debug "
+        "--request-log 5/s ."
     )
     assert serve(monkeypatch, *words) == 0
     (settings,) = daemon.runs
@@ -113,6 +115,7 @@ def test_every_flag_reaches_the_daemon(
         cache_limit_bytes=14 * 2**30,
         tuned="off",
         log_level="debug",
+        request_log=RequestLogRule(per_second=5),
     )
     assert set(settings.origins) == {option.key for option in options()}
 

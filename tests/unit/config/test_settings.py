@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from predictd.server.config.errors import ConfigError
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.settings import (
     Option,
     Settings,
@@ -100,6 +101,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "cache_limit": ("1GiB", 2**30, '"1GiB"'),
     "tuned": ("/var/t.json", Path("/var/t.json"), '"/var/t.json"'),
     "log_level": ("debug", "debug", '"debug"'),
+    "request_log": ("0.01", RequestLogRule(fraction=0.01), "0.01"),
 }
 # What else must be said for an option to mean something.
 NEEDS = {"load_model": {"PREDICTD_MODEL_CONTROL": "explicit"}}

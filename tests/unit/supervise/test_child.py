@@ -207,3 +207,32 @@ def test_a_child_that_cannot_be_started_leaves_nothing_open() -> None:
 )
 def test_an_end_in_words(status: int, words: str) -> None:
     assert describe_exit(status) == words
+
+
+def logged_by(what: str, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Level and message of what is logged of a child until its end."""
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        await Watch(what).end()
+
+    run(scenario)
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def test_what_a_child_prints_is_logged_and_its_last_words_again(caplog: pytest.LogCaptureFixture) -> None:
+    assert logged_by("print", caplog) == [("INFO", "said"), ("ERROR", "last words, exit status 3")]
+    event = caplog.records[-1].predictd_relayed.event  # type: ignore[attr-defined]
+    assert event.blocks == {"stack": "Fatal Python error: a test", "last_output": "said\nlast \x1b[31m"}
+
+
+def test_an_event_that_cannot_be_read_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    ((level, message),) = logged_by("murmur", caplog)
+    assert level == "WARNING"
+    assert message.startswith("logged what cannot be read: ")
+
+
+def test_a_process_that_keeps_the_pipe_of_a_dead_child_holds_nobody_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert logged_by("leave the pipe open", caplog) == [("INFO", "said")]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     Ack,
@@ -65,6 +66,7 @@ class Desk:
                 False,
                 True,
                 b"secret",
+                RequestLogRule(),
                 "info",
                 {"LANG": "C"},
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ from predictd.server.control.messages import (
     WorkerCounts,
     WorkerInit,
 )
+from predictd.server.launch.child_start import child_arguments
 from predictd.server.supervise.pool import Pool
 from predictd.server.transport.claims import CLAIMS_BYTES, read_pulse
 from predictd.server.transport.memory import map_shared
@@ -94,12 +96,20 @@ def working(*lanes: LaneConfig) -> Iterator[Process]:
     """A worker that was told to load these."""
     pool, release = Pool(1, "pool", (PLAN,), 64), make_pipe()
     ours, theirs = Channel.pair()
-    arguments = [sys.executable, "-m", "predictd.server.worker.main", str(theirs.fileno()), str(os.getpid())]
+    log, log_of_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    crash_fd = os.memfd_create("crash")
+    passed = [theirs.fileno(), log_of_child.fileno(), crash_fd]
+    arguments = child_arguments(passed[0], os.getpid(), *passed[1:])
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        arguments, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": paths}, cwd=REPOSITORY
+        [sys.executable, "-m", "predictd.server.worker.main", *arguments],
+        pass_fds=passed,
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=REPOSITORY,
     )
     theirs.close()
+    log_of_child.close()
+    os.close(crash_fd)
     one = Process(process, ours)
     try:
         assert isinstance(one.hear(), Hello)
@@ -131,6 +141,7 @@ def working(*lanes: LaneConfig) -> Iterator[Process]:
             process.kill()
         process.wait()
         ours.close()
+        log.close()
         pool.close()
         release.close()
 

@@ -92,6 +92,11 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     tuned: str = ""
 
     @property
+    def identity(self) -> dict[str, str | int]:
+        """Fields of log lines that are about it."""
+        return {"model": self.model, "version": self.version}
+
+    @property
     def queue_rules(self) -> tuple[QueueRules, ...]:
         """The rules of each priority, from 1 on."""
         levels = self.priority_levels or DEFAULT_PRIORITY_LEVELS

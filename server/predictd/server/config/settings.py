@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from predictd.engines.traits import BUILT_IN
 from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.errors import ConfigError
+from predictd.server.config.request_log import RequestLogRule, parse_request_log
 from predictd.server.config.units import (
     Address,
     Kind,
@@ -99,6 +100,13 @@ _CONNECTION_TIME = duration(0, 7 * 24 * _HOUR)
 ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
 WHILE_BUILDING = choice("none", "onnxruntime")
 
+_REQUEST_LOG: Kind[RequestLogRule] = Kind(
+    "FRACTION|N/s|off",
+    'a fraction, a rate such as "5/s", or "off"',
+    (str, int, float),
+    parse_request_log,
+    str,
+)
 _ADDRESS: Kind[Address] = Kind("HOST:PORT", 'a string "HOST:PORT"', (str,), parse_address, str)
 
 
@@ -432,6 +440,13 @@ class Settings:
     log_level: str = field(
         default="info",
         metadata=_option(choice("debug", "info", "warning", "error"), "Least level of the log lines."),
+    )
+    request_log: RequestLogRule = field(
+        default=RequestLogRule(),
+        metadata=_option(
+            _REQUEST_LOG,
+            "Log requests, without what they carry: a share of them, such as 0.01, or so many a second, such as 5/s.",
+        ),
     )
     # Key -> where its value came from; keys at their default are absent.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)

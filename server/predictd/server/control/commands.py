@@ -74,6 +74,13 @@ class ServeList(Message, frozen=True, kw_only=True):
     models: list[ListedModel]
 
 
+class SetLogLevel(Message, frozen=True, kw_only=True):
+    """Frontend: change the level of all processes."""
+
+    seq: int
+    level: str
+
+
 class CommandDone(Message, frozen=True, kw_only=True):
     """Supervisor: what became of a command. `status` is empty when it was carried out (see `control.outcomes`)."""
 
@@ -82,4 +89,4 @@ class CommandDone(Message, frozen=True, kw_only=True):
     message: str = ""
 
 
-Command = LoadModel | UnloadModel | Reload | ServeList
+Command = LoadModel | UnloadModel | Reload | ServeList | SetLogLevel

@@ -9,6 +9,7 @@ import msgspec
 
 from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.lane import LaneConfig, LaneSignature
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.control.commands import (
     CommandDone,
     LabelsDone,
@@ -16,6 +17,7 @@ from predictd.server.control.commands import (
     Reload,
     ServeList,
     SetLabel,
+    SetLogLevel,
     SetSplit,
     UnloadModel,
 )
@@ -57,6 +59,12 @@ class Ping(Message, frozen=True, kw_only=True):
 
 class Pong(Message, frozen=True, kw_only=True):
     """Child: I am."""
+
+
+class LogLevel(Message, frozen=True, kw_only=True):
+    """Supervisor: the least level of what you log, from now on."""
+
+    level: str
 
 
 # Worker -------------------------------------------------------------------------------------------------------
@@ -197,6 +205,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes
+    request_log: RequestLogRule
     log_level: str
 
 
@@ -343,6 +352,7 @@ AnyMessage = (
     | Collect
     | Ping
     | Pong
+    | LogLevel
     | GrowthRequest
     | Growth
     | SegmentAdded
@@ -383,5 +393,6 @@ AnyMessage = (
     | UnloadModel
     | Reload
     | ServeList
+    | SetLogLevel
     | CommandDone
 )

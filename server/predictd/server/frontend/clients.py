@@ -70,26 +70,39 @@ class ClientLimit:
                 del self._in_flight[client]
 
 
-class ClientNames(grpc.aio.ServerInterceptor):
-    """Notes for each call which client it is from."""
+class Noting(grpc.aio.ServerInterceptor):
+    """Has something noted of each call before its handler runs, in the handler's own context.
+
+    Args:
+        note: Called with the call's context.
+    """
+
+    def __init__(self, note: Callable[[Any], object]) -> None:
+        self._note = note
 
     # typing.override needs Python 3.12.
     async def intercept_service(  # type: ignore[explicit-override]
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> Any:
-        """The handler for a call, made to note the client first."""
+        """The handler for a call, made to note first."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
         for kind in ("unary_unary", "stream_unary", "stream_stream"):
             if (handle := getattr(handler, kind)) is not None:
-                return handler._replace(**{kind: _noting(handle)})
+                return handler._replace(**{kind: self._noting(handle)})
         return handler
 
+    def _noting(self, handle: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def handle_noted(request: Any, context: Any) -> Any:
+            self._note(context)
+            return await handle(request, context)
 
-def _noting(handle: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    async def handle_noted(request: Any, context: Any) -> Any:
-        _client.set(address(context.peer()))
-        return await handle(request, context)
+        return handle_noted
 
-    return handle_noted
+
+class ClientNames(Noting):
+    """Notes for each call which client it is from."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda context: _client.set(address(context.peer())))

@@ -13,6 +13,7 @@ from predictd.server.control.commands import (
     LoadModel,
     Reload,
     ServeList,
+    SetLogLevel,
     UnloadModel,
 )
 from predictd.server.control.outcomes import failure
@@ -67,6 +68,10 @@ class Control:
             command,
             *(text for each in models for text in (each.name, each.base_path, each.config, *each.labels)),
         )
+
+    async def set_log_level(self, level: str) -> None:
+        """Have all processes log from this level on; done once they do. Raises RequestError."""
+        await self._ask(SetLogLevel(seq=next(self._sequence), level=level))
 
     def check_allowed(self) -> None:
         """Raise ForbiddenError unless commands are taken."""

@@ -1,4 +1,4 @@
-"""Entry of the front end process: `python -m predictd.server.frontend.main CONTROL_FD SUPERVISOR_PID`.
+"""Entry of the front end process: `python -m predictd.server.frontend.main CONTROL_FD SUPERVISOR_PID LOG_FD CRASH_FD`.
 
 One event loop (uvloop) carries the gRPC server, the completion pipe and the control channel.
 """
@@ -9,7 +9,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -36,6 +35,7 @@ from predictd.server.control.messages import (
     Hello,
     Listen,
     Listening,
+    LogLevel,
     Ping,
     Pong,
     PoolGone,
@@ -64,11 +64,12 @@ from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
+from predictd.server.frontend.request_log import LoggedService, NotedCalls
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
 from predictd.server.frontend.unread import Bounded, Unread
-from predictd.server.launch.spawn import die_with_parent
-from predictd.server.observe.logs import configure
+from predictd.server.launch.child_start import Inherited, begin_child
+from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.claims import CLAIMS_BYTES
 from predictd.server.transport.memory import map_shared
@@ -101,7 +102,9 @@ class Frontend:
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
         clients = ClientLimit(init.max_concurrent_per_client)
-        self._service = Service(self._routes, self._dispatcher, self._recorder, self.send, clients)
+        core = (self._routes, self._dispatcher, self._recorder, self.send, clients)
+        rule = init.request_log
+        self._service = Service(*core) if rule.off else LoggedService(*core, rule)
         self._changes = Changes(self.send)
         self._control = Control(self.send, allowed=init.allow_control)
         self._health = health.Health(SERVICES)
@@ -126,7 +129,10 @@ class Frontend:
     def _make_server(self) -> grpc.aio.Server:
         limit = self._init.max_message_bytes
         server = grpc.aio.server(
-            interceptors=[ClientNames()] if self._init.max_concurrent_per_client else (),
+            interceptors=[
+                *([ClientNames()] if self._init.max_concurrent_per_client else ()),
+                *(() if self._init.request_log.off else [NotedCalls()]),
+            ],
             options=[
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
@@ -206,6 +212,8 @@ class Frontend:
                 self._health.update(self._service)
             case Collect(seq=seq):
                 self._count(seq)
+            case LogLevel(level=level):
+                set_level(level)
             case SegmentRetired(seq=seq, owner=owner, segment=segment):
                 self._remove_segment(owner, segment)
                 self.send(Ack(seq=seq))
@@ -248,6 +256,7 @@ class Frontend:
             worker.memory.remove_segment(segment)
 
     def _count(self, seq: int) -> None:
+        report_left_out()
         delta = self._recorder.take()
         self.send(
             FrontendCounts(
@@ -325,8 +334,8 @@ def _is_no_parting(record: logging.LogRecord) -> bool:
     return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
-async def _run(control_fd: int) -> None:
-    channel = Channel.from_fd(control_fd)
+async def _run(inherited: Inherited) -> None:
+    channel = Channel.from_fd(inherited.control_fd)
     channel.send(Hello(pid=os.getpid(), abi=ABI_VERSION))
     try:
         init, fds = channel.receive()
@@ -335,19 +344,14 @@ async def _run(control_fd: int) -> None:
     if not isinstance(init, FrontendInit):
         raise TypeError(f"a front end got {type(init).__name__} first. This is a bug.")
     setproctitle(f"predictd: frontend {init.index}")
-    configure(f"frontend {init.index}", init.log_level)
+    configure_child(inherited.log_fd, init.log_level)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_parting)
     await Frontend(channel, init, fds[0]).run()
 
 
 def main() -> None:
     """Run a front end."""
-    control_fd, supervisor_pid = int(sys.argv[1]), int(sys.argv[2])
-    die_with_parent(supervisor_pid)
-    # The supervisor decides when a child ends; a signal to the whole group must not cut a drain short.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    uvloop.run(_run(control_fd))
+    uvloop.run(_run(begin_child(sys.argv[1:])))
     # Interpreter shutdown would join gRPC's threads; everything that matters was answered and closed.
     os._exit(0)
 

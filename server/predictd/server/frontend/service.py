@@ -126,9 +126,7 @@ class Service:
             self._failed(lane, api, status_name(error), accepted_ns)
             raise
         except asyncio.CancelledError:
-            # gRPC cancels calls whose deadline has passed.
-            passed = 0 < deadline_ns <= time.monotonic_ns()
-            self._failed(lane, api, "DEADLINE_EXCEEDED" if passed else "CANCELLED", accepted_ns)
+            self._failed(lane, api, status_of_cancellation(deadline_ns), accepted_ns)
             raise
         except Exception:
             self._failed(lane, api, "INTERNAL", accepted_ns)
@@ -268,6 +266,11 @@ class Service:
         waiting[0].extend(rows)
         if last and not waiting[1].done():
             waiting[1].set_result(None)
+
+
+def status_of_cancellation(deadline_ns: int) -> str:
+    """The status of a call that was cancelled: gRPC cancels those whose deadline has passed."""
+    return "DEADLINE_EXCEEDED" if 0 < deadline_ns <= time.monotonic_ns() else "CANCELLED"
 
 
 def _selection(lane: Lane, names: Sequence[str]) -> tuple[int, ...]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpc import StatusCode
 
 from predictd.server import errors
+from predictd.server.frontend.internal_errors import InternalErrors
 from predictd.server.frontend.rich_status import STATUS_DETAILS, with_retry_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
+_errors = InternalErrors()
 
 _CODES: Mapping[type[errors.RequestError], StatusCode] = {
     errors.RequestError: StatusCode.INTERNAL,
@@ -71,9 +73,7 @@ class StatusTable:
         What is not a RequestError is a bug: it is logged, and the client learns only the id of the log entry.
         """
         if not isinstance(error, errors.RequestError):
-            error_id = secrets.token_hex(4)
-            _log.error("internal error %s", error_id, exc_info=error)
-            return Failure(StatusCode.INTERNAL, f"internal error {error_id}")
+            return Failure(StatusCode.INTERNAL, f"internal error {_report(error, time.monotonic())}")
         code = next(self._codes[kind] for kind in type(error).__mro__ if kind in self._codes)
         trailers: tuple[tuple[str, str | bytes], ...] = ()
         if isinstance(error, errors.OverloadedError):
@@ -82,6 +82,17 @@ class StatusTable:
                 (STATUS_DETAILS, with_retry_info(code, _shorten(str(error)), error.retry_after_seconds)),
             )
         return Failure(code, _shorten(str(error)), trailers)
+
+
+def _report(error: Exception, now_seconds: float) -> str:
+    """Log an internal error. Gives the id of the entry that explains it."""
+    told = _errors.id_of(error, now_seconds)
+    if told.new:
+        extra: dict[str, str | int] = {"error_id": told.id}
+        if told.repeated:
+            extra["repeated"] = told.repeated
+        _log.error("internal error %s", told.id, exc_info=error, extra=extra)
+    return told.id
 
 
 def status_name(error: errors.RequestError) -> str:

@@ -22,6 +22,7 @@ def spawn(
     cpus: Sequence[int],
     pass_fds: Sequence[int] = (),
     numa_nodes: Sequence[int] = (),
+    output: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a child.
 
@@ -35,6 +36,8 @@ def spawn(
         cpus: The child's affinity mask.
         pass_fds: Descriptors that it inherits under the same numbers; all others are closed.
         numa_nodes: The memory nodes that it prefers; none leaves its memory where its CPUs are.
+
+        output: A descriptor that becomes its standard output and its standard error; without it, it has ours.
 
     Returns:
         The child, in a session of its own, so that a terminal's interrupt reaches only the supervisor.
@@ -50,6 +53,8 @@ def spawn(
                 list(argv),
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
                 close_fds=True,
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,

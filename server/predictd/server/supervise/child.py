@@ -15,8 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.message import Message
 from predictd.server.control.messages import AnyMessage
+from predictd.server.launch.child_start import child_arguments
 from predictd.server.launch.spawn import spawn
 from predictd.server.observe.processes import cpu_seconds
+from predictd.server.supervise.child_output import ChildOutput
 
 OnMessage = Callable[["Child", AnyMessage, list[int]], None]
 OnExit = Callable[["Child", int], None]
@@ -67,23 +69,34 @@ class Child:
         self.spent_cpu_seconds = 0.0
         self._loop = asyncio.get_running_loop()
         self._channel, theirs = Channel.pair()
-        # The child does not read its title here; it makes room for it, as a process title replaces the arguments.
-        argv = [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid()), title]
+        try:
+            self._output = ChildOutput(self._loop, title)
+        except OSError:
+            self._channel.close()
+            theirs.close()
+            raise
+        output = self._output
+        arguments = child_arguments(theirs.fileno(), os.getpid(), output.log_fd, output.crash_fd)
         try:
             self._process = spawn(
-                argv,
+                # The child does not read its title here; it makes room for it, as a process title replaces the
+                # arguments.
+                [sys.executable, "-m", module, *arguments, title],
                 environment=environment,
                 cpus=cpus,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), output.log_fd, output.crash_fd],
                 numa_nodes=numa_nodes,
+                output=output.pipe_fd,
             )
             self._pidfd = _watch(self._process)
         except BaseException:
             self._channel.close()
+            output.abandon()
             raise
         finally:
             theirs.close()
         self.pid = self._process.pid
+        output.started(self.pid)
         self._loop.add_reader(self._channel.fileno(), self._receive)
         self._loop.add_reader(self._pidfd, self._exited)
 
@@ -153,7 +166,7 @@ class Child:
 
     def _condemn(self, why: str) -> None:
         """Have nothing more to do with it."""
-        _log.error("%s (pid %d) %s and is killed", self.title, self.pid, why)
+        _log.error("%s %s and is killed", who(self), why)
         self._over = True
         self._loop.remove_reader(self._channel.fileno())
         self._discard_outbox()
@@ -166,6 +179,7 @@ class Child:
         # The kernel shows it until the process is reaped.
         self.spent_cpu_seconds = cpu_seconds(self.pid)
         status = self._process.wait()
+        self._output.ended(describe_exit(status) if status else "")
         self._receive()
         self._loop.remove_reader(self._channel.fileno())
         self._over = True
@@ -182,6 +196,11 @@ def _watch(process: subprocess.Popen[bytes]) -> int:
         process.kill()
         process.wait()
         raise
+
+
+def who(child: Child) -> str:
+    """A child for log lines; each incarnation has its own."""
+    return f"{child.title} (pid {child.pid})"
 
 
 def describe_exit(status: int) -> str:

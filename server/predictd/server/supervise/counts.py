@@ -16,6 +16,7 @@ from predictd.server.control.messages import (
 )
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.deltas import LaneStatisticsRow
+from predictd.server.observe.logs import report_left_out
 from predictd.server.supervise.child import Child
 
 # Between scrapes, so that what a killed child takes with it stays small.
@@ -47,6 +48,8 @@ class Counts:
         """Collect from time to time, and say so."""
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
+            # As children do when they are asked.
+            report_left_out()
             await self.collect()
             collected()
 

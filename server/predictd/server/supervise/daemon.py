@@ -18,7 +18,8 @@ from predictd.server.config.settings import Settings
 from predictd.server.launch.describe import describe
 from predictd.server.launch.spawn import raise_nofile_limit
 from predictd.server.observe.http import Handler, HttpServer, Request, Response
-from predictd.server.observe.logs import configure
+from predictd.server.observe.log_writer import LogWriter
+from predictd.server.observe.logs import configure, report_left_out
 from predictd.server.observe.recent import RecentEvents
 from predictd.server.observe.routes import build_routes
 from predictd.server.observe.status import Document, status_document
@@ -51,16 +52,21 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
         0 after a complete drain, 1 when the daemon failed or had to cut requests off, 2 when it cannot start.
     """
     setproctitle("predictd: supervisor")
-    configure("supervisor", settings.log_level)
-    raise_nofile_limit()
+    # Until there is something to change; its default is to end the process.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    log = configure("supervisor", settings.log_level)
     try:
+        raise_nofile_limit()
         port = reserve(settings.grpc)
+        try:
+            return asyncio.run(_serve(settings, port, log, on_ready))
+        finally:
+            port.close()
     except AddressError as error:
         return _refuse(f"gRPC address {error}")
-    try:
-        return asyncio.run(_serve(settings, port, on_ready))
     finally:
-        port.close()
+        report_left_out(at_end=True)
+        log.close()
 
 
 def _unwritable(ready_file: Path, error: OSError) -> str:
@@ -90,7 +96,7 @@ def _report(found: Scan) -> None:
             _log.info("model %s: %s", model.name, model.file.tuned)
 
 
-async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | None) -> int:
+async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_ready: OnReady | None) -> int:
     planner = read_planner()
     try:
         tuned = tuned_results(settings, os.environ, planner.cores)
@@ -121,13 +127,14 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
         _log.info("%s", line)
     asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
     addresses = {"grpc": str(port.address), "http": str(http_address)}
-    signals = _Signals(supervisor.keeper.look_now)
-    recent = RecentEvents()
-    servers = [HttpServer(_routes(supervisor, recent)) for _ in http_sockets]
+    signals = _Signals(supervisor.keeper.look_now, supervisor.log_level.toggle)
+    servers = [HttpServer(_routes(supervisor, log.recent)) for _ in http_sockets]
     try:
         for server, sock in zip(servers, http_sockets, strict=True):
             await server.serve(sock)
         supervisor.start()
+        # Not before: until here every millisecond is one more until the first answer.
+        log.start()
         with LoopGuard():
             return await _live(settings, supervisor, signals, addresses, on_ready)
     finally:
@@ -212,15 +219,16 @@ async def _leave(supervisor: Supervisor, signals: _Signals) -> int:
 
 
 class _Signals:
-    """SIGTERM and SIGINT, counted; SIGHUP calls `hang_up`."""
+    """SIGTERM and SIGINT, counted; SIGHUP calls `hang_up`, SIGUSR1 `toggle`."""
 
-    def __init__(self, hang_up: Callable[[], None]) -> None:
+    def __init__(self, hang_up: Callable[[], None], toggle: Callable[[], None]) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._got)
         loop.add_signal_handler(signal.SIGHUP, hang_up)
+        loop.add_signal_handler(signal.SIGUSR1, toggle)
 
     def _got(self) -> None:
         (self.second if self.first.is_set() else self.first).set()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from predictd.server.config.connections import ConnectionRules
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import FrontendInit
 from predictd.server.supervise.pool import Place
@@ -28,6 +29,7 @@ class FrontendSettings:
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes
+    request_log: RequestLogRule
     log_level: str
     environment: Mapping[str, str]
 
@@ -46,6 +48,7 @@ def frontend_settings(settings: Settings, port: ReservedPort, arena_limit_bytes:
         tfs_tensor_content=settings.tfs_tensor_content,
         allow_control=settings.allow_control or is_private(port),
         shape_secret=os.urandom(16),
+        request_log=settings.request_log,
         log_level=settings.log_level,
         environment=dict(os.environ),
     )
@@ -77,5 +80,6 @@ def frontend_init(settings: FrontendSettings, place: Place, frontend: int, front
         tfs_tensor_content=settings.tfs_tensor_content,
         allow_control=settings.allow_control,
         shape_secret=settings.shape_secret,
+        request_log=settings.request_log.share(frontends),
         log_level=settings.log_level,
     )

@@ -18,7 +18,7 @@ from predictd.server.control.messages import (
     Ready,
 )
 from predictd.server.launch.plan import ChildPlan
-from predictd.server.supervise.child import Child, OnMessage, describe_exit
+from predictd.server.supervise.child import Child, OnMessage, describe_exit, who
 from predictd.server.supervise.frontend_init import FrontendSettings, frontend_init
 from predictd.server.supervise.pool import Place
 from predictd.server.supervise.starter import Starter
@@ -174,7 +174,7 @@ class Frontends:
             place.move(Event.EXITED)
         else:
             how = describe_exit(status)
-            _log.error("%s (pid %d) died: %s", child.title, child.pid, how)
+            _log.error("%s died: %s", who(child), how)
             self.cut_off = self.cut_off or (served and child.id not in self._drained and self._leaving)
             place.crashed(worked=served)
             self._come_back(place, how)

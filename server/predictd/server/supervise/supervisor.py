@@ -12,10 +12,12 @@ from typing import Any
 
 from predictd.server.config.settings import Settings
 from predictd.server.control.commands import (
+    CommandDone,
     LoadModel,
     Reload,
     ServeList,
     SetLabel,
+    SetLogLevel,
     SetSplit,
     UnloadModel,
 )
@@ -53,6 +55,7 @@ from predictd.server.supervise.keeper import Keeper
 from predictd.server.supervise.lanes import Lanes
 from predictd.server.supervise.limits import work_limit
 from predictd.server.supervise.loads import LoadJournal, Restored
+from predictd.server.supervise.log_level import LogLevelControl
 from predictd.server.supervise.overview import overview
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.snapshot import snapshot
@@ -113,6 +116,7 @@ class Supervisor:
         self._wiring = Wiring(self._mapped, lambda lane: self.spawn(self._lanes.end_lane(lane)))
         self._workers = self._make_workers()
         self._frontends = self._make_frontends(port)
+        self.log_level = LogLevelControl(settings.log_level, self._children)
         self._watch = Watch(
             settings.hang_timeout_ns / 1e9,
             lambda: [(place, child) for _, place, child in self._workers.children()],
@@ -236,6 +240,8 @@ class Supervisor:
                 self.spawn(self.counts.answer(child, message))
             case SetLabel() | SetSplit():
                 self.spawn(self._director.change(child, message))
+            case SetLogLevel():
+                self.spawn(self._change_log_level(child, message))
             case LoadModel() | UnloadModel() | Reload() | ServeList():
                 self.spawn(self._commands.answer(message, child.send))
             case _ if self._is_worker(child):
@@ -250,6 +256,13 @@ class Supervisor:
             self._workers.hello(child)
         else:
             self._frontends.hello(child)
+        self.log_level.greet(child)
+
+    async def _change_log_level(self, asker: Child, message: SetLogLevel) -> None:
+        """Answer once every child that answers at all has heard of it."""
+        self.log_level.change(message.level, "a client")
+        await self.counts.collect()
+        asker.send(CommandDone(seq=message.seq))
 
     def _mapped(self, child_id: int) -> None:
         self._workers.mapped(child_id)

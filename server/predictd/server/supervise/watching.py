@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from predictd.server.control.messages import Ping
-from predictd.server.supervise.child import Child
+from predictd.server.supervise.child import Child, who
 from predictd.server.supervise.held_back import Activity, held_back, read_activity
 from predictd.server.supervise.limits import Limit
 from predictd.server.supervise.pool import Place
@@ -136,9 +136,7 @@ class Watch:
 
     def _kill(self, role: str, child: Child, reason: Reason, limit: Limit) -> None:
         self.kills[role, limit.setting if reason is Reason.RUN_TIMEOUT else reason.value] += 1
-        _log.error(
-            "%s (pid %d) hangs and is killed: %s", child.title, child.pid, self._why(role, reason, limit)
-        )
+        _log.error("%s hangs and is killed: %s", who(child), self._why(role, reason, limit))
         child.kill()
 
     def _why(self, role: str, reason: Reason, limit: Limit) -> str:

@@ -20,7 +20,7 @@ from predictd.server.control.messages import (
 )
 from predictd.server.supervise.blame import culprits, to_isolate
 from predictd.server.supervise.catalog import Catalog, LaneRecord
-from predictd.server.supervise.child import Child, OnMessage, describe_exit
+from predictd.server.supervise.child import Child, OnMessage, describe_exit, who
 from predictd.server.supervise.deadlines import Deadlines
 from predictd.server.supervise.pool import Place, Pool
 from predictd.server.supervise.starter import Starter
@@ -260,7 +260,7 @@ class Workers:
         records = (self._catalog.find(lane) for lane in sorted(guilty))
         names = ", ".join(record.config.model for record in records if record is not None)
         at_work = f" while it worked on {names}" if names else ""
-        _log.error("%s (pid %d) died: %s%s", child.title, child.pid, how, at_work)
+        _log.error("%s died: %s%s", who(child), how, at_work)
         self._wiring.worker_gone(child, dead=True)
         place.clear()
         if self._stopping:
@@ -320,7 +320,7 @@ class Workers:
         """A lane cannot be served."""
         record.state = "FAILED"
         record.reason = reason
-        _log.error("model %s version %d failed: %s", record.config.model, record.config.version, reason)
+        _log.error("model %s failed: %s", record.name, reason, extra=record.config.identity)
         self._publish(record.config.model)
 
     def _lane_failed(self, pool: Pool, child: Child, record: LaneRecord, reason: str) -> None:

@@ -109,7 +109,9 @@ def _made_ready(engine: Engine, config: LaneConfig, cancel: Cancellation) -> Loa
     digests = label_digests(config)
     if signature.batches and not batches_indeed(engine, signature):
         _log.warning(
-            "model %s has a varying first dimension that is not a batch: served unbatched", config.model
+            "model %s has a varying first dimension that is not a batch: served unbatched",
+            config.model,
+            extra=config.identity,
         )
         signature = dataclasses.replace(signature, batches=False)
     warm_up(engine, signature, config, cancel)

@@ -1,4 +1,4 @@
-"""Entry of the worker process: `python -m predictd.server.worker.main CONTROL_FD SUPERVISOR_PID`.
+"""Entry of the worker process: `python -m predictd.server.worker.main CONTROL_FD SUPERVISOR_PID LOG_FD CRASH_FD`.
 
 Two threads. The run loop (the main thread) loads, leads, runs and answers. The control thread maps memory, passes
 answers of the supervisor on, and ends the process when the supervisor is gone, also during a long run.
@@ -12,7 +12,6 @@ import logging
 import os
 import queue
 import select
-import signal
 import sys
 import threading
 import time
@@ -43,6 +42,7 @@ from predictd.server.control.messages import (
     LaneFailed,
     LaneLoaded,
     LaneLoading,
+    LogLevel,
     Ping,
     Pong,
     RemoveLane,
@@ -52,8 +52,8 @@ from predictd.server.control.messages import (
     WorkerCounts,
     WorkerInit,
 )
-from predictd.server.launch.spawn import die_with_parent
-from predictd.server.observe.logs import configure
+from predictd.server.launch.child_start import begin_child
+from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import ABI_VERSION
@@ -157,7 +157,7 @@ class Worker:
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
-            _log.exception("loading %s failed", config.path)
+            _log.exception("loading %s failed", config.path, extra=config.identity)
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
         finally:
             del self._cancellations[config.lane]
@@ -217,7 +217,8 @@ class Worker:
             self._responses.reserve(lane.config.lane, layout.size_bytes)
         except NoResponseMemoryError as error:
             # A worker that comes back while memory is short must not take its models down with it.
-            _log.warning("no memory yet for a full batch of model %s: %s", lane.config.model, error)
+            said = "no memory yet for a full batch of model %s: %s"
+            _log.warning(said, lane.config.model, error, extra=lane.config.identity)
 
     def _serve_tickets(self) -> None:
         following = select.poll()
@@ -349,7 +350,10 @@ class Worker:
                 self._responses.granted(None if granted else reason)
             case SegmentUsable(segment=segment):
                 self._responses.usable(segment)
+            case LogLevel(level=level):
+                set_level(level)
             case Collect(seq=seq):
+                report_left_out()
                 delta = self._recorder.take()
                 self.send(
                     WorkerCounts(
@@ -397,12 +401,8 @@ class Worker:
 
 def main() -> None:
     """Run a worker."""
-    control_fd, supervisor_pid = int(sys.argv[1]), int(sys.argv[2])
-    die_with_parent(supervisor_pid)
-    # The supervisor decides when a child ends; a signal to all processes of a service must not cut a drain short.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    channel = Channel.from_fd(control_fd)
+    inherited = begin_child(sys.argv[1:])
+    channel = Channel.from_fd(inherited.control_fd)
     channel.send(Hello(pid=os.getpid(), abi=ABI_VERSION))
     try:
         init, fds = channel.receive()
@@ -410,9 +410,8 @@ def main() -> None:
         return
     if not isinstance(init, WorkerInit):
         raise TypeError(f"a worker got {type(init).__name__} first. This is a bug.")
-    title = f"worker {init.pool_name} {init.index}"
-    setproctitle(f"predictd: {title}")
-    configure(title, init.log_level)
+    setproctitle(f"predictd: worker {init.pool_name} {init.index}")
+    configure_child(inherited.log_fd, init.log_level)
     worker = Worker(channel, init, fds)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
     try:

@@ -188,7 +188,10 @@ class Runner:
             status, text = Status.ENGINE_FAILED, str(error)
         except Exception:
             logging.getLogger(__name__).exception(
-                "engine %s failed on model %s", lane.engine.name, lane.config.model
+                "engine %s failed on model %s",
+                lane.engine.name,
+                lane.config.model,
+                extra=lane.config.identity,
             )
             status, text = Status.ENGINE_FAILED, "the engine failed"
         else:

@@ -131,7 +131,7 @@ def _run_batch_sizes(
     except (EngineError, ValueError) as error:
         if not is_guess(signature) and signature.batches:
             raise
-        _log.info("model %s is not warmed up: %s", config.model, error)
+        _log.info("model %s is not warmed up: %s", config.model, error, extra=config.identity)
 
 
 def _recorded(config: LaneConfig) -> Iterator[_Request]:

@@ -9,7 +9,7 @@ import grpc
 
 from predictd.protos.oip import grpc_service_pb2 as pb
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
-from predictd.server.frontend.apis import headings, oip_control
+from predictd.server.frontend.apis import headings, oip_control, oip_logging
 from predictd.server.frontend.apis.oip_classification import check_classification, classified
 from predictd.server.frontend.apis.oip_inference import (
     OipRequest,
@@ -69,7 +69,9 @@ def handlers(
         max_message_bytes: The largest answer that the server's options let pass.
         control: Carries commands out; without it there are none.
     """
-    commands = oip_control.methods(control, STATUSES) if control else {}
+    commands = (
+        oip_control.methods(control, STATUSES) | oip_logging.methods(control, STATUSES) if control else {}
+    )
     extensions = (*_EXTENSIONS, *(oip_control.EXTENSIONS if control and control.allowed else ()))
     return grpc.method_handlers_generic_handler(
         SERVICE,

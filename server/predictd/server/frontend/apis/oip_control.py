@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from predictd.server.frontend.control import Control
 
 # Triton's names for what works here.
-EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
+EXTENSIONS = ("model_repository", "model_repository(unload_dependents)", "logging")
 
 Parameters: TypeAlias = Mapping[str, pb.ModelRepositoryParameter]
 
