@@ -76,7 +76,9 @@ def test_the_page_shows_what_the_metrics_say(tmp_path: Path) -> None:
             page.send("Page.navigate", url=f"http://{daemon.http}/")
             page.wait_until("document.title === 'predictd: ready'")
             # The past shows in the charts of a page that was opened later.
-            page.wait_until("document.querySelectorAll('#charts path').length >= 4")
+            page.wait_until(
+                "['.first', '.second', '.third'].every((name) => document.querySelector('#charts ' + name))"
+            )
             _models_match(page, daemon)
             _batches_match(page, daemon)
             _processes_match(page, daemon)
