@@ -143,7 +143,7 @@ def _panels_have_data(server: Prometheus, started: float) -> None:
     queries = {place: as_sent(expression, RATE_INTERVAL) for place, expression in expressions().items()}
     empty = {place for place, query in queries.items() if not server.over_time(query, started)}
     print(f"{len(queries) - len(empty)} of {len(queries)} queries have data; empty: {sorted(empty)}")
-    # A daemon that runs, and whose models run on CPUs, has neither been started again nor has it anything to say of GPUs.
+    # A daemon whose models run on CPUs has nothing to say of GPUs, and while it runs it is not started again.
     assert {place for place in empty if not place.startswith("annotation") and "GPU" not in place} == set()
     for name, (series, label) in choices().items():
         found = server.get("series", **{"match[]": as_sent(series, RATE_INTERVAL), "start": started})
