@@ -301,6 +301,16 @@ def test_the_largest_event_fits_a_packet() -> None:
     assert event.blocks["exception"].startswith("Traceback")
 
 
+def test_who_logs_in_a_wrong_way_does_not_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    with writing(stream):
+        logging.getLogger("t").info("%d", "no number")
+        logging.getLogger("t").info("next")
+    (event,) = json_events(stream)
+    assert event["message"] == "next"
+    assert "no number" in capsys.readouterr().err
+
+
 class Stuck(io.StringIO):
     """A stream that takes nothing until it is let go."""
 

@@ -42,6 +42,7 @@ class LogWriter:
         self._waiting: queue.SimpleQueue[tuple[LogEvent, str, int] | None] = queue.SimpleQueue()
         self._waiting_max = waiting_max
         self._left_out = 0
+        self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._started = False
 
@@ -50,7 +51,7 @@ class LogWriter:
         if event.level in _RECENT_LEVELS:
             self.recent.add(_recent(event, role, pid))
         if self._waiting.qsize() >= self._waiting_max:
-            self._left_out += 1
+            self._lose_one()
             return
         self._waiting.put((event, role, pid))
 
@@ -77,7 +78,8 @@ class LogWriter:
         self._tell_left_out(render)
 
     def _tell_left_out(self, render: Render) -> None:
-        left_out, self._left_out = self._left_out, 0
+        with self._counting:
+            left_out, self._left_out = self._left_out, 0
         if left_out:
             self._write(render(_overflow(left_out), "supervisor", os.getpid()))
 
@@ -86,7 +88,11 @@ class LogWriter:
             self._stream.write(line + "\n")
             self._stream.flush()
         except OSError:
-            # Nobody can be told: the line is lost, and the next one may be written again.
+            # Nobody can be told now: the line is lost, and the next one may be written again.
+            self._lose_one()
+
+    def _lose_one(self) -> None:
+        with self._counting:
             self._left_out += 1
 
 

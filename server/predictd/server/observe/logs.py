@@ -120,8 +120,9 @@ def relay(event: LogEvent, role: str, pid: int) -> None:
             _RELAYED: Labelled(event, role, pid),
         }
     )
-    # The child had its own level; one that has just changed must not lose what was said before.
-    logging.getLogger(event.logger).handle(record)
+    # To the handlers at once: the child has looked at its level already. And the names of its loggers are its own, of
+    # which the supervisor must not keep any number.
+    logging.getLogger().handle(record)
 
 
 class _Handler(logging.Handler):
@@ -141,6 +142,12 @@ class _Handler(logging.Handler):
 
     # typing.override needs Python 3.12.
     def emit(self, record: logging.LogRecord) -> None:  # type: ignore[explicit-override]
+        try:
+            self._take(record)
+        except Exception:  # noqa: BLE001 - as all handlers do: whoever logs must not fail for how it logs
+            self.handleError(record)
+
+    def _take(self, record: logging.LogRecord) -> None:
         relayed = getattr(record, _RELAYED, None)
         if isinstance(relayed, Labelled):
             self._write(relayed)

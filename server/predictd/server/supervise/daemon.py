@@ -63,17 +63,23 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
         finally:
             port.close()
     except AddressError as error:
-        return _refuse(f"gRPC address {error}")
+        return _refuse(log, f"gRPC address {error}")
     finally:
-        report_left_out(at_end=True)
-        log.close()
+        _end_log(log)
 
 
 def _unwritable(ready_file: Path, error: OSError) -> str:
     return f"the ready file {ready_file} cannot be written: {str(error.strerror).lower()}"
 
 
-def _refuse(message: str) -> int:
+def _end_log(log: LogWriter) -> None:
+    report_left_out(at_end=True)
+    log.close()
+
+
+def _refuse(log: LogWriter, message: str) -> int:
+    """Say why the daemon cannot start, below what else there was to say."""
+    _end_log(log)
     sys.stderr.write(f"predictd: {message}\n")
     return EXIT_CONFIG
 
@@ -101,21 +107,21 @@ async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_read
     try:
         tuned = tuned_results(settings, os.environ, planner.cores)
     except TunedError as error:
-        return _refuse(f"tuned ({settings.origin('tuned')}): {error}")
+        return _refuse(log, f"tuned ({settings.origin('tuned')}): {error}")
     sight = look(settings.paths, tune=tuned.apply)
     _report(sight.scan)
     why_not = unservable(settings, sight.scan)
     if why_not:
-        return _refuse(why_not)
+        return _refuse(log, why_not)
     try:
         http_address, http_sockets = listen(settings.http)
     except AddressError as error:
-        return _refuse(f"HTTP address {error}")
+        return _refuse(log, f"HTTP address {error}")
     # Only now that the addresses are ours: a daemon started twice must not touch the first one's files.
     try:
         state = _open_files(settings)
     except StateError as error:
-        return _refuse(str(error))
+        return _refuse(log, str(error))
 
     wanted = at_start(settings, sight, Loads() if state is None else state.loads, tuned.apply)
     for complaint in wanted.complaints:
