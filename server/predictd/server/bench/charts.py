@@ -150,7 +150,8 @@ def _curve(curve: Line, number: int, across: _Scale, upward: _Scale) -> Iterator
     yield f'<polyline class="{colour}" points="{path}"/>'
     for left, top, told in places:
         yield (
-            f'<circle class="fill {colour}" cx="{left:.1f}" cy="{top:.1f}" r="3.5"><title>{escape(told)}</title></circle>'
+            f'<circle class="fill {colour}" cx="{left:.1f}" cy="{top:.1f}" r="3.5">'
+            f"<title>{escape(told)}</title></circle>"
         )
     at, row = _WIDTH - _RIGHT + 16, _TOP + 12 + 18 * number
     yield f'<line class="{colour}" x1="{at}" x2="{at + 18}" y1="{row - 4}" y2="{row - 4}"/>'

@@ -94,6 +94,10 @@ async def _drive(command: Drive, payload: Payload, lines: asyncio.StreamReader) 
     return bool(line)
 
 
+def _read(path: str) -> Payload:
+    return msgspec.msgpack.decode(Path(path).read_bytes(), type=Payload)
+
+
 async def _serve() -> None:
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -106,7 +110,7 @@ async def _serve() -> None:
         if not isinstance(command, Drive):
             raise TypeError("told to stop what does not run. This is a bug.")
         if command.payload != read:
-            payload = msgspec.msgpack.decode(Path(command.payload).read_bytes(), type=Payload)
+            payload = _read(command.payload)
             read = command.payload
         gc.collect()
         gc.freeze()

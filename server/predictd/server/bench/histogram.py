@@ -32,7 +32,7 @@ class Histogram:
             shift = value.bit_length() - _BITS - 1
             bucket = (shift << _BITS) + (value >> shift)
         else:
-            bucket = value if value > 0 else 0
+            bucket = max(0, value)
         counts = self.counts
         counts[bucket] = counts.get(bucket, 0) + 1
 

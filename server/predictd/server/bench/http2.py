@@ -123,8 +123,10 @@ class Connection(asyncio.Protocol):
         self._carrier: _Stream | None = None
         self._next_id = 0
         self._next_stream = 1
-        self._streams_max = _UNLIMITED
+        # As long as the server has not said its own.
+        self._streams_max = 0
         self._frame_bytes_max = FRAME_BYTES_MAX
+        self._heard_settings = False
         self._window = _WINDOW_BYTES_DEFAULT
         self._window_of_streams = _WINDOW_BYTES_DEFAULT
         self._received = 0
@@ -167,7 +169,6 @@ class Connection(asyncio.Protocol):
         if self._over:
             transport.close()
             return
-        self._events.connected(self)
         self.flush()
 
     @override
@@ -366,6 +367,9 @@ class Connection(asyncio.Protocol):
         # Frames of a kind that is not known are to be ignored (RFC 9113, 4.1).
 
     def _settings(self, body: bytes) -> None:
+        first, self._heard_settings = not self._heard_settings, True
+        if first:
+            self._streams_max = _UNLIMITED
         for name, value in _SETTING.iter_unpack(body):
             if name == _STREAMS_MAX:
                 self._streams_max = value
@@ -377,6 +381,8 @@ class Connection(asyncio.Protocol):
                 self._window_of_streams = value
         self._out.append(frame(SETTINGS, ACK, 0, b""))
         self._start_waiting()
+        if first:
+            self._events.connected(self)
 
     def _leave(self, last_stream: int) -> None:
         untouched = [call for call, _ in self._waiting]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 from importlib.metadata import version
@@ -21,4 +21,4 @@ def describe() -> dict[str, str]:
 
 def now() -> str:
     """Date and time, with the zone."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return dt.datetime.now().astimezone().isoformat(timespec="seconds")

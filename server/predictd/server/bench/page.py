@@ -80,7 +80,7 @@ def _table(points: Sequence[Point]) -> str:
         (
             point.label,
             f"{point.per_second:.5g}",
-            f"{point.per_second_low:.5g} – {point.per_second_high:.5g}",
+            f"{point.per_second_low:.5g} to {point.per_second_high:.5g}",
             seconds(point.mean_seconds),
             *(seconds(q.seconds) if (q := point.quantiles.get(name)) else "" for name in QUANTILES),
             seconds(point.max_seconds),

@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -90,7 +90,7 @@ class Generators:
             raise
 
     def drive(
-        self, commands: list[Command], enough: Callable[[Interval], bool], seconds_max: float
+        self, commands: Sequence[Command], enough: Callable[[Interval], bool], seconds_max: float
     ) -> list[Done]:
         """Put load on until there is enough of it.
 

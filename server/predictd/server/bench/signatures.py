@@ -53,7 +53,8 @@ class Server:
     def try_once(self, model: str, path: str, body: bytes) -> None:
         """Send a request and wait for its answer. Raises MeasureError with what the server says against it."""
         with self._told(model):
-            self._channel.unary_unary(path)(body, timeout=_ANSWER_SECONDS)
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
+            call(body, timeout=_ANSWER_SECONDS)
 
     def close(self) -> None:
         """Leave the server."""
@@ -69,7 +70,7 @@ class Server:
             details = " ".join(str(call.details()).split())
             raise MeasureError(f"{self._target}, model {model!r}: {call.code().name}: {details}") from error
 
-    def _call(self, path: str, request: Any, answer: type[Any]) -> Any:  # noqa: ANN401
+    def _call(self, path: str, request: Any, answer: type[Any]) -> Any:
         method: Callable[..., Any] = self._channel.unary_unary(
             path, type(request).SerializeToString, answer.FromString
         )
@@ -118,5 +119,5 @@ class Server:
             yield TensorSpec(tensor, known[info.dtype], shape)
 
 
-def _list(names: Sequence[str] | Any) -> str:  # noqa: ANN401
+def _list(names: Sequence[str] | Any) -> str:
     return ", ".join(sorted(names)) or "none"

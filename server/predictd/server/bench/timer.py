@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 _CLOCK_MONOTONIC = 1
 _ABSOLUTE = 1
@@ -14,12 +15,12 @@ _EXPIRATIONS_BYTES = 8
 
 
 class _ITimerSpec(ctypes.Structure):
-    _fields_ = (
+    _fields_: ClassVar[Any] = [
         ("interval_seconds", ctypes.c_long),
         ("interval_ns", ctypes.c_long),
         ("value_seconds", ctypes.c_long),
         ("value_ns", ctypes.c_long),
-    )
+    ]
 
 
 class Timer:

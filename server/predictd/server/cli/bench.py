@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from predictd.server.bench.slo import Slo
 from predictd.server.cli import bench_values as values
 from predictd.server.cli.bench_engine import bench_engine_only
 from predictd.server.cli.bench_network import NetworkWish, bench_network, compare_files
@@ -172,7 +173,7 @@ _OF_NETWORK = (
     help="Measure nothing: hold what --json printed against another.",
 )
 @click.pass_context
-def bench(  # noqa: PLR0914: as many as there are options
+def bench(
     ctx: click.Context,
     /,
     *,
@@ -184,7 +185,7 @@ def bench(  # noqa: PLR0914: as many as there are options
     callers: tuple[int, ...],
     rates: tuple[float, ...],
     arrivals: str,
-    slo: values.Slo | None,
+    slo: Slo | None,
     connections: int,
     processes: int,
     rows: int,
