@@ -81,9 +81,7 @@ def test_processes_share_constant_arrivals(parts: int, rate: float, begin_ns: in
 def test_random_arrivals_have_their_rate(seed: int, parts: int) -> None:
     count = 4000
     for part in range(parts):
-        times = list(
-            itertools.islice(arrivals("poisson", 1000, 5, part=part, parts=parts, seed=seed), count)
-        )
+        times = list(itertools.islice(arrivals("poisson", 1000, 5, part=part, parts=parts, seed=seed), count))
         assert times == sorted(times)
         assert times[0] >= 5
         # The deviation of the sum of so many gaps is 1.6% of it.
@@ -117,6 +115,19 @@ def test_the_search_finds_a_limit_in_spite_of_noise(start: float, most: float, n
         assert search.good is not None
         assert search.bad is not None
         assert search.bad / search.good <= 1.05
+
+
+@given(st.floats(0.01, 1e5), st.floats(0.01, 1e5))
+def test_the_search_gives_up_where_there_is_too_little_to_see(start: float, least: float) -> None:
+    search = SloSearch(start, least)
+    rates = []
+    while (rate := search.next_rate()) is not None:
+        rates.append(rate)
+        search.tried(kept=False)
+    assert search.good is None
+    assert search.bad == rates[-1]
+    assert rates[0] == start
+    assert all(rate >= least for rate in rates[2:])
 
 
 @given(st.integers(1, 10**18))

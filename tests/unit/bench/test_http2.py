@@ -110,7 +110,8 @@ def test_messages_of_any_size_arrive_whole() -> None:
 
 
 def test_a_limit_of_streams_is_kept() -> None:
-    with serving(echo, ("grpc.max_concurrent_streams", 2)) as target:
+    # Without its other protection, which refuses at random what comes while an old call is being forgotten.
+    with serving(echo, ("grpc.max_concurrent_streams", 2), ("grpc.http.overload_protection", 0)) as target:
         found = closed(target, [b"a", b"b" * 40_000], 100, [20])
     assert found.failures == []
     assert len(found.answers) >= 100

@@ -23,6 +23,8 @@ from predictd.server.measure.engine_process import MeasureError
 _DISPATCH_SECONDS = 0.05
 _IN_FLIGHT_MAX = 16384
 _SILENT_SECONDS = 30.0
+# In a measurement of a search.
+_LEAST_REQUESTS = 10
 
 Show = Callable[[str], None]
 
@@ -160,7 +162,8 @@ class Session:
             start: First rate; None to begin with what a single caller gets.
         """
         points: list[Point] = []
-        search = SloSearch(self.measure(Level(callers=1)).per_second if start is None else start)
+        first = self.measure(Level(callers=1)).per_second if start is None else start
+        search = SloSearch(first, _LEAST_REQUESTS / self._setup.times.seconds)
         while (rate := search.next_rate()) is not None:
             point = self._measure(Level(rate=rate))
             search.tried(kept=slo.kept(point))

@@ -40,9 +40,11 @@ class SloSearch:
 
     Args:
         start: First rate, a second.
+        least: Below this it gives up: too few requests to tell.
     """
 
-    def __init__(self, start: float) -> None:
+    def __init__(self, start: float, least: float = 0.0) -> None:
+        self._least = least
         self._rate = start
         self._retry = False
         self._trials = 0
@@ -55,7 +57,7 @@ class SloSearch:
             return None
         if self.good is not None and self.bad is not None and self.bad / self.good <= 1 + _PRECISION:
             return None
-        return self._rate
+        return None if self.good is None and self.bad is not None and self._rate < self._least else self._rate
 
     def tried(self, *, kept: bool) -> None:
         """What came of it."""

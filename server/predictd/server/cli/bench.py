@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -212,11 +213,16 @@ def bench(
     a model's file or folder, or FOLDER:VERSION, which is loaded as a worker of predictd serve would load it: with
     the same options, on the same CPUs, in the same environment.
     """
-    _refuse(ctx, _OF_NETWORK if engine_only or compared else _OF_ENGINE, engine_only=engine_only)
     if compared:
         if models or engine_only:
             raise click.UsageError("--compare measures nothing: leave MODEL and --engine-only out", ctx=ctx)
+        others = {each.name or "" for each in ctx.command.params} - {"compared", "models"}
+        _refuse(ctx, others, "is for measuring, which --compare does not")
         return compare_files(*compared)
+    if engine_only:
+        _refuse(ctx, _OF_NETWORK, "is for a server, not for --engine-only")
+    else:
+        _refuse(ctx, _OF_ENGINE, "needs --engine-only")
     if not models:
         raise click.UsageError("say what to measure: MODEL", ctx=ctx)
     if inputs is not None and (shapes or ranges):
@@ -269,17 +275,11 @@ def bench(
     )
 
 
-def _refuse(ctx: click.Context, names: tuple[str, ...], *, engine_only: bool) -> None:
+def _refuse(ctx: click.Context, names: Collection[str], reason: str) -> None:
     """No option is taken and ignored."""
     for parameter in ctx.command.params:
         if (
             parameter.name in names
             and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
         ):
-            flag = parameter.opts[0]
-            told = (
-                f"{flag} is for a server, not for --engine-only"
-                if engine_only
-                else f"{flag} needs --engine-only"
-            )
-            raise click.UsageError(told, ctx=ctx)
+            raise click.UsageError(f"{parameter.opts[0]} {reason}", ctx=ctx)
