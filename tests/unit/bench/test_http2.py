@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from typing_extensions import override
 
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.v1 import predictd_pb2 as v1
@@ -59,6 +60,7 @@ class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, unary: Behaviour) -> None:
         self._unary = unary
 
+    @override
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             return (self._unary(request, context) for request in requests)
