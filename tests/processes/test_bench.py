@@ -14,7 +14,7 @@ from tests.fixtures import models
 from tests.fixtures.daemon import COMMAND
 from tests.fixtures.processes import serving
 
-SHORT = ("--for", "300ms", "--warm-up", "100ms")
+SHORT = ("--for", "200ms", "--warm-up", "50ms")
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,7 @@ def test_a_bench_of_a_daemon(tmp_path: Path) -> None:
         inputs.mkdir()
         np.savez(inputs / "a.npz", x=np.ones((3, 64), np.float32))
         np.save(inputs / "b.npy", np.ones((1, 64), np.float32))
-        for api, more in (("oip", ("--stream",)), ("oip", ()), ("tfs", ()), ("predictd", ("--stream",))):
+        for api, more in (("oip", ()), ("tfs", ()), ("predictd", ("--stream",))):
             result = found("mlp", *at, "--api", api, *more, "--concurrency", 4, "--inputs", inputs)
             assert (result["api"], result["streams"]) == (api, bool(more))
 
@@ -89,14 +89,5 @@ def test_a_bench_of_a_daemon(tmp_path: Path) -> None:
         assert compared.stdout.count("the same") >= 2
         assert "B is" in compared.stdout
 
-        result = found("mlp", *at, "--slo", "p50=1ns", "--rate", "100")
-        assert result["slo"]["rate"] is None
-        assert {point["rate"] for point in result["points"]} == {100, 50}
-
         assert complaint("nobody", *at).startswith(f"predictd: {daemon.grpc}, model 'nobody': NOT_FOUND")
-        assert complaint("mlp", *at, "--api", "tfs", "--stream").startswith(
-            "predictd: the API tfs has no streams"
-        )
-        assert complaint("mlp", *at, "--shape", "z:1x2").startswith("predictd: no model has an input 'z'")
-        assert "INVALID_ARGUMENT" in complaint("mlp", *at, "--rows", 1 << 19)
     assert "UNAVAILABLE" in complaint("mlp", *at)

@@ -31,8 +31,9 @@ class _Process:
             [sys.executable, "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A terminal's interrupt is for the parent alone, which ends everything in order.
-            start_new_session=True,
+            # A terminal's interrupt is for the parent alone, which ends everything in order. Not a new session:
+            # the kernel may schedule those as one (autogroup), and the parent's nice value would not count.
+            process_group=0,
         )
         if self._process.stdin is None or self._process.stdout is None:
             raise TypeError("a process without pipes. This is a bug.")
