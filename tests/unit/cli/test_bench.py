@@ -8,11 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from predictd.server.cli.bench import bench
+from predictd.server.cli.main import predictd
 
 
 def complaint(*arguments: str) -> str:
-    error = CliRunner().invoke(bench, list(arguments), standalone_mode=False).exception
+    error = CliRunner().invoke(predictd, ["bench", *arguments], standalone_mode=False).exception
     assert isinstance(error, click.ClickException), error
     return error.format_message()
 
