@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.bench import latency, lighter, machine, mlp, openmp, overload, served, startup, workers
+from tests.bench import agreement, latency, lighter, machine, mlp, openmp, overload, served, startup, workers
 from tests.bench.children import ChildError
 from tests.bench.daemon import DaemonError
 from tests.bench.load import LoadError
@@ -26,8 +26,19 @@ from tests.bench.tiny import open_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_SCENARIOS = ("startup", *served.CASES, "overload", "workers", "openmp", "optimize", "mlp", "latency")
+_SCENARIOS = (
+    "startup",
+    *served.CASES,
+    "overload",
+    "workers",
+    "openmp",
+    "optimize",
+    "mlp",
+    "latency",
+    "agreement",
+)
 _GENERATORS = ("wire", "aio")
+_ON_PAIR = {"mlp": mlp.run, "latency": latency.run, "agreement": agreement.run}
 
 
 def _names(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
@@ -98,7 +109,7 @@ def _measure(names: tuple[str, ...], settings: Settings) -> Report:
                 report.add(served.run(served.CASES[name], settings))
             else:
                 pair = pair or stack.enter_context(open_pair(settings))
-                report.add((mlp if name == "mlp" else latency).run(pair, settings))
+                report.add(_ON_PAIR[name](pair, settings))
     return report
 
 

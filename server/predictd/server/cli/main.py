@@ -17,7 +17,7 @@ COMMANDS = {
     "top": "Watch a running daemon: models, latencies, processes.",
     "check": "Say all that is wrong with models, without loading them.",
     "build": "Build a TensorRT plan of an ONNX model.",
-    "bench": "Measure how fast a model's engine is by itself.",
+    "bench": "Measure how fast a server answers, or an engine by itself.",
     "compare": "Hold a model against another: size, speed, outputs.",
     "tune": "Measure which settings suit a model on this machine.",
     "optimize": "Make a model smaller and faster, and show what it cost.",
