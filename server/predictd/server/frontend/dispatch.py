@@ -12,6 +12,7 @@ from predictd.server.errors import OverloadedError
 from predictd.server.frontend.admission import Admission
 from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
+from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.outcomes import outcome
@@ -56,6 +57,7 @@ class Dispatcher:
         in_flight_limit: int,
         growth: ArenaGrowth,
         recorder: FrontendRecorder,
+        holding: Holding,
     ) -> None:
         self._frontend = frontend
         self._frontends = frontends
@@ -63,6 +65,7 @@ class Dispatcher:
         self._calls = CallTable(in_flight_limit)
         self._growth = growth
         self._recorder = recorder
+        self._holding = holding
         self._pools: dict[int, PoolLink] = {}
         self._workers: dict[int, WorkerLink] = {}
         self._probes = Probes(frontend)
@@ -80,7 +83,7 @@ class Dispatcher:
         arena_keep_ns: int,
     ) -> None:
         """Know a pool's queues."""
-        queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends)
+        queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends, self._holding)
         arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes, arena_keep_ns)
         self._pools[pool] = PoolLink(pool, name, queues, arena)
 
