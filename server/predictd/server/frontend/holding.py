@@ -6,7 +6,8 @@ costs one wake-up on either side, and the requests behind them are sooner looked
 then, to wait would only be to wait.
 
 So tickets wait as long as the event loop never sleeps, and no longer once it does, be it because of that very wait:
-when all callers there are wait for the tickets that are held.
+when all callers there are wait for the tickets that are held. Where that is what came of it, it is tried again later
+and later.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ LOOK_EVERY_NS = 20_000_000
 # The loop sleeps for a moment now and then, even with more to do than it can: gRPC's own thread hands it the next call.
 AWAKE_SHARE = 0.9
 _FIRST_STEP_NS = HELD_NS_MAX // 8
+_PAUSE_LOOKS = 8
+_PAUSE_LOOKS_MAX = 256
+# What has been good for so long was no mistake.
+_PROVEN_LOOKS = 16
 
 
 def awake_clock() -> Callable[[], int]:
@@ -50,6 +55,9 @@ class Holding:
         self._clock = awake_ns
         self._looked_ns = time.monotonic_ns()
         self._awake_ns = awake_ns()
+        self._pause_looks = 0
+        self._looks_to_pause = 0
+        self._good_looks = 0
         self.held_ns = 0
 
     def look(self, now_ns: int) -> None:
@@ -60,7 +68,23 @@ class Holding:
         awake_ns = self._clock()
         busy = awake_ns - self._awake_ns >= AWAKE_SHARE * passed_ns
         self._looked_ns, self._awake_ns = now_ns, awake_ns
+        if self.held_ns:
+            self._judge(busy=busy)
+        elif self._looks_to_pause:
+            self._looks_to_pause -= 1
+        elif busy:
+            self.held_ns = _FIRST_STEP_NS
+
+    def _judge(self, *, busy: bool) -> None:
+        """Tickets were held: to what end?"""
         if busy:
-            self.held_ns = min(self.held_ns * 2 or _FIRST_STEP_NS, HELD_NS_MAX)
-        else:
-            self.held_ns = self.held_ns // 4 if self.held_ns > _FIRST_STEP_NS else 0
+            self.held_ns = min(self.held_ns * 2, HELD_NS_MAX)
+            self._good_looks += 1
+            if self._good_looks == _PROVEN_LOOKS:
+                self._pause_looks = 0
+            return
+        self._good_looks = 0
+        self.held_ns = self.held_ns // 4 if self.held_ns > _FIRST_STEP_NS else 0
+        if not self.held_ns:
+            self._pause_looks = min(4 * self._pause_looks or _PAUSE_LOOKS, _PAUSE_LOOKS_MAX)
+            self._looks_to_pause = self._pause_looks
