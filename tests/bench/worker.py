@@ -15,7 +15,7 @@ import numpy as np
 from predictd.engines.api import DType, TensorSpec
 from predictd.server.worker.planning import LaneRules
 from tests.bench.table import Ratio, Report, Spread, Table
-from tests.unit.worker.harness import FakeFrontend, FakeWorker, Sent, make_lane, running
+from tests.unit.worker.harness import FakeFrontend, FakeWorker, Sent, double, make_lane, running
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,7 @@ def _lane() -> LoadedLane:
         1,
         [TensorSpec("x", DType.FP32, shape)],
         [TensorSpec("y", DType.FP32, shape)],
-        list,
+        double,
         max_batch_size=_AIM_TICKETS,
     )
     lane.engine = NullEngine(lane.signature)

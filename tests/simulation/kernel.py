@@ -258,8 +258,6 @@ def _replacements() -> list[tuple[object, str, object]]:
         *((module, "threading", threads) for module in (worker_main, response_memory)),
         *((module, "gc", no_collections) for module in (worker_main, frontend_main)),
         (frontend_main, "watch_collections", lambda _: None),
-        # Front ends that never sleep hold tickets for as long as they ever do.
-        (frontend_main, "awake_clock", lambda: machine.look_ns),
         (worker_main, "queue", SimpleNamespace(SimpleQueue=_SimpleQueue)),
         (worker_main, "ClaimWriter", Claims),
         (token, "fcntl", _Fcntl),
@@ -287,5 +285,10 @@ def _closing(fd: int) -> None:
 
 
 MODULES = SimpleNamespace(
-    starter=starter, supervisor=supervisor, keeper=keeper, watching=watching, worker_main=worker_main
+    starter=starter,
+    supervisor=supervisor,
+    keeper=keeper,
+    watching=watching,
+    worker_main=worker_main,
+    frontend_main=frontend_main,
 )

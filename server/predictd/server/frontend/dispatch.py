@@ -66,6 +66,8 @@ class Dispatcher:
         self._growth = growth
         self._recorder = recorder
         self._holding = holding
+        # Asking for the running loop is a system call.
+        self._loop = asyncio.get_running_loop()
         self._pools: dict[int, PoolLink] = {}
         self._workers: dict[int, WorkerLink] = {}
         self._probes = Probes(frontend)
@@ -172,7 +174,7 @@ class Dispatcher:
             lane=lane,
             block=block,
             wanted=wanted,
-            future=asyncio.get_running_loop().create_future(),
+            future=self._loop.create_future(),
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
             flags=admission.flags | patience | delay | (TicketFlag.ALONE if attempt else 0),
@@ -191,7 +193,7 @@ class Dispatcher:
         queue.out_bytes += call.size_bytes
         if patience and not delay:
             left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
-            call.timer = asyncio.get_running_loop().call_later(left_seconds, self._waited_enough, call)
+            call.timer = self._loop.call_later(left_seconds, self._waited_enough, call)
         admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
         self._enqueue(pool, call, moved=moved)
         return await self._answer(pool, call)
@@ -396,7 +398,7 @@ class Dispatcher:
             if pool := self._pools.get(probe.pool):
                 pool.queues.probes_back(probe.level)
             # Not now: completions that were written before the probe's may still be in the pipe or in this read.
-            asyncio.get_running_loop().call_soon(self._find_lost, probe)
+            self._loop.call_soon(self._find_lost, probe)
 
     def _find_lost(self, probe: Probe) -> None:
         held = self._held(probe.pool)
