@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.bench import latency, lighter, machine, mlp, openmp, overload, served, startup, workers
+from tests.bench import latency, lighter, machine, mlp, openmp, overload, served, startup, worker, workers
 from tests.bench.children import ChildError
 from tests.bench.daemon import DaemonError
 from tests.bench.load import LoadError
@@ -26,7 +26,17 @@ from tests.bench.tiny import open_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_SCENARIOS = ("startup", *served.CASES, "overload", "workers", "openmp", "optimize", "mlp", "latency")
+_SCENARIOS = (
+    "startup",
+    *served.CASES,
+    "overload",
+    "worker",
+    "workers",
+    "openmp",
+    "optimize",
+    "mlp",
+    "latency",
+)
 _GENERATORS = ("wire", "aio")
 
 
@@ -88,6 +98,8 @@ def _measure(names: tuple[str, ...], settings: Settings) -> Report:
                 report.add(startup.run(settings))
             elif name == "overload":
                 report.add(overload.run(settings))
+            elif name == "worker":
+                report.add(worker.run(settings))
             elif name == "workers":
                 report.add(workers.run(settings))
             elif name == "openmp":

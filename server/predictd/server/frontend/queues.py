@@ -54,6 +54,7 @@ class TicketQueues:
         self._probes = [0] * len(fds)
         self._scheduled = False
         self._holding = holding
+        self._loop = asyncio.get_running_loop()
         self._first_ns = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -94,12 +95,12 @@ class TicketQueues:
         elif held_ns:
             self._scheduled = True
             self._first_ns = now_ns
-            self._timer = asyncio.get_running_loop().call_later(held_ns / 1e9, self._flush)
+            self._timer = self._loop.call_later(held_ns / 1e9, self._flush)
         elif at_once:
             self._flush()
         else:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def put_probe(self, ticket: bytes, level: int) -> None:
         """Send a probe, which takes no room from requests."""
@@ -124,7 +125,7 @@ class TicketQueues:
             self._refuse_after(waiting, 0)
         if any(self._waiting) and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_later(TRY_AGAIN_SECONDS, self._flush)
+            self._loop.call_later(TRY_AGAIN_SECONDS, self._flush)
 
     def _refuse_after(self, waiting: deque[_Entry], room: int) -> None:
         """Refuse the requests for which there is no room; what was accepted before stays."""
