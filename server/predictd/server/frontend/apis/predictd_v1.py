@@ -202,8 +202,8 @@ def _parts(response: InferResponse, request_id: str) -> list[Buffer]:
 @lru_cache(_TENSORS_KEPT)
 def _before_data(name: str, dtype: DType, shape: tuple[int, ...], size_bytes: int) -> bytes:
     """A Tensor's bytes up to its data."""
-    head: bytes = pb.Tensor(name=name, dtype=dtype.value, shape=shape).SerializeToString()
-    return head + length_prefix(_DATA, size_bytes)
+    tensor = pb.PredictResponse().outputs.add(name=name, dtype=dtype.value, shape=shape)
+    return tensor.SerializeToString() + length_prefix(_DATA, size_bytes)
 
 
 def _version(info: VersionInfo) -> pb.ModelVersion:
