@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.bench import agreement, latency, lighter, machine, mlp, openmp, overload, served, startup, workers
+from tests.bench import (
+    agreement,
+    latency,
+    lighter,
+    machine,
+    mlp,
+    openmp,
+    overload,
+    served,
+    startup,
+    worker,
+    workers,
+)
 from tests.bench.children import ChildError
 from tests.bench.daemon import DaemonError
 from tests.bench.load import LoadError
@@ -30,6 +42,7 @@ _SCENARIOS = (
     "startup",
     *served.CASES,
     "overload",
+    "worker",
     "workers",
     "openmp",
     "optimize",
@@ -99,6 +112,8 @@ def _measure(names: tuple[str, ...], settings: Settings) -> Report:
                 report.add(startup.run(settings))
             elif name == "overload":
                 report.add(overload.run(settings))
+            elif name == "worker":
+                report.add(worker.run(settings))
             elif name == "workers":
                 report.add(workers.run(settings))
             elif name == "openmp":

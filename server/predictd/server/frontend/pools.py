@@ -252,5 +252,8 @@ class PoolLink:
             level: Of its queue.
             workers: Of all pools.
         """
+        own = sum(self.out[: level + 1])
+        if self.queues.frontends == 1:
+            return own
         claimed = sum(claimed_tickets(worker.claims) for worker in workers if worker.pool == self.id)
-        return max(sum(self.out[: level + 1]), self.queues.waiting(level) + claimed)
+        return max(own, self.queues.waiting(level) + claimed)
