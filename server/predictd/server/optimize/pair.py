@@ -129,7 +129,7 @@ def _different(what: str, own: Iterable[str], other: Iterable[str]) -> MeasureEr
 
 
 def _typed(spec: TensorSpec) -> str:
-    return f"{spec.dtype}[{', '.join(map(str, spec.shape))}]"
+    return f"{spec.dtype.name}[{', '.join(map(str, spec.shape))}]"
 
 
 def samples_of(
