@@ -6,12 +6,18 @@ An argument that cannot be sent at all (an array of complex numbers, version and
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import grpc
 
+from predictd.client import wire
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+_PUSHBACK = "grpc-retry-pushback-ms"
+_DETAILS = "grpc-status-details-bin"
 
 
 class PredictdError(Exception):
@@ -20,7 +26,11 @@ class PredictdError(Exception):
     Attributes:
         message: What the daemon said; names the input, what was expected and what came.
         code: The gRPC status behind it.
+        retry_after_seconds: When the server thinks that another try may succeed; None if it did not say, infinite if
+            it asks not to try again.
     """
+
+    retry_after_seconds: float | None = None
 
     def __init__(self, message: str, code: grpc.StatusCode = grpc.StatusCode.UNKNOWN) -> None:
         super().__init__(message)
@@ -41,13 +51,7 @@ class UnavailableError(PredictdError):
 
 
 class OverloadedError(PredictdError):
-    """A queue or the daemon's memory is full.
-
-    Attributes:
-        retry_after_seconds: When the daemon thinks that another try may succeed; None if it did not say.
-    """
-
-    retry_after_seconds: float | None = None
+    """A queue or the daemon's memory is full."""
 
 
 class DeadlineExceededError(PredictdError):
@@ -94,15 +98,17 @@ def from_rpc(error: grpc.RpcError) -> PredictdError:
     """Return the exception for a failed call."""
     code = error.code()
     failure = from_status(code, error.details() or code.value[1])
-    if isinstance(failure, OverloadedError):
-        failure.retry_after_seconds = _pushback_seconds(error)
+    trailers = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    failure.retry_after_seconds = _retry_after_seconds(dict(trailers))
+    failure.__cause__ = error
     return failure
 
 
-def _pushback_seconds(error: grpc.RpcError) -> float | None:
-    """The wait that gRPC's retry rules (gRFC A6) let a server ask for; a negative one says not to retry."""
-    trailers = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    for key, value in trailers:
-        if key == "grpc-retry-pushback-ms" and str(value).isdecimal():
-            return int(value) / 1000
-    return None
+def _retry_after_seconds(trailers: Mapping[str, str | bytes]) -> float | None:
+    """The wait that a server asks for, by gRFC A6, where a negative one says never, or by RetryInfo."""
+    pushback = trailers.get(_PUSHBACK)
+    if pushback is not None:
+        text = str(pushback)
+        return int(text) / 1000 if text.isdecimal() else math.inf
+    details = trailers.get(_DETAILS)
+    return wire.retry_delay_seconds(details) if isinstance(details, bytes) else None
