@@ -195,11 +195,12 @@ class WorkerCounts(Message, frozen=True, kw_only=True):
 
 
 class FrontendInit(Message, frozen=True, kw_only=True):
-    """Who a frontend is. Descriptor: read end of its completion pipe."""
+    """Who a frontend is. Descriptor: read end of its completion pipe. `unix` is empty where it has no such socket."""
 
     frontend: int
     index: int
     addresses: list[str]
+    unix: str
     in_flight_limit: int
     arena_limit_bytes: int
     max_message_bytes: int

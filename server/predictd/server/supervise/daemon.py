@@ -22,6 +22,7 @@ from predictd.server.observe.routes import build_routes
 from predictd.server.repository.models import Scan
 from predictd.server.repository.tuning import TunedError
 from predictd.server.repository.watch import look
+from predictd.server.supervise import unix_socket
 from predictd.server.supervise.assembly import read_planner
 from predictd.server.supervise.guard import LoopGuard
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
@@ -42,7 +43,7 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
 
     Args:
         settings: What to serve, and how.
-        on_ready: Called once with the bound addresses ("grpc", "http") when the daemon is ready.
+        on_ready: Called once with the bound addresses ("grpc", "http", "unix") when the daemon is ready.
 
     Returns:
         0 after a complete drain, 1 when the daemon failed or had to cut requests off, 2 when it cannot start.
@@ -55,9 +56,26 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
     except AddressError as error:
         return _refuse(f"gRPC address {error}")
     try:
-        return asyncio.run(_serve(settings, port, on_ready))
+        if settings.unix is None:
+            return asyncio.run(_serve(settings, port, on_ready))
+        return _serve_unix(settings, settings.unix, port, on_ready)
     finally:
         port.close()
+
+
+def _unix_address(settings: Settings) -> dict[str, str]:
+    return {} if settings.unix is None else {"unix": f"unix://{settings.unix.absolute()}"}
+
+
+def _serve_unix(settings: Settings, path: Path, port: ReservedPort, on_ready: OnReady | None) -> int:
+    try:
+        claimed = unix_socket.claim(path)
+    except AddressError as error:
+        return _refuse(f"unix socket {error}")
+    try:
+        return asyncio.run(_serve(settings, port, on_ready))
+    finally:
+        unix_socket.remove(claimed)
 
 
 def _unwritable(ready_file: Path, error: OSError) -> str:
@@ -117,7 +135,7 @@ async def _serve(settings: Settings, port: ReservedPort, on_ready: OnReady | Non
     for line in describe(replace(supervisor.plan, warnings=()), planner.budget).splitlines():
         _log.info("%s", line)
     asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
-    addresses = {"grpc": str(port.address), "http": str(http_address)}
+    addresses = {"grpc": str(port.address), "http": str(http_address), **_unix_address(settings)}
     signals = _Signals(supervisor.keeper.look_now)
     servers = [HttpServer(_routes(supervisor)) for _ in http_sockets]
     try:
@@ -173,7 +191,8 @@ async def _started(
         return
     number = len(supervisor.catalog.records()) - len(failed)
     models = "1 model" if number == 1 else f"{number} models"
-    _log.info("ready: %s on gRPC %s, HTTP %s", models, addresses["grpc"], addresses["http"])
+    where = f"gRPC {addresses['grpc']}, HTTP {addresses['http']}"
+    _log.info("ready: %s on %s", models, ", ".join(filter(None, (where, addresses.get("unix")))))
     if settings.ready_file is not None:
         try:
             write_ready_file(settings.ready_file, addresses)

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from predictd.server.config.connections import ConnectionRules
 from predictd.server.control.messages import (
@@ -41,6 +42,7 @@ class FrontendSettings:
     """What every front end is told."""
 
     addresses: Sequence[str]
+    unix: Path | None
     arena_limit_bytes: int
     max_message_bytes: int
     max_response_bytes: int
@@ -149,6 +151,7 @@ class Frontends:
                 frontend=child.id,
                 index=place.index,
                 addresses=list(self._settings.addresses),
+                unix=self._unix(place),
                 in_flight_limit=place.pipe.records // 2,
                 arena_limit_bytes=self._settings.arena_limit_bytes,
                 max_message_bytes=self._settings.max_message_bytes,
@@ -169,6 +172,11 @@ class Frontends:
         place.move(Event.WARM)
         if self._wiring.is_mapped(child.id):
             self.mapped(child.id)
+
+    def _unix(self, place: Place) -> str:
+        """The path is one process's: what binds it takes it from whoever had it."""
+        is_first = place.index == 0 and self._settings.unix is not None
+        return str(self._settings.unix) if is_first else ""
 
     def mapped(self, child_id: int) -> None:
         """Everything that concerns a child is mapped: a front end may open its port, which it does once."""

@@ -162,6 +162,7 @@ class Supervisor:
     def _make_frontends(self, port: ReservedPort) -> Frontends:
         settings = FrontendSettings(
             addresses=port.targets,
+            unix=None if self._settings.unix is None else self._settings.unix.absolute(),
             arena_limit_bytes=self._growth.limit_bytes,
             max_message_bytes=self._settings.max_message_bytes,
             max_response_bytes=self._settings.max_response_bytes,
