@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Do = Callable[[Step], Coroutine[Any, Any, Any]]
-Result = "Prediction | PredictdError"
+
+_processes: dict[str, int] = {}
 
 
 def _method(
@@ -116,9 +117,10 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
 
     def _owner(self) -> object:  # type: ignore[explicit-override]
         try:
-            return os.getpid(), asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
-            return None
+            return None  # The client is made before its loop runs.
+        return _checked_process(), loop
 
     async def _do(self, step: Step) -> Any:
         if isinstance(step, Pause):
@@ -150,6 +152,17 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
                 await feeding
             finally:
                 await _cancel(feeding, *(run for run in _drain(runs) if run is not None))
+
+
+def _checked_process() -> int:
+    """This process. Raises RuntimeError if its parent used gRPC's asyncio stack: there every call would hang."""
+    first = _processes.setdefault("first", os.getpid())
+    if first != os.getpid():
+        raise RuntimeError(
+            "this process was forked from one that used AsyncClient, which gRPC does not support; use it only after "
+            "the fork, or start processes with multiprocessing's spawn"
+        )
+    return first
 
 
 async def _drive(steps: Steps[T], do: Do) -> T:

@@ -75,9 +75,7 @@ class Streams:
             try:
                 return await asyncio.wait_for(future, step.seconds)
             except TimeoutError:
-                raise errors.DeadlineExceededError(
-                    f"no answer came for {step.seconds:g} s", grpc.StatusCode.DEADLINE_EXCEEDED
-                ) from None
+                raise errors.too_late(step.seconds) from None
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,6 +16,8 @@ from predictd.client import wire
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+# What grpc.aio says in place of a status that comes while it sends.
+_SEND_FAILED = "Internal error from Core"
 _PUSHBACK = "grpc-retry-pushback-ms"
 _DETAILS = "grpc-status-details-bin"
 
@@ -94,10 +96,20 @@ def from_number(number: int, message: str) -> PredictdError:
     return from_status(_CODES.get(number, grpc.StatusCode.UNKNOWN), message)
 
 
+def too_late(seconds: float) -> DeadlineExceededError:
+    """The exception of a request on a stream, where the client watches the deadline."""
+    return DeadlineExceededError(f"no answer came for {seconds:g} s", grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
 def from_rpc(error: grpc.RpcError) -> PredictdError:
     """Return the exception for a failed call."""
-    code = error.code()
-    failure = from_status(code, error.details() or code.value[1])
+    code, details = error.code(), error.details()
+    if code is grpc.StatusCode.INTERNAL and details == _SEND_FAILED:
+        code, details = (
+            grpc.StatusCode.UNAVAILABLE,
+            "the connection or the call ended while it was written to",
+        )
+    failure = from_status(code, details or code.value[1])
     trailers = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     failure.retry_after_seconds = _retry_after_seconds(dict(trailers))
     failure.__cause__ = error

@@ -71,12 +71,12 @@ class Streams:
         stream.ledger.add(ask.request, future, stream.send)
 
         def result() -> Any:
+            if ask.seconds <= 0:
+                raise errors.too_late(ask.seconds)
             try:
                 return future.result(max(finish - time.monotonic(), 0))
             except futures.TimeoutError:
-                raise errors.DeadlineExceededError(
-                    f"no answer came for {ask.seconds:g} s", grpc.StatusCode.DEADLINE_EXCEEDED
-                ) from None
+                raise errors.too_late(ask.seconds) from None
 
         return Wait(result, future.done, lambda: None)
 
