@@ -14,14 +14,17 @@ from predictd.client import calls, errors, sync_streams
 from predictd.client.calls import Ask, Many, Pause, Step, Steps
 from predictd.client.errors import PredictdError
 from predictd.client.session import BaseClient, Session
+from predictd.client.sync_streams import Wait
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from predictd.client.messages import Prediction
-    from predictd.client.sync_streams import Start, Wait
+    from predictd.client.sync_streams import Start
 
 P = ParamSpec("P")
+# Of a request that is not sent.
+NOTHING = Wait(result=lambda: None, done=lambda: True, cancel=lambda: None)
 T = TypeVar("T")
 
 
@@ -125,13 +128,23 @@ class _Run:
         self._steps = steps
         self._do = do
         self._start = start
-        step = next(steps)
-        while not _asks_model(step):
-            step = steps.send(do(step))
-        self.wait = start(step)
+        self._refused: PredictdError | None = None
+        self.wait = self._begin()
+
+    def _begin(self) -> Wait:
+        try:
+            step = next(self._steps)
+            while not _asks_model(step):
+                step = _next(self._steps, partial(self._do, step))
+        except PredictdError as error:
+            self._refused = error
+            return NOTHING
+        return self._start(step)
 
     def finish(self) -> Prediction | PredictdError:
         """Wait for the answer; a request that is to be repeated is repeated now."""
+        if self._refused is not None:
+            return self._refused
         try:
             return _drive(self._steps, self._repeat, self.wait.result)
         except PredictdError as error:
@@ -149,15 +162,18 @@ def _drive(steps: Steps[T], do: Callable[[Step], Any], action: Callable[[], Any]
     """Do as the steps say, this action first."""
     try:
         while True:
-            try:
-                answer = action()
-            except grpc.RpcError as error:
-                step = steps.throw(errors.from_rpc(error))
-            except PredictdError as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-            action = partial(do, step)
+            action = partial(do, _next(steps, action))
     except StopIteration as done:
         result: T = done.value
         return result
+
+
+def _next(steps: Steps[T], action: Callable[[], Any]) -> Step:
+    """Do something; the step that follows from what came of it."""
+    try:
+        answer = action()
+    except grpc.RpcError as error:
+        return steps.throw(errors.from_rpc(error))
+    except PredictdError as error:
+        return steps.throw(error)
+    return steps.send(answer)
