@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeGuard, TypeVar
 
@@ -40,8 +40,8 @@ def _method(
 
 def _many(
     describe: Callable[Concatenate[Session, P], Many],
-) -> Callable[Concatenate[Client, P], Iterator[Prediction | PredictdError]]:
-    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Prediction | PredictdError]:
+) -> Callable[Concatenate[Client, P], Generator[Prediction | PredictdError]]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[Prediction | PredictdError]:
         return self._pipeline(describe(self._session, *args, **kwargs))
 
     calls.signature_of(describe, method)
@@ -98,7 +98,7 @@ class Client(BaseClient[grpc.Channel]):
         call.add_done_callback(lambda done: connection.done(None if done.cancelled() else done.exception()))
         return sync_streams.Wait(call.result, call.done, call.cancel)
 
-    def _pipeline(self, many: Many) -> Iterator[Prediction | PredictdError]:
+    def _pipeline(self, many: Many) -> Generator[Prediction | PredictdError]:
         if isinstance(many.inputs, AsyncIterable):
             raise TypeError("the blocking client takes no asynchronous iterable; AsyncClient does")
         with sync_streams.Streams(self._connections, self._owner) as streams:

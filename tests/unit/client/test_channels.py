@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -10,7 +11,6 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from predictd.client import Client, Tls, UnavailableError
-from predictd.client import connections as connections_module
 from predictd.client.connections import Connections
 from predictd.client.errors import from_status
 from tests.fixtures.prediction_service import FakeService, in_order, serving
@@ -115,7 +115,7 @@ def test_a_connection_is_opened_only_where_all_are_busy() -> None:
 
 def test_a_connection_that_failed_is_left_alone_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(connections_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     opened = iter("ab")
     found = Connections(lambda: next(opened), limit=2)
     away = from_status(grpc.StatusCode.UNAVAILABLE, "away")
