@@ -25,6 +25,7 @@ from predictd.client import (
     Prediction,
     Retries,
     UnavailableError,
+    UnsupportedError,
 )
 from predictd.protos.v1 import predictd_pb2 as v1
 from tests.fixtures.prediction_service import FakeService, in_order, make_model, serving, streamed
@@ -303,3 +304,33 @@ def test_after_a_fork_the_asyncio_client_says_what_it_cannot() -> None:
         )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "[1]\nRuntimeError: this process was forked\n[2]\n"
+
+
+def test_a_daemon_of_another_version_is_understood(make_client: Any) -> None:
+    """A newer one sends fields that the client does not know, an older one lacks methods and fields."""
+    later = b"\xba\x3e\x03new"  # Field 999, three bytes.
+
+    def newer(request: v1.PredictRequest) -> v1.PredictResponse:
+        plain = v1.PredictResponse(model=request.model, outputs=request.inputs)
+        tensor = plain.outputs[0].SerializeToString() + later
+        plain.ClearField("outputs")
+        data = plain.SerializeToString() + b"\x22" + varint(len(tensor)) + tensor + later
+        return v1.PredictResponse.FromString(data)
+
+    for count in (3, 100_000):
+        with serving(FakeService(answer=newer)) as target, make_client(target) as client:
+            answer = client.predict("echo", {"x": np.arange(count)})
+        np.testing.assert_array_equal(answer.outputs["x"], np.arange(count))
+        assert (answer.version, answer.timing.batch_rows) == (0, 0)
+
+    service = FakeService()
+    service.load_error = grpc.StatusCode.UNIMPLEMENTED
+    with serving(service) as target, make_client(target) as client, pytest.raises(UnsupportedError):
+        client.load_model("m")
+
+
+def varint(number: int) -> bytes:
+    encoded = b""
+    while number > 0x7F:
+        encoded, number = encoded + bytes((number & 0x7F | 0x80,)), number >> 7
+    return encoded + bytes((number,))
