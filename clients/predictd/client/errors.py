@@ -16,6 +16,8 @@ from predictd.client import wire
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from predictd.protos.v1 import predictd_pb2 as v1
+
 # What grpc.aio says in place of a status that comes while it sends.
 _SEND_FAILED = "Internal error from Core"
 _PUSHBACK = "grpc-retry-pushback-ms"
@@ -94,6 +96,14 @@ def from_status(code: grpc.StatusCode, message: str) -> PredictdError:
 def from_number(number: int, message: str) -> PredictdError:
     """Return the exception for a status that travels as a number inside a message."""
     return from_status(_CODES.get(number, grpc.StatusCode.UNKNOWN), message)
+
+
+def from_message(message: v1.Error) -> PredictdError:
+    """Return the exception for an error inside a stream."""
+    failure = from_number(message.code, message.message)
+    if message.HasField("retry_after_ns"):
+        failure.retry_after_seconds = message.retry_after_ns / 1e9
+    return failure
 
 
 def too_late(seconds: float) -> DeadlineExceededError:

@@ -68,7 +68,7 @@ class Ledger:
         if future.done():
             return  # Who asked has gone.
         if answer is None:
-            future.set_exception(errors.from_number(message.error.code, message.error.message))
+            future.set_exception(errors.from_message(message.error))
         else:
             future.set_result(answer)
 

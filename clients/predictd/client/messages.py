@@ -118,7 +118,7 @@ def result(
 ) -> Prediction | errors.PredictdError:
     """Return what a stream's answer says: a prediction, or why there is none."""
     if answer is None:
-        return errors.from_number(message.error.code, message.error.message)
+        return errors.from_message(message.error)
     try:
         return prediction(answer)
     except errors.InternalError as error:

@@ -10,7 +10,7 @@ Arrays carry every dtype as NumPy has it, with two exceptions: BF16 travels as i
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -108,6 +108,10 @@ class Signature:
     max_rows: int | None = None
 
 
+def _unheard(_line: str) -> None:
+    """Nobody asks how far a load is."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """What the launcher decided for an engine.
@@ -124,8 +128,11 @@ class EngineOptions:
         inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
             files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
         outputs: The same of outputs.
+        batch_sizes: Ascending. Rows of runs that shall be fast; the last is the most that are merged into one.
         profile: The load is for `ProfiledEngine.profile`: runs may be slower. An engine without one ignores it.
         cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
+        report: Takes one line now and then about how far a load is that takes long. Each gives it `load_timeout` anew,
+            so an engine reports only what shows that it goes on.
     """
 
     threads: int = 1
@@ -137,8 +144,10 @@ class EngineOptions:
     parameters: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    batch_sizes: tuple[int, ...] = (1,)
     profile: bool = False
     cancel: Cancellation = field(default_factory=Cancellation, compare=False)
+    report: Callable[[str], None] = field(default=_unheard, compare=False)
 
 
 class EngineError(Exception):
@@ -194,6 +203,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the model. Nothing is called afterwards."""
+
+
+@runtime_checkable
+class GivesBack(Protocol):
+    """An engine that keeps memory of large runs for the next ones, and can give it back."""
+
+    def give_back(self) -> None:
+        """At the end of the next run, give back whatever memory that run does not need itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class EngineTraits:
         asked_suffixes: Of the files that it serves, too, when somebody says that it shall.
         extra: Of the distribution `predictd`, which brings the runtime; empty for the one that is always there.
         device: Where its models run when nobody says where.
+        builds: Suffixes of the files that it has to build something of before it serves them, which may take minutes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class EngineTraits:
     asked_suffixes: tuple[str, ...] = ()
     extra: str = ""
     device: str = "cpu"
+    builds: tuple[str, ...] = ()
 
     @property
     def all_suffixes(self) -> tuple[str, ...]:
@@ -75,8 +77,10 @@ BUILT_IN: Mapping[str, EngineTraits] = {
             "predictd.engines.tensorrt:load",
             (".plan", ".engine"),
             Threading.OPTIONS,
+            asked_suffixes=(".onnx",),
             extra="tensorrt",
             device="0",
+            builds=(".onnx",),
         ),
     )
 }

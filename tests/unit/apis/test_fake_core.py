@@ -12,7 +12,7 @@ import grpc.aio
 import numpy as np
 
 from predictd.engines.api import DType
-from predictd.server.control.messages import Command, CommandDone
+from predictd.server.control.commands import Command, CommandDone
 from predictd.server.errors import ModelUnavailableError, OverloadedError, UnknownModelError
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.heading import Heading

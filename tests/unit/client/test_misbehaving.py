@@ -177,6 +177,27 @@ def test_a_stream_that_is_cut_short_is_opened_again(make_client: Any) -> None:
     assert not lengths
 
 
+def test_a_refusal_inside_a_stream_is_repeated_if_it_says_when(make_client: Any) -> None:
+    for hint, expected in ((1_000_000, 5), (None, OverloadedError)):
+        refused: list[str] = []
+
+        def busy(
+            requests: Requests, _: Context, hint: int | None = hint, refused: list[str] = refused
+        ) -> Answers:
+            for request in requests:
+                if request.inputs[0].data[0] == 5 and not refused:
+                    refused.append(request.id)
+                    error = v1.Error(code=BUSY.value[0], message="busy", retry_after_ns=hint)
+                    yield v1.PredictStreamResponse(id=request.id, error=error)
+                else:
+                    yield streamed(request)
+
+        with serving(FakeService(stream=busy)) as target, make_client(target) as client:
+            wanted: list[Any] = list(range(10))
+            wanted[5] = expected
+            assert numbers(client.predict_many("echo", some(10))) == wanted
+
+
 def test_an_answer_that_nothing_waits_for_spoils_the_stream(make_client: Any) -> None:
     def wrong(requests: Requests, _: Context) -> Answers:
         for request in requests:

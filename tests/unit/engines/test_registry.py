@@ -50,6 +50,7 @@ def test_bad_names_are_refused(name: str, message: str) -> None:
         ("model.xml", "openvino"),
         ("onnx", None),
         ("model.plan", "tensorrt"),
+        ("model.bin", None),
         ("m.pt", "torch"),
         ("m.pt2", "torch"),
     ],

@@ -45,7 +45,9 @@ def test_what_is_no_plan(fake: Stack) -> None:
     path = fake.folder / "m.plan"
     path.write_bytes(b"something else")
     text = load_error(path)
-    assert text.endswith("so build it here: Serialization (Serialization assertion magic failed.)")
+    assert (
+        "GPU 0 (Serialization (Serialization assertion magic failed.)): it does not begin like a plan" in text
+    )
     assert ("TensorRT-RTX 1.7" in text) == (fake.version == "rtx")
     path.write_bytes(b"")
     assert load_error(path) == "the file is empty"
@@ -77,7 +79,11 @@ def test_tensors_that_cannot_be_served(fake: Stack, tensor: Tensor, reason: str)
         ({"bindings": "trt"}, "parameter 'bindings' must be one of tensorrt, tensorrt_rtx, not 'trt'"),
         (
             {"streams": "2"},
-            "unknown parameter 'streams' of engine tensorrt; known: bindings, cuda_graphs, parts",
+            (
+                "unknown parameter 'streams' of engine tensorrt; known: bindings, cuda_graphs, parts, "
+                "hardware_compatibility, max_shapes, min_shapes, opt_shapes, precision, sparse, version_compatible, "
+                "workspace_bytes"
+            ),
         ),
     ],
 )

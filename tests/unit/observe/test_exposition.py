@@ -48,6 +48,7 @@ def gauges(*lanes: LaneGauge, ready: bool = True) -> Gauges:
         worker_states=("starting", "ready", "backoff"),
         worker_restarts={"resnet": 2},
         kills={("worker", "silent"): 3, ("frontend", "stopped"): 0},
+        given_back_bytes={("worker", "resnet/0"): 4096},
         processes=(
             ProcessGauge("supervisor", "0", 30_000_000),
             ProcessGauge("worker", "resnet/0", 90_000_000, arena_bytes=1 << 20),

@@ -29,7 +29,8 @@ from predictd.server.control.messages import (
 )
 from predictd.server.supervise import starter
 from predictd.server.supervise.child import Child
-from predictd.server.supervise.frontends import Frontends, FrontendSettings
+from predictd.server.supervise.frontend_init import FrontendSettings
+from predictd.server.supervise.frontends import Frontends
 from predictd.server.supervise.pool import Pool
 from predictd.server.supervise.states import RestartPolicy, State
 from predictd.server.supervise.wiring import Wiring
@@ -56,6 +57,8 @@ class Desk:
             FrontendSettings(
                 ("127.0.0.1:1",),
                 Path("/run/predictd.sock"),
+                1 << 20,
+                10**9,
                 1 << 20,
                 1 << 21,
                 0,

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from predictd.engines.api import DType, Signature, TensorSpec
 from predictd.server.config.lane import LaneConfig
-from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded
+from predictd.server.control.message import Message
 from predictd.server.frontend.answers import WorkerMemory
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.allocator import Block, SegmentShape, size_class
@@ -56,6 +57,7 @@ WORKER = 77
 POOL = 5
 PRIORITIES = 3
 LIMIT_BYTES = 64 * 2**20
+KEEP_NS = 60 * 10**9
 
 _TICKET = struct.Struct(TICKET_STRUCT)
 _RELEASE = struct.Struct(RELEASE_STRUCT)
@@ -187,7 +189,7 @@ class FakeFrontend:
     id: int
     worker: FakeWorker
     pipe: Pipe
-    arena: Arena = field(default_factory=lambda: Arena("predictd-test", LIMIT_BYTES))
+    arena: Arena = field(default_factory=lambda: Arena("predictd-test", LIMIT_BYTES, KEEP_NS))
     sent: dict[tuple[int, int], Sent] = field(default_factory=dict)
     generation: int = 100
 
@@ -361,7 +363,9 @@ class FakeWorker:
         self.recorder = WorkerRecorder()
         self.answers = WorkerMemory()
         self.refusal: str | None = None
-        self.responses = ResponseMemory(WORKER, POOL, limit_bytes, self.release.read_fd, self._supervise)
+        self.responses = ResponseMemory(
+            WORKER, POOL, limit_bytes, KEEP_NS, self.release.read_fd, self._supervise
+        )
         self.runner = Runner(WORKER, self.memory, self.responses, self.claims, self.recorder)
         self.intake = Intake(
             [queue.read_fd for queue in self.queues],

@@ -22,7 +22,7 @@ import onnxruntime
 from predictd.engines.api import EngineOptions, LoadCancelledError, ModelLoadError
 from predictd.engines.cache import WAIT_SECONDS, CacheFolder, NotMadeError
 from predictd.engines.hardware import cpu_fingerprint
-from predictd.engines.onnxruntime.files import ModelFiles, model_files
+from predictd.engines.model_files import ModelFiles, model_files
 from predictd.engines.onnxruntime.session import create_session, session_options, shares_weights
 
 if TYPE_CHECKING:

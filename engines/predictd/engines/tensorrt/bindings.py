@@ -53,6 +53,7 @@ class Log:
 
     Attributes:
         logger: What TensorRT's constructors take. It must live as long as they do, and so must this.
+        count: Of all lines so far, roughly: a sign of life.
     """
 
     def __init__(self, trt: Any) -> None:
@@ -60,10 +61,12 @@ class Log:
         # Apart, for what it says by the way must not push out why a call failed.
         self._told: deque[LogLine] = deque(maxlen=_KEPT_LINES)
         self._lock = threading.Lock()
+        self.count = 0
         self.logger = _make_logger(trt, self)
 
     def add(self, line: LogLine) -> None:
         """Keep a line, unless it is of those that explain nothing; from any thread."""
+        self.count += 1
         if line.severity == "VERBOSE":
             return
         with self._lock:

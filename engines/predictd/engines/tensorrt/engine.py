@@ -32,6 +32,8 @@ from predictd.engines.tensorrt.bindings import Bindings, load_bindings
 from predictd.engines.tensorrt.device import Gpu, close_gpu, open_gpu, parse_device, plan_for
 from predictd.engines.tensorrt.driver import load_driver
 from predictd.engines.tensorrt.parameters import Parameters, read_parameters
+from predictd.engines.tensorrt.plan_file import carries_code, why_refused
+from predictd.engines.tensorrt.plan_source import open_plan
 from predictd.engines.tensorrt.shapes import Profile, slices
 from predictd.engines.tensorrt.signature import Port, describe
 from predictd.engines.tensorrt.slot import LoadedPlan, Slot
@@ -43,7 +45,7 @@ WORTH_CUTTING_BYTES = 8 << 20
 
 
 def load(path: Path, options: EngineOptions) -> TensorRtEngine:
-    """Load a plan. Raises ModelLoadError, one line that begins with the path."""
+    """Load a plan, or an ONNX model with its plan. Raises ModelLoadError, one line that begins with the path."""
     try:
         parameters = read_parameters(options.parameters)
         index = parse_device(options.device)
@@ -53,7 +55,8 @@ def load(path: Path, options: EngineOptions) -> TensorRtEngine:
         path = plan_for(driver, index, path, options.files_by_capability)
         gpu = open_gpu(driver, index)
         try:
-            return _load_on(gpu, bindings, path, parameters, options)
+            with open_plan(path, options, bindings, index) as plan:
+                return _load_on(gpu, bindings, plan, parameters, options)
         except BaseException:
             close_gpu(gpu)
             raise
@@ -88,6 +91,8 @@ def _deserialize(gpu: Gpu, bindings: Bindings, path: Path) -> LoadedPlan:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             runtime = bindings.trt.Runtime(log.logger)
+            if runtime is not None and carries_code(path):
+                runtime.engine_host_code_allowed = True
             engine = runtime.deserialize_cuda_engine(content) if runtime is not None else None
     except OSError as error:
         raise ModelLoadError(error.strerror or str(error)) from error
@@ -95,8 +100,8 @@ def _deserialize(gpu: Gpu, bindings: Bindings, path: Path) -> LoadedPlan:
         raise ModelLoadError("the file is empty") from error
     if engine is None:
         raise ModelLoadError(
-            f"{bindings.label} cannot use this plan on GPU {gpu.index}; a plan is for one version and one kind of "
-            f"GPU, so build it here: {log.reason()}"
+            f"{bindings.label} cannot use this plan on GPU {gpu.index} ({log.reason()}): "
+            f"{why_refused(path, bindings.flavour, bindings.version)}"
         )
     return LoadedPlan(gpu, bindings, engine, describe(bindings.trt, engine), log)
 

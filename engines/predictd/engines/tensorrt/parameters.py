@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from predictd.engines.api import ModelLoadError
 from predictd.engines.tensorrt.bindings import FLAVOURS
+from predictd.engines.tensorrt.build_options import BUILD_PARAMETERS
 
 _SWITCH = {"true": True, "false": False}
 _MOST_PARTS = 8
@@ -37,8 +38,9 @@ def read_parameters(given: Mapping[str, str]) -> Parameters:
         ModelLoadError: An unknown name, or a value that it cannot have; one line.
     """
     for name in given:
-        if name not in _KNOWN:
-            raise ModelLoadError(f"unknown parameter {name!r} of engine tensorrt; known: {', '.join(_KNOWN)}")
+        if name not in _KNOWN and name not in BUILD_PARAMETERS:
+            known = ", ".join((*_KNOWN, *sorted(BUILD_PARAMETERS.difference(_KNOWN))))
+            raise ModelLoadError(f"unknown parameter {name!r} of engine tensorrt; known: {known}")
     bindings = given.get("bindings")
     if bindings is not None and bindings not in FLAVOURS:
         raise _wrong("bindings", FLAVOURS, bindings)

@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "Send one request to a running daemon.",
     "models": "List the models of a running daemon.",
     "check": "Say all that is wrong with models, without loading them.",
+    "build": "Build a TensorRT plan of an ONNX model.",
     "bench": "Measure how fast a model's engine is by itself.",
     "compare": "Hold a model against another: size, speed, outputs.",
     "tune": "Measure which settings suit a model on this machine.",

@@ -212,6 +212,7 @@ class ModelConfig:
 
     Attributes:
         engine: Name in the engine registry, or "package.module:function".
+        while_building: Name of the engine that serves it while its own builds what it runs; "none" for none.
         model_file: What to load in a version's folder.
         model_files_by_capability: What to load instead on a GPU of a compute capability, such as "8.9".
         pool: Name of the pool of workers that this model shares with others that name it.
@@ -249,6 +250,7 @@ class ModelConfig:
     """
 
     engine: str | None = None
+    while_building: str | None = None
     model_file: str | None = None
     model_files_by_capability: Mapping[str, str] = field(default_factory=dict)
     pool: str | None = None

@@ -37,6 +37,7 @@ from predictd.server.config.settings import (
     QUEUE_SIZE,
     ROWS,
     RUN_TIMEOUT,
+    WHILE_BUILDING,
 )
 from predictd.server.config.tuned import TUNABLE, Here, Tuned, TunedValue, key_of
 from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
@@ -270,6 +271,7 @@ _QUEUE: dict[str, Kind[Any]] = {
 }
 _KINDS: dict[str, Kind[Any]] = {
     "engine": _matching(_ENGINE, 'an engine\'s name or "package.module:function"'),
+    "while_building": WHILE_BUILDING,
     "pool": _matching(_POOL, "a pool name: letters, digits, '_', '.' and '-', at most 64"),
     "max_batch_size": ROWS,
     "max_delay": DELAY,

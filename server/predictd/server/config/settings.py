@@ -97,6 +97,7 @@ QUEUE_BYTES = size(0, 2**50)
 DEADLINE = duration(0, 24 * _HOUR)
 _CONNECTION_TIME = duration(0, 7 * 24 * _HOUR)
 ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
+WHILE_BUILDING = choice("none", "onnxruntime")
 
 _ADDRESS: Kind[Address] = Kind("HOST:PORT", 'a string "HOST:PORT"', (str,), parse_address, str)
 
@@ -152,6 +153,13 @@ class Settings:
             choice("auto", *BUILT_IN),
             "Loads the models that say nothing of an engine, as far as it serves files of their kind; auto is the "
             "usual engine of each kind.",
+        ),
+    )
+    while_building: str = field(
+        default="none",
+        metadata=_option(
+            WHILE_BUILDING,
+            "Serves a model while its own engine builds what it runs, such as a TensorRT plan of an ONNX file.",
         ),
     )
     max_batch_size: int = field(
@@ -295,6 +303,22 @@ class Settings:
             auto(size(_MIB, 2**50)),
             "Shared memory for requests and answers at most; auto is a quarter of the memory limit.",
             key="arena_limit",
+        ),
+    )
+    arena_keep_ns: int = field(
+        default=60 * _SECOND,
+        metadata=_option(
+            duration(_SECOND // 10, 24 * _HOUR),
+            "How long shared memory is kept that no request needs.",
+            key="arena_keep",
+        ),
+    )
+    unread_limit_bytes: int = field(
+        default=32 * _MIB,
+        metadata=_option(
+            size(_MIB, 2**40),
+            "Answers that a client's connection may leave unread before its next requests wait.",
+            key="unread_limit",
         ),
     )
     pools: str = field(

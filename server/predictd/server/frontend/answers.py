@@ -39,6 +39,10 @@ class WorkerMemory:
             os.close(fd)
         self._segments[segment] = _Segment(memoryview(mapping), block_bytes)
 
+    def remove_segment(self, segment: int) -> None:
+        """Unmap what its worker has given back. No completion names it: all its blocks are free."""
+        self._segments.pop(segment, None)
+
     def block(self, segment: int, index: int) -> memoryview:
         """The bytes of one block."""
         known = self._segments[segment]

@@ -12,7 +12,8 @@ from functools import partial
 from mmap import mmap
 from weakref import WeakKeyDictionary
 
-from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded, SegmentRetired
+from predictd.server.control.message import Message
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.answers import WorkerMemory
 from predictd.server.frontend.queues import TicketQueues
@@ -144,6 +145,10 @@ class ArenaGrowth:
         if future is not None and not future.done():
             future.set_result(None)
 
+    def retired(self, pool: int, segment: int) -> None:
+        """An arena does without a segment from now on: have it unmapped by the workers."""
+        self._send(SegmentRetired(seq=0, owner=self._frontend, pool=pool, segment=segment), [])
+
     async def _grow(self, pool: int, arena: Arena, size_bytes: int) -> None:
         try:
             async with self._asking:
@@ -227,14 +232,16 @@ class PoolLink:
 
     Attributes:
         out: Tickets of this front end that are not completed, by the level of their queue.
+        lanes: That are ready in the pool.
     """
 
-    def __init__(self, pool: int, name: str, queues: TicketQueues, arena_limit_bytes: int) -> None:
+    def __init__(self, pool: int, name: str, queues: TicketQueues, arena: Arena) -> None:
         self.id = pool
         self.name = name
         self.queues = queues
-        self.arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes)
+        self.arena = arena
         self.out = [0] * (queues.levels + 1)
+        self.lanes = 0
 
     def ahead(self, level: int, workers: Iterable[WorkerLink]) -> int:
         """Requests that are served before one that came now: those that wait, and those that run.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +18,10 @@ from predictd.server.frontend.answer_limit import NO_LIMIT, AnswerLimit, Respons
 from predictd.server.frontend.inference import LabelInfo, ModelInfo, SettingInfo, TensorInfo, VersionInfo
 from predictd.server.frontend.labels import Names, names_by_digest
 from predictd.server.frontend.waiting import LaneQueues
+
+
+class LoadingError(ModelUnavailableError):
+    """What is asked for is not ready yet."""
 
 
 @dataclass(slots=True)
@@ -77,6 +83,7 @@ class Routes:
         self._draw = draw
         self._models: dict[str, _Model] = {}
         self._infos: tuple[ModelInfo, ...] = ()
+        self._news = asyncio.Event()
 
     def publish(self, model: PublishModel) -> None:
         """Take in a model; without versions it is forgotten."""
@@ -86,12 +93,24 @@ class Routes:
             known = self._models.get(model.name)
             self._models[model.name] = self._build(model, known)
         self._infos = tuple(self._models[name].info for name in sorted(self._models))
+        # Wakes those who wait now, and them alone.
+        self._news.set()
+        self._news.clear()
+
+    def lanes_of_pools(self) -> Mapping[int, int]:
+        """How many lanes each pool has."""
+        return Counter(lane.pool for model in self._models.values() for lane in model.lanes.values())
+
+    async def published(self) -> None:
+        """Wait until a model is published."""
+        await self._news.wait()
 
     def lane(self, name: str, version: int | None, label: str | None) -> Lane:
         """The lane for a request.
 
         Raises:
             UnknownModelError: No such model, version or label.
+            LoadingError: It exists and is not ready yet.
             ModelUnavailableError: It exists and does not serve.
         """
         model = self._models.get(name)
@@ -193,12 +212,15 @@ class Routes:
 
 
 def _not_serving(info: ModelInfo, number: int) -> ModelUnavailableError:
-    version = next((v for v in info.versions if v.version == number), None) or info.versions[0]
+    # No version is the default one while none is ready: one that loads will be.
+    version = next(
+        (v for v in info.versions if v.version == number or (not number and v.state == "LOADING")),
+        info.versions[0],
+    )
     state = {"LOADING": "is still loading", "FAILED": "failed to load", "UNLOADING": "is being unloaded"}
     what = f"version {version.version} of model '{info.name}' {state.get(version.state, 'is not ready')}"
-    return ModelUnavailableError(
-        f"{what}; the daemon's log and 'predictd models' say why" if version.reason else what
-    )
+    kind = LoadingError if version.state == "LOADING" else ModelUnavailableError
+    return kind(f"{what}; the daemon's log and 'predictd models' say why" if version.reason else what)
 
 
 def _tensors(tensors: Sequence[WireTensor], names: Mapping[str, Names]) -> tuple[TensorInfo, ...]:

@@ -175,6 +175,12 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "predictd_arena_bytes", "gauge", ("role", "index"), "Shared memory that a process owns for tensors."
     ),
+    MetricSpec(
+        "predictd_arena_given_back_bytes_total",
+        "counter",
+        ("role", "index"),
+        "Shared memory that a process had no more need of and no process has mapped any more.",
+    ),
     MetricSpec("predictd_ready", "gauge", (), "1 while /readyz says ready, else 0."),
     MetricSpec(
         "predictd_process_start_time_seconds",

@@ -124,6 +124,7 @@ class Gauges:
         worker_states: Every state that a worker can have.
         worker_restarts: Since the start, by pool. Pools without any are listed too.
         kills: Since the start, of children that hung, by role and reason.
+        given_back_bytes: Shared memory that was given back since the start, by role and place.
         processes: The supervisor and its children.
         gpus: One entry a GPU.
     """
@@ -137,6 +138,7 @@ class Gauges:
     worker_states: tuple[str, ...] = ()
     worker_restarts: Mapping[str, int] = field(default_factory=dict)
     kills: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    given_back_bytes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     processes: tuple[ProcessGauge, ...] = ()
     gpus: tuple[GpuGauge, ...] = ()
 

@@ -211,6 +211,9 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_arena_bytes": lambda view: {
         (process.role, process.index): process.arena_bytes for process in view.gauges.processes
     },
+    "predictd_arena_given_back_bytes_total": lambda view: {
+        (role, index): count for (role, index), count in view.gauges.given_back_bytes.items()
+    },
     "predictd_ready": lambda view: {(): view.gauges.readiness.ready},
     "predictd_process_start_time_seconds": lambda view: {(): view.gauges.start_unix_seconds},
     "predictd_gpu_memory_used_bytes": lambda view: {(gpu.gpu,): gpu.used_bytes for gpu in view.gauges.gpus},

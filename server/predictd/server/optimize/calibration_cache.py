@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from predictd.engines.onnxruntime.files import model_files
+from predictd.engines.model_files import model_files
 from predictd.server.optimize.inputs import digest
 
 if TYPE_CHECKING:

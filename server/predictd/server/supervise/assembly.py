@@ -187,7 +187,7 @@ def pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
 
 def _engines(pool: PoolModels, settings: Settings) -> frozenset[str]:
     return frozenset(
-        _engine(model, version, settings) for model in pool.models for version in served_versions(model)
+        engine_of(model, version, settings) for model in pool.models for version in served_versions(model)
     )
 
 
@@ -236,7 +236,8 @@ def lanes(
     return [_lane(next(ids), model, version, plans[0], settings) for model, version in found]
 
 
-def _engine(model: FoundModel, version: FoundVersion, settings: Settings) -> str:
+def engine_of(model: FoundModel, version: FoundVersion, settings: Settings) -> str:
+    """The engine that loads a version."""
     usual = engine_for_suffix(version.path.suffix, settings.engine)
     return model.file.engine or usual or DEFAULT_ENGINE
 
@@ -245,7 +246,7 @@ def _lane(
     lane: int, model: FoundModel, version: FoundVersion, plan: ChildPlan, settings: Settings
 ) -> LaneConfig:
     file = model.file
-    engine = _engine(model, version, settings)
+    engine = engine_of(model, version, settings)
     queues = queue_rules(file, settings)
     return LaneConfig(
         lane=lane,

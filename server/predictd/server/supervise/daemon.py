@@ -189,7 +189,7 @@ async def _started(
             f"model {first.config.model} version {first.config.version}: {first.reason} ({which})"
         )
         return
-    number = len(supervisor.catalog.records()) - len(failed)
+    number = len({record.name for record in supervisor.catalog.records() if record.state == "READY"})
     models = "1 model" if number == 1 else f"{number} models"
     where = f"gRPC {addresses['grpc']}, HTTP {addresses['http']}"
     _log.info("ready: %s on %s", models, ", ".join(filter(None, (where, addresses.get("unix")))))

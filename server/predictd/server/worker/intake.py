@@ -49,6 +49,13 @@ class Batch:
     uniform: bool
     rows: int
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the requests' blocks that are in use."""
+        if self.uniform:
+            return len(self.tickets) * int(self.tickets[0]["bytes"])
+        return int(self.tickets["bytes"].sum())
+
 
 def claimed(tickets: Records, *, uniform: bool) -> Batch:
     """A batch of tickets, which must not be empty."""
@@ -178,9 +185,11 @@ class Intake:
     def _window_limit(self, rules: Mapping[int, LaneRules], window: Records) -> int:
         """Tickets to have in hand: one batch while the pool has one lane and nothing was left over.
 
+        Lanes take turns among the tickets in hand alone: where there are several, all that wait are read, or one lane
+        would be served once the queue of another is done.
         For a preferred size that can be had no ticket must be missing, because others turned out to be expired.
         """
-        limit = WINDOW_TICKETS
+        limit = self._room
         if len(rules) == 1:
             lane = next(iter(rules.values()))
             batch = lane.max_batch_size if lane.batches else 1

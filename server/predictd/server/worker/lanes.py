@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,12 @@ class WarmLane:
 
 
 def load_lane(
-    config: LaneConfig, cache: CacheFolder | None, instances: int, instance: int, cancel: Cancellation
+    config: LaneConfig,
+    cache: CacheFolder | None,
+    instances: int,
+    instance: int,
+    cancel: Cancellation,
+    report: Callable[[str], None],
 ) -> WarmLane:
     """Load a model, compare it with its configuration, and run it once for each batch size that will occur.
 
@@ -52,13 +58,16 @@ def load_lane(
         instances: Workers that load the same lane.
         instance: Which of them this is, from 0.
         cancel: Gives the load up.
+        report: Told how far a load is that takes long.
 
     Raises:
         LoadCancelledError: It was given up.
         EngineError: The model cannot be served; the message is one line.
     """
     started = time.monotonic()
-    options = engine_options(config, cache, instances, cancel, instance=instance)
+    options = dataclasses.replace(
+        engine_options(config, cache, instances, cancel, instance=instance), report=report
+    )
     engine = resolve(config.engine)(Path(config.path), options)
     trim_heap()
     loaded = time.monotonic()
@@ -89,6 +98,7 @@ def engine_options(
         parameters=config.parameters,
         inputs=declared_specs(config.inputs),
         outputs=declared_specs(config.outputs),
+        batch_sizes=tuple(sorted({*config.preferred_batch_sizes, config.max_batch_size})),
         cancel=cancel,
     )
 

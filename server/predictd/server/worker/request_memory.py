@@ -38,7 +38,10 @@ class ForgedTicketError(Exception):
 
 
 class FrontendMemory:
-    """All segments of the living front ends. The control thread adds, the run loop reads and removes."""
+    """All segments of the living front ends.
+
+    The control thread adds and removes; the run loop reads, and removes those of the dead.
+    """
 
     def __init__(self) -> None:
         self._segments: dict[tuple[int, int], RequestSegment] = {}
@@ -62,11 +65,16 @@ class FrontendMemory:
         )
         self.pins.add_segment((frontend, segment), slab)
 
+    def remove_segment(self, frontend: int, segment: int) -> None:
+        """Unmap what its front end has given back. No ticket names it: all its blocks are free."""
+        self.pins.drop_segment((frontend, segment))
+        self._segments.pop((frontend, segment), None)
+
     def detach(self, frontend: int) -> None:
         """Forget a dead front end. Its memory is unmapped when the last view of it is dropped."""
         self.pins.drop_frontend(frontend)
         for key in [key for key in list(self._segments) if key[0] == frontend]:
-            del self._segments[key]
+            self._segments.pop(key, None)
         completion_fd = self.completion_fds.pop(frontend, None)
         if completion_fd is not None:
             os.close(completion_fd)

@@ -37,6 +37,7 @@ from predictd.server.transport.records import (
     words,
 )
 from predictd.server.worker.efficiency import Efficiency
+from predictd.server.worker.engine_memory import EngineMemory
 from predictd.server.worker.gather import Gatherer
 from predictd.server.worker.intake import Batch, claimed
 from predictd.server.worker.request_memory import FrontendMemory
@@ -60,6 +61,7 @@ class LoadedLane:
         layouts: What `layout` remembers.
         efficiency: What is learned about the size of its batches; None where the configuration decides alone, or
             where rows of different requests cost differently.
+        memory: What is known of the memory that its engine holds; None for an engine that cannot give any back.
         run_times: What is learned about how long its runs take.
         loaded: The engine itself, without what fits it to the configuration.
         by_rows: The engine, where it cuts batches by itself.
@@ -71,6 +73,7 @@ class LoadedLane:
     labels: dict[str, str] = field(default_factory=dict)
     layouts: dict[int, ResponseLayout | None] = field(default_factory=dict)
     efficiency: Efficiency | None = None
+    memory: EngineMemory | None = None
     run_times: RunTimes = field(default_factory=RunTimes)
     loaded: Engine | None = None
     by_rows: RunsRows | None = field(init=False)
