@@ -174,6 +174,10 @@ def _next(steps: Steps[T], action: Callable[[], Any]) -> Step:
         answer = action()
     except grpc.RpcError as error:
         return steps.throw(errors.from_rpc(error))
+    except grpc.FutureCancelledError as error:
+        cancelled = errors.RequestCancelledError("the client was closed", grpc.StatusCode.CANCELLED)
+        cancelled.__cause__ = error
+        return steps.throw(cancelled)
     except PredictdError as error:
         return steps.throw(error)
     return steps.send(answer)

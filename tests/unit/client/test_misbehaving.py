@@ -23,6 +23,7 @@ from predictd.client import (
     OverloadedError,
     PredictdError,
     Prediction,
+    RequestCancelledError,
     Retries,
     UnavailableError,
     UnsupportedError,
@@ -302,6 +303,19 @@ def test_a_closed_client_says_so(make_client: Any) -> None:
         client.close()
         with pytest.raises(ValueError, match="the client is closed"):
             client.predict("echo", {"x": [1]})
+
+
+@pytest.mark.parametrize("unary", [False, True])
+def test_closing_the_client_cancels_what_is_in_flight(unary: bool) -> None:
+    def mute(requests: Requests, _: Context) -> Answers:
+        yield from (streamed(request) for request in requests if request.model != "silent")
+
+    service = FakeService(stream=mute)
+    with serving(service) as target, Client(target, retries=NO_RETRIES) as client:
+        threading.Timer(0.2, client.close).start()
+        (answer,) = client.predict_many("silent", some(1), unary=unary)
+        assert isinstance(answer, RequestCancelledError)
+        assert answer.code is grpc.StatusCode.CANCELLED
 
 
 def test_large_answers_are_views_of_what_arrived(make_client: Any) -> None:
