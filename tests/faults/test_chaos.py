@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import AsyncClient, PredictdError
+from predictd.client import NO_RETRIES, AsyncClient, PredictdError
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.faulty_engine import BLOCK, ENGINE_ERROR
 from tests.fixtures.killing import mapped_memory, serving
@@ -39,7 +39,7 @@ async def rage(daemon: Daemon, seconds: float, seed: int) -> Counter[grpc.Status
     draw = random.Random(seed)
     end = time.monotonic() + seconds
     codes: Counter[grpc.StatusCode] = Counter()
-    clients = [AsyncClient(daemon.grpc) for _ in range(4)]
+    clients = [AsyncClient(daemon.grpc, retries=NO_RETRIES) for _ in range(4)]
 
     async def caller(client: AsyncClient) -> None:
         while time.monotonic() < end:

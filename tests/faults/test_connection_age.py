@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from predictd.client import AsyncClient, Client, Request
+from predictd.client import NO_RETRIES, AsyncClient, Client, Request
 from predictd.client.channel import OPTIONS, PREDICT_STREAM
 from predictd.client.messages import build
 from predictd.server.bench.http2 import GOAWAY, PING, frame
@@ -49,7 +49,7 @@ print(answered)
 def one_after_the_other(target: str, x: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> int:
     """Our synchronous client. Returns how many were answered; raises what is not."""
     end, answered = time.monotonic() + SECONDS, 0
-    with Client(target) as client:
+    with Client(target, retries=NO_RETRIES) as client:
         while time.monotonic() < end:
             client.predict("target", {"x": x})
             answered += 1
@@ -65,7 +65,7 @@ async def streamed(target: str) -> int:
         for _ in range(20):
             yield Request(model="target", inputs={"x": x})
 
-    async with AsyncClient(target) as client:
+    async with AsyncClient(target, retries=NO_RETRIES) as client:
         while time.monotonic() < end:
             async with aclosing(client.predict_stream(requests())) as answers:
                 async for _, answer in answers:

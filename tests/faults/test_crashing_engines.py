@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import Client, InternalError, UnavailableError
+from predictd.client import NO_RETRIES, Client, InternalError, UnavailableError
 from predictd.engines.api import Array
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
@@ -49,7 +49,7 @@ def test_a_request_that_crashes_the_engine_fails_alone(tmp_path: Path, crash: fl
         assert daemon.metric("predictd_poison_total", model="echo") == 1
         assert daemon.metric("predictd_worker_restarts_total") == 2
         daemon.wait_until(lambda: serving(daemon, "echo") == 1, 30, "serving again")
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert client.predict("echo", {"x": echo(5.0)}).outputs["y"] == echo(5.0)
             assert client.model("echo").versions[0].state == "READY"
 
@@ -75,7 +75,10 @@ def test_a_model_that_crashes_whenever_it_is_loaded_is_given_up_alone(tmp_path: 
     repository.mkdir()
     models.affine(repository / "good.onnx")
     custom(repository, "bad", FAULTY, crash_on_load="true")
-    with running(repository, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        running(repository, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         bad = client.model("bad").versions[0]
         assert bad.state == "FAILED"
         assert "died 5 times in a row: killed by SIGKILL" in bad.reason
@@ -91,7 +94,7 @@ def test_a_model_that_crashes_whenever_it_is_loaded_is_given_up_alone(tmp_path: 
 
 def test_a_few_poisonous_requests_in_a_row_do_not_end_a_quiet_model(tmp_path: Path) -> None:
     model = custom(tmp_path, "echo", FAULTY)
-    with running(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with running(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         for _ in range(3):
             with pytest.raises(InternalError):
                 client.predict("echo", {"x": echo(KILL)})
@@ -105,7 +108,10 @@ def test_a_model_that_only_ever_crashes_is_given_up_and_its_memory_given_back(tm
     repository.mkdir()
     models.affine(repository / "good.onnx")
     custom(repository, "bad", FAULTY)
-    with running(repository, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        running(repository, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         x = np.ones((2, 4), np.float32)
         client.predict("good", {"x": x})
         good_bytes = daemon.metric("predictd_arena_bytes", role="frontend")

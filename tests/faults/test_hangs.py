@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import AsyncClient, Client, InternalError
+from predictd.client import NO_RETRIES, AsyncClient, Client, InternalError
 from predictd.engines.api import Array
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.faulty_engine import BLOCK, HANG, HOLD_GIL, HOLD_GIL_LATER
@@ -114,7 +114,7 @@ def test_an_idle_token_holder_that_is_stopped_does_not_hold_up_the_next_request(
 def test_a_worker_that_is_let_go_on_at_once_is_left_alone(tmp_path: Path) -> None:
     """As a debugger does that takes a stack, or a shell that moves a job to the foreground."""
     model = custom(tmp_path, "echo", FAULTY)
-    with running(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with running(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         (worker,) = daemon.pids("workers")
         # However long the pause in the middle becomes: the supervisor sees nothing, and holds nothing against anybody.
         daemon.signal(signal.SIGSTOP)
@@ -143,7 +143,7 @@ def test_a_stopped_front_end_is_replaced_and_the_others_serve_on(tmp_path: Path)
             "complete",
         )
         assert other in daemon.pids("front ends")
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1.0
         assert "Traceback" not in daemon.output()
 
@@ -154,7 +154,10 @@ def test_a_request_that_hangs_the_engine_fails_alone(tmp_path: Path, value: floa
     model = custom(tmp_path, "echo", FAULTY, block_seconds=0.02)
 
     async def scenario(daemon: Daemon) -> None:
-        async with load_on(daemon, echo_jobs()) as load, AsyncClient(daemon.grpc) as client:
+        async with (
+            load_on(daemon, echo_jobs()) as load,
+            AsyncClient(daemon.grpc, retries=NO_RETRIES) as client,
+        ):
             await eventually(lambda: load.answered > 50, "under load")
             with pytest.raises(InternalError, match="longer than run_timeout"):
                 await client.predict("echo", {"x": echo(value)}, deadline=60)
@@ -176,7 +179,10 @@ def test_a_model_that_hangs_in_a_shared_pool_moves_out_and_fails_nobody_else(tmp
         file.write_text(f'pool = "both"\nrun_timeout = "{limit}"\n' + file.read_text())
 
     async def scenario(daemon: Daemon) -> None:
-        async with load_on(daemon, echo_jobs("good")) as load, AsyncClient(daemon.grpc) as client:
+        async with (
+            load_on(daemon, echo_jobs("good")) as load,
+            AsyncClient(daemon.grpc, retries=NO_RETRIES) as client,
+        ):
             await eventually(lambda: load.answered > 50, "under load")
             with pytest.raises(InternalError, match="longer than run_timeout"):
                 await client.predict("bad", {"x": echo(HANG)}, deadline=60)

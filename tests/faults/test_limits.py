@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from predictd.client import (
+    NO_RETRIES,
     Client,
     DeadlineExceededError,
     InternalError,
@@ -35,7 +36,7 @@ MIB = 1024 * 1024
 
 def sums_are_right(daemon: Daemon, width: int, rows: int = 1) -> None:
     x = np.ones((rows, width), np.float32)
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         np.testing.assert_allclose(client.predict("sums", {"x": x}).outputs["y"], np.full(rows, width))
 
 
@@ -49,7 +50,10 @@ async def flood(daemon: Daemon, jobs: list[Job]) -> Load:
 def test_a_request_beyond_the_memory_limit_is_refused_and_small_ones_are_answered(tmp_path: Path) -> None:
     model = models.dynamic_dims(tmp_path / "sums.onnx")
     with running(model, "--arena-limit", "4MiB", folder=tmp_path / "run") as daemon:
-        with Client(daemon.grpc) as client, pytest.raises(OverloadedError, match="arena_limit"):
+        with (
+            Client(daemon.grpc, retries=NO_RETRIES) as client,
+            pytest.raises(OverloadedError, match="arena_limit"),
+        ):
             client.predict("sums", {"x": np.ones((1, 2 * MIB), np.float32)})
         for width in (1, 1000, 300_000, 10):
             sums_are_right(daemon, width)
@@ -113,7 +117,7 @@ def test_a_request_that_fails_is_forgotten_at_once(tmp_path: Path, kind: str) ->
     requests = 50
     with (
         running(*arguments, "--frontends", "1", folder=tmp_path / "run") as daemon,
-        Client(daemon.grpc) as client,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
     ):
 
         def fail() -> None:
@@ -180,7 +184,7 @@ def test_a_model_that_is_held_up_does_not_keep_others_waiting(tmp_path: Path) ->
     held = np.full((1, 1), HOLD, np.float32)
     with (
         running(repository, folder=tmp_path / "run") as daemon,
-        Client(daemon.grpc) as client,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         slow = pool.submit(client.predict, "slow", {"x": held})
@@ -250,7 +254,7 @@ def test_a_small_memory_limit_refuses_and_kills_nobody(tmp_path: Path, memory_gr
         assert answered > 3, errors
         assert {error.code() for error in errors} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert all("memory limit" in (error.details() or "") for error in errors)
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             small = np.full((5, 1), 7, np.float32)
             assert (client.predict("echo", {"x": small}).outputs["y"] == 7).all()
         assert daemon.metric("predictd_worker_restarts_total") == 0

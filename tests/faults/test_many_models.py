@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from predictd.client import Client, InternalError, UnavailableError
+from predictd.client import NO_RETRIES, Client, InternalError, UnavailableError
 from predictd.engines.api import Array
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
@@ -65,7 +65,7 @@ def footprint(daemon: Daemon, seconds: float = 5.0) -> Footprint:
 
 
 def all_answer(daemon: Daemon, number: int = MODELS) -> None:
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         for at in range(number):
             np.testing.assert_array_equal(client.predict(f"m{at}", {"x": X}).outputs["y"], X * at)
 
@@ -99,7 +99,10 @@ def test_a_model_that_crashes_its_pool_when_loaded_is_named_and_the_others_serve
     tmp_path: Path, shared: Path
 ) -> None:
     custom(shared, "bad", FAULTY, crash_on_load="true")
-    with running(shared, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        running(shared, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         bad = client.model("bad").versions[0]
         assert bad.state == "FAILED"
         assert "killed by SIGKILL" in bad.reason
@@ -127,7 +130,10 @@ async def crash_among(daemon: Daemon, crash: Array) -> Load:
 
 def test_a_model_that_crashes_its_pool_when_run_gets_a_pool_of_its_own(tmp_path: Path, shared: Path) -> None:
     custom(shared, "bad", FAULTY)
-    with running(shared, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        running(shared, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         one = np.ones((1, 1), np.float32)
         load = asyncio.run(crash_among(daemon, one * KILL))
         assert not load.wrong

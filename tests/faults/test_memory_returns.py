@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from predictd.engines.api import Array
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
@@ -34,7 +34,7 @@ def mapped(daemon: Daemon) -> set[int]:
 
 def ask(daemon: Daemon, rows: int, number: int = 0) -> None:
     x: Array = np.full((rows, WIDTH), number, np.float32)
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         np.testing.assert_array_equal(client.predict("affine", {"x": x}).outputs["y"], x * 2)
 
 
@@ -81,7 +81,7 @@ def test_engines_give_back_what_a_burst_of_large_batches_took(tmp_path: Path) ->
             return daemon.metric("predictd_process_resident_bytes", role="worker")
 
         def ask_rows(rows: int) -> None:
-            with Client(daemon.grpc) as client:
+            with Client(daemon.grpc, retries=NO_RETRIES) as client:
                 client.predict("mlp", {"x": np.zeros((rows, width), np.float32)})
 
         ask_rows(1)

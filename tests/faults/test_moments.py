@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import Client, OverloadedError, Prediction, Request, UnavailableError
+from predictd.client import NO_RETRIES, Client, OverloadedError, Prediction, Request, UnavailableError
 from predictd.client.channel import PREDICT
 from predictd.client.messages import build
 from predictd.engines.api import Array
@@ -167,7 +167,7 @@ def test_a_client_that_left_before_its_worker_died_leaves_nothing_behind(tmp_pat
         assert daemon.metric("predictd_in_flight") > 0
         os.kill(worker, signal.SIGKILL)
         wait_in_flight(daemon, 0)
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1
         wait_in_flight(daemon, 0)
         assert daemon.metric("predictd_worker_restarts_total") == 1
@@ -254,7 +254,7 @@ def test_a_front_end_that_dies_waiting_for_memory_gives_its_claim_up(tmp_path: P
             wait_died(daemon, frontend)
             daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, 20, "ready")
             (frontend,) = daemon.pids("front ends")
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert (client.predict("wide", {"x": echo(2.0, WIDTH)}).outputs["y"] == 2).all()
 
 
@@ -286,7 +286,7 @@ def test_a_front_end_dies_while_a_worker_starts(tmp_path: Path) -> None:
         with paused(successor):
             wait_successor(daemon, "front ends", frontend)
             daemon.wait_until(lambda: daemon.metric("predictd_ready") == 1, 20, "ready")
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1
 
 
@@ -299,7 +299,7 @@ def test_a_worker_dies_while_a_front_end_starts(tmp_path: Path) -> None:
             wait_successor(daemon, "workers", worker)
             daemon.wait_until(lambda: serving(daemon, "echo") == 1, 20, "serving again")
         daemon.wait_until(lambda: daemon.metric("predictd_ready") == 1, 20, "ready")
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1
         assert "Traceback" not in daemon.output()
 
@@ -329,6 +329,6 @@ def test_memory_that_ran_out_while_a_worker_was_away_does_not_fail_its_model(tmp
         values = [float(a.result().outputs["y"][0, 0]) for a in answers if a.exception() is None]
         assert len(values) == 3
         assert [type(a.exception()) for a in answers if a.exception()] == [OverloadedError]
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert client.model("wide").versions[0].state == "READY"
             assert (client.predict("wide", {"x": echo(9.0, WIDTH)}).outputs["y"] == 9).all()

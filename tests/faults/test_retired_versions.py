@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import AsyncClient, UnavailableError
+from predictd.client import NO_RETRIES, AsyncClient, UnavailableError
 from tests.fixtures.daemon import running
 from tests.fixtures.gated_engine import HOLD
 from tests.fixtures.killing import eventually, workers
@@ -35,7 +35,7 @@ def test_requests_that_name_no_version_are_answered_by_the_one_that_is_there(tmp
 
     async def scenario() -> None:
         with running(root, folder=tmp_path / "run") as daemon:
-            async with AsyncClient(daemon.grpc) as client:
+            async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
                 x = {"x": np.array([[HOLD]], np.float32)}
                 anyones = asyncio.ensure_future(client.predict("m", x))
                 await eventually(lambda: held_runs() == 1, "running")

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from predictd.engines.api import DType
 from predictd.protos.v1 import predictd_pb2 as pb
 from tests.fixtures import models
@@ -99,7 +99,7 @@ def test_slow_readers_of_large_answers_cost_bounded_memory_and_nobody_else_anyth
         return daemon.metric("predictd_process_resident_bytes", role="frontend")
 
     async def scenario(daemon: Daemon) -> None:
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             check_client(client)
             before = resident(daemon)
             readers = [Reader(daemon, streams=number % 2 == 0) for number in range(READERS)]

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from predictd.client import Client, InvalidRequestError, OverloadedError
+from predictd.client import NO_RETRIES, Client, InvalidRequestError, OverloadedError
 from predictd.server.launch.allocators import choose_allocator
 from predictd.server.launch.facilities import read_facilities
 from tests.fixtures.daemon import REPOSITORY, Daemon
@@ -23,7 +23,7 @@ def _model(tmp_path: Path) -> Path:
 
 
 def _batch(daemon: Daemon) -> int:
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         return client.model("double").versions[0].max_batch_size
 
 
@@ -50,7 +50,7 @@ def test_a_daemon_can_be_configured_without_any_argument(model: Path, tmp_path: 
     (run / "predictd.toml").write_text(f'paths = ["{os.path.relpath(model, run)}"]\nfrontends = 2\n')
     with serving(folder=run, environment={"PREDICTD_INSTANCES": "2"}) as daemon:
         assert (len(daemon.pids("front ends")), len(daemon.pids("workers"))) == (2, 2)
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert scaled(client, "double") == 2.0
 
 
@@ -99,7 +99,10 @@ def test_a_wrong_setting_is_one_line_that_says_where(
 
 def test_limits_of_rows_messages_and_memory_reach_the_front_ends(model: Path, tmp_path: Path) -> None:
     options = ("--max-request-rows", "3", "--max-message-size", "64KiB", "--arena-limit", "1MiB")
-    with serving(model, *options, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(model, *options, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         assert scaled(client, "double") == 2.0
         with pytest.raises(InvalidRequestError, match="4 rows"):
             client.predict("double", {"x": np.zeros((4, 4), np.float32)})
@@ -208,7 +211,7 @@ def test_a_daemon_keeps_within_the_cpus_that_it_was_given(model: Path, tmp_path:
         for role in ("supervisor", "front ends", "workers"):
             for pid in daemon.pids(role):
                 assert psutil.Process(pid).cpu_affinity() == cpus[:1]
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert client.predict("double", {"x": X}).timing.batch_rows == 2
         assert daemon.stop() == 0
     finally:

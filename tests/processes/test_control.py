@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from predictd.client import (
+    NO_RETRIES,
     AsyncClient,
     Client,
     InvalidRequestError,
@@ -260,7 +261,10 @@ def test_where_the_disk_decides_a_load_tries_again_and_an_unload_is_refused(tmp_
     (repository / "bad" / "1").mkdir(parents=True)
     bad = models.unknown_operator(repository / "bad" / "1" / "model.onnx")
     arguments = (repository, "--model-control", "none")
-    with serving(*arguments, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(*arguments, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         with pytest.raises(UnavailableError, match="--model-control explicit"):
             client.unload_model("good")
         code, message = reload_config(daemon.grpc, tfs_pb.ModelConfig(name="good"))

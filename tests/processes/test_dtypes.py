@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from predictd.client import AsyncClient, BFloat16, Client, Prediction
+from predictd.client import NO_RETRIES, AsyncClient, BFloat16, Client, Prediction
 from predictd.engines.api import DType
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.v1 import predictd_pb2 as v1
@@ -55,7 +55,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 def client(daemon: Daemon) -> Iterator[Client]:
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         yield client
 
 
@@ -186,7 +186,7 @@ def test_all_dtypes_at_once_are_kept_apart(daemon: Daemon) -> None:
     wanted = [(dtype, own_values(dtype, caller)) for caller in range(20) for dtype in numbers]
 
     async def scenario() -> list[Prediction]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             calls = [
                 client.predict(dtype.name, {"x": BFloat16(sent) if dtype is DType.BF16 else sent})
                 for dtype, sent in wanted

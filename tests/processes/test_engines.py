@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.killing import eventually
@@ -60,7 +60,7 @@ def test_files_find_their_engine_and_callers_share_batches(tmp_path: Path) -> No
     folders = {name: str(home) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
     arguments = ("--engine", "openvino", "--max-delay", "5ms", "--threads", "2")
     with running(root, *arguments, folder=tmp_path / "run", environment=folders) as daemon:
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             engines = {model.name: model.versions[0].engine for model in client.models()}
         assert engines == {
             "own": "openvino",

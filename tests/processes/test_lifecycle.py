@@ -16,7 +16,15 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import AsyncClient, Client, PredictdError, Prediction, Request, UnavailableError
+from predictd.client import (
+    NO_RETRIES,
+    AsyncClient,
+    Client,
+    PredictdError,
+    Prediction,
+    Request,
+    UnavailableError,
+)
 from predictd.client.messages import build
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.gated_engine import HOLD
@@ -112,7 +120,7 @@ def test_everything_that_was_accepted_is_answered_before_the_end(frontends: str,
             with pytest.raises(grpc.RpcError):
                 await loop.run_in_executor(None, lambda: list(watch))
         # Now nothing is accepted any more, neither from those who are connected nor from others.
-        for client in (*clients, AsyncClient(daemon.grpc)):
+        for client in (*clients, AsyncClient(daemon.grpc, retries=NO_RETRIES)):
             await _until_unavailable(client)
             if client not in clients:
                 await client.close()
@@ -179,7 +187,7 @@ async def _closed_loop(daemon: Daemon, callers: int) -> Counter[str]:
             if outcomes["OK"] == 1000:
                 daemon.signal(signal.SIGTERM)
 
-    clients = [AsyncClient(daemon.grpc) for _ in range(4)]
+    clients = [AsyncClient(daemon.grpc, retries=NO_RETRIES) for _ in range(4)]
     await asyncio.gather(*(caller(clients[number % 4], number) for number in range(callers)))
     for client in clients:
         await client.close()
@@ -216,7 +224,7 @@ def test_open_streams_do_not_hold_up_the_end(tmp_path: Path) -> None:
             yield Request(model="double", inputs={"x": X})
             await never.wait()
 
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             stream = client.predict_stream(requests(), deadline=90)
             _, answer = await anext(stream)
             assert isinstance(answer, Prediction)
@@ -236,7 +244,7 @@ def test_open_streams_do_not_hold_up_the_end(tmp_path: Path) -> None:
 def test_a_lame_duck_serves_on_while_health_says_otherwise(tmp_path: Path) -> None:
     model = versioned(tmp_path, "double", {1: 2.0})
     with serving(model, "--lame-duck", "4s", folder=tmp_path / "run") as daemon:
-        with Health(daemon.grpc) as health, Client(daemon.grpc) as client:
+        with Health(daemon.grpc) as health, Client(daemon.grpc, retries=NO_RETRIES) as client:
             watch = health.watch()
             assert next(watch) == SERVING
             daemon.signal(signal.SIGTERM)
@@ -249,7 +257,10 @@ def test_a_lame_duck_serves_on_while_health_says_otherwise(tmp_path: Path) -> No
 
 
 def test_a_drain_that_takes_too_long_is_cut_off_and_says_so(tmp_path: Path) -> None:
-    with gated(tmp_path, "--drain-timeout", "1s") as (daemon, _), Client(daemon.grpc) as client:
+    with (
+        gated(tmp_path, "--drain-timeout", "1s") as (daemon, _),
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         with ThreadPoolExecutor() as threads:
             call = threads.submit(client.predict, "gated", {"x": HELD}, deadline=60)
             in_flight(daemon, 1)
@@ -263,7 +274,11 @@ def test_a_drain_that_takes_too_long_is_cut_off_and_says_so(tmp_path: Path) -> N
 
 
 def test_a_second_signal_ends_the_drain_at_once(tmp_path: Path) -> None:
-    with gated(tmp_path) as (daemon, _), Client(daemon.grpc) as client, ThreadPoolExecutor() as threads:
+    with (
+        gated(tmp_path) as (daemon, _),
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+        ThreadPoolExecutor() as threads,
+    ):
         call = threads.submit(client.predict, "gated", {"x": HELD}, deadline=60)
         in_flight(daemon, 1)
         pids = family(daemon)
@@ -278,7 +293,7 @@ def test_a_second_signal_ends_the_drain_at_once(tmp_path: Path) -> None:
 
 
 def test_a_run_that_nobody_waits_for_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    with gated(tmp_path) as (daemon, _), Client(daemon.grpc) as client:
+    with gated(tmp_path) as (daemon, _), Client(daemon.grpc, retries=NO_RETRIES) as client:
         with ThreadPoolExecutor() as threads:
             call = threads.submit(client.predict, "gated", {"x": HELD}, deadline=60)
             in_flight(daemon, 1)
@@ -322,7 +337,7 @@ def test_a_daemon_can_be_stopped_before_its_children_have_said_a_word(tmp_path: 
 
 def test_a_hang_up_is_answered_with_a_line_and_serves_on(tmp_path: Path) -> None:
     model = versioned(tmp_path, "double", {1: 2.0})
-    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         daemon.signal(signal.SIGHUP)
         daemon.wait_until(lambda: "SIGHUP" in daemon.output(), 20, "aware of the signal")
         assert scaled(client, "double") == 2.0
@@ -333,7 +348,7 @@ def test_a_hang_up_is_answered_with_a_line_and_serves_on(tmp_path: Path) -> None
 
 def test_no_child_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     with gated(tmp_path, "--frontends", "2", "--instances", "2") as (daemon, _):
-        with Client(daemon.grpc) as client, ThreadPoolExecutor() as threads:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client, ThreadPoolExecutor() as threads:
             # One worker is busy and does not listen to anything.
             call = threads.submit(client.predict, "gated", {"x": HELD}, deadline=60)
             in_flight(daemon, 1)
@@ -355,7 +370,10 @@ def _until_answered(client: Client) -> float:
 
 def test_a_front_end_that_is_killed_comes_back_and_its_clients_with_it(tmp_path: Path) -> None:
     model = versioned(tmp_path, "double", {1: 2.0})
-    with serving(model, "--frontends", "2", folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(model, "--frontends", "2", folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         for _ in range(2):
             assert scaled(client, "double") == 2.0
             before = daemon.pids("front ends")
@@ -401,7 +419,10 @@ def _double_request() -> bytes:
 
 def test_an_idle_worker_that_is_killed_comes_back_and_nobody_notices(tmp_path: Path) -> None:
     model = versioned(tmp_path, "double", {1: 2.0})
-    with serving(model, "--instances", "2", folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(model, "--instances", "2", folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         done = threading.Event()
         with ThreadPoolExecutor() as threads:
             asking = threads.submit(_ask_until, client, done)

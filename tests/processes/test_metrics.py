@@ -17,7 +17,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from predictd.client import Client, InvalidRequestError, NotFoundError
+from predictd.client import NO_RETRIES, Client, InvalidRequestError, NotFoundError
 from predictd.server.launch.cpulist import parse_cpulist
 from predictd.server.observe.catalogue import METRICS, MetricSpec
 from tests.fixtures.daemon import Daemon
@@ -121,7 +121,7 @@ def test_a_dead_front_end_takes_at_most_what_it_had_not_reported(tmp_path: Path)
 
 def test_names_that_clients_make_up_never_become_labels(tmp_path: Path) -> None:
     model = versioned(tmp_path, "double", {1: 2.0})
-    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         scaled(client, "double")
         before = len(daemon.get("/metrics")[1].splitlines())
         for number in range(30):
@@ -150,7 +150,10 @@ def test_everything_in_the_catalogue_is_there_as_it_is_described(tmp_path: Path)
     repository = tmp_path / "models"
     versioned(repository, "double", {1: 2.0})
     versioned(repository, "triple", {7: 3.0})
-    with serving(repository, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(repository, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         scaled(client, "double")
         assert scaled(client, "triple") == 3.0
         found = families(daemon)
@@ -218,7 +221,7 @@ def test_gauges_show_what_waits_and_what_runs(tmp_path: Path) -> None:
     (folder / "model.toml").write_text("max_batch_size = 1\n" + toml)
     started = time.time()
     with serving(folder, "--frontends", "2", folder=tmp_path / "run") as daemon:
-        with Client(daemon.grpc) as client, ThreadPoolExecutor(8) as threads:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client, ThreadPoolExecutor(8) as threads:
             x = np.full((1, 1), HOLD, np.float32)
             calls = [threads.submit(client.predict, "gated", {"x": x}, deadline=90) for _ in range(8)]
             daemon.wait_until(lambda: daemon.metric("predictd_in_flight") == 8, 30, "8 in flight")

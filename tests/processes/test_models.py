@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from predictd.client import Client, UnavailableError
+from predictd.client import NO_RETRIES, Client, UnavailableError
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.processes import (
@@ -43,7 +43,7 @@ def test_readiness_waits_for_every_model_and_each_model_for_itself(tmp_path: Pat
     daemon = Daemon(repository, folder=tmp_path / "run", grpc=address, http=http)
     daemon.http = http
     try:
-        with Health(address) as health, Client(address) as client:
+        with Health(address) as health, Client(address, retries=NO_RETRIES) as client:
             quick = health.watch("quick")
             while next(quick) != SERVING:
                 pass
@@ -112,7 +112,7 @@ def test_a_broken_model_is_reported_and_the_others_serve(tmp_path: Path) -> None
     with (
         serving(repository, folder=tmp_path / "run") as daemon,
         Health(daemon.grpc) as health,
-        Client(daemon.grpc) as client,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
     ):
         said = complaints(daemon)
         status, ready = daemon.get("/readyz")
@@ -168,7 +168,10 @@ def test_strict_makes_what_cannot_be_a_model_fatal(tmp_path: Path) -> None:
     repository = tmp_path / "models"
     versioned(repository, "good", {1: 2.0})
     (repository / "empty").mkdir()
-    with serving(repository, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(repository, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         assert scaled(client, "good") == 2.0
         problem = f"{repository / 'empty'}: no model: put model.onnx here, or 1/model.onnx"
         assert complaints(daemon) == [problem]
@@ -181,7 +184,10 @@ def test_a_model_that_kills_its_worker_at_load_is_given_up_and_the_others_serve(
     repository = tmp_path / "models"
     versioned(repository, "good", {1: 2.0})
     custom(repository, "deadly", FAULTY, crash_on_load="true")
-    with serving(repository, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(repository, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         assert scaled(client, "good") == 2.0
         (version,) = client.model("deadly").versions
         assert version.state == "FAILED"
@@ -220,7 +226,7 @@ def test_a_ready_file_of_an_earlier_daemon_does_not_announce_this_one(tmp_path: 
         assert not ready_file.exists()
         gate.touch()
         daemon.wait_ready()
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             client.predict("slow", {"x": X[:, :1]})
         assert daemon.stop() == 0
         assert not list(tmp_path.glob(".ready*"))

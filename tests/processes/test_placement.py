@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from predictd.engines.traits import BUILT_IN
 from predictd.server.config.settings import resolve
 from predictd.server.launch.allocators import choose_allocator
@@ -139,7 +139,7 @@ def _load(daemon: Daemon, callers: int) -> Iterator[Callable[[], object]]:
 
     def call() -> None:
         try:
-            with Client(daemon.grpc) as client:
+            with Client(daemon.grpc, retries=NO_RETRIES) as client:
                 while not over.is_set():
                     client.predict(MODEL, x)
         except BaseException as error:  # noqa: BLE001 - for the test to see
@@ -149,7 +149,7 @@ def _load(daemon: Daemon, callers: int) -> Iterator[Callable[[], object]]:
     for thread in threads:
         thread.start()
     try:
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             yield lambda: client.predict(MODEL, x)
     finally:
         over.set()
@@ -234,7 +234,7 @@ def test_thread_counts_follow_a_limit(kind: str, tmp_path: Path) -> None:
 def test_workers_have_the_allocator_that_is_asked_for(allocator: str, tmp_path: Path) -> None:
     model = _model("onnxruntime", tmp_path / "models", f'allocator = "{allocator}"')
     library = choose_allocator(allocator, read_facilities(), {}).library
-    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         client.predict(MODEL, {"x": np.ones((1, WIDTH), np.float32)})
         (worker,) = daemon.pids("workers")
         mapped = Path(f"/proc/{worker}/maps").read_text()

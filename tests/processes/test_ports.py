@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.processes import (
     GATED,
@@ -65,7 +65,7 @@ def test_every_way_to_write_an_address_works(
         }
         port, http_port = (bound.rpartition(":")[2] for bound in (daemon.grpc, daemon.http))
         for reached in reached_by:
-            with Client(f"{reached}:{port}") as client:
+            with Client(f"{reached}:{port}", retries=NO_RETRIES) as client:
                 assert scaled(client, "double") == 2.0
             daemon.http = f"{reached}:{http_port}"
             assert daemon.get("/readyz") == (200, "ready\n")
@@ -93,7 +93,10 @@ def test_an_address_that_cannot_be_had_is_one_line(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", pytest.param("[::]", marks=needs_ipv6)])
 def test_a_second_daemon_on_a_taken_port_is_one_line(host: str, repository: Path, tmp_path: Path) -> None:
-    with serving(repository, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(repository, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         taken = f"{host}:{daemon.grpc.rpartition(':')[2]}"
         second = refused(repository, folder=tmp_path / "second", grpc_address=taken)
         assert second.status == 2
@@ -133,7 +136,7 @@ def test_the_port_of_a_daemon_that_stopped_is_free_at_once(repository: Path, tmp
     address, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
     for _ in range(2):
         with (
-            Client(address) as client,
+            Client(address, retries=NO_RETRIES) as client,
             serving(repository, folder=tmp_path / "run", grpc=address, http=http) as daemon,
         ):
             # Connections that the daemon closes stay in TIME_WAIT on its side.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from predictd.client import (
+    NO_RETRIES,
     AsyncClient,
     Client,
     DeadlineExceededError,
@@ -43,7 +44,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 def client(daemon: Daemon) -> Iterator[Client]:
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         yield client
 
 
@@ -67,7 +68,7 @@ def test_empty_requests_share_a_batch_with_others(daemon: Daemon) -> None:
     texts = [np.array([[b"%d" % n, b""]] * (n % 3), object).reshape(n % 3, 2) for n in range(60)]
 
     async def scenario() -> list[Prediction]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             return await asyncio.gather(*(client.predict("text", {"x": text}) for text in texts))
 
     for text, prediction in zip(texts, asyncio.run(scenario()), strict=True):
@@ -90,7 +91,7 @@ def test_the_shape_of_an_output_may_follow_its_data(client: Client) -> None:
 
 def test_a_model_that_does_not_batch_answers_each_for_itself(daemon: Daemon) -> None:
     async def scenario() -> list[Prediction]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             return await asyncio.gather(*(client.predict("fixed", {"x": rows(2, n)}) for n in range(50)))
 
     for n, prediction in enumerate(asyncio.run(scenario())):
@@ -127,7 +128,7 @@ def test_two_shapes_at_once_never_mix(daemon: Daemon) -> None:
     arrays = [np.full((1, 3 + n % 2), n, np.float32) for n in range(64)]
 
     async def scenario() -> list[Prediction]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             return await asyncio.gather(*(client.predict("sums", {"x": array}) for array in arrays))
 
     answers = asyncio.run(scenario())
@@ -141,7 +142,7 @@ def test_many_shapes_at_once_are_kept_apart(daemon: Daemon) -> None:
     arrays = [np.full((1 + n % 3, n % 7), n, np.float32) for n in range(400)]
 
     async def scenario() -> list[Prediction]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             return await asyncio.gather(*(client.predict("anything", {"x": array}) for array in arrays))
 
     for array, prediction in zip(arrays, asyncio.run(scenario()), strict=True):
@@ -152,7 +153,7 @@ def test_strings_of_any_length_at_once_are_kept_apart(daemon: Daemon) -> None:
     texts = [[[b"%d" % n * (n % 50), b"\0" * (n % 5)]] * (1 + n % 4) for n in range(300)]
 
     async def scenario() -> list[Prediction]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             return await asyncio.gather(
                 *(client.predict("text", {"x": np.array(text, object)}) for text in texts)
             )
@@ -184,7 +185,7 @@ def test_a_request_that_is_cancelled_while_queued_takes_no_part(daemon: Daemon) 
     """Two wait for their batch to fill, one leaves, three more come: the batch is of the four that stayed."""
 
     async def scenario() -> list[Prediction]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
 
             def ask(n: int) -> asyncio.Task[Prediction]:
                 return asyncio.create_task(client.predict("faulty", {"x": one(n)}))
@@ -227,7 +228,7 @@ def test_short_deadlines_under_load_end_in_time_and_leave_nothing(daemon: Daemon
     runs = daemon.metric("predictd_run_requests_total", model="slow")
 
     async def scenario() -> list[Prediction | BaseException]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             x = one(BLOCK)
             calls = (client.predict("slow", {"x": x}, deadline=0.02 * n) for n in range(1, 61))
             return await asyncio.gather(*calls, return_exceptions=True)

@@ -8,7 +8,14 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import Client, InternalError, InvalidRequestError, OverloadedError, Prediction
+from predictd.client import (
+    NO_RETRIES,
+    Client,
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    Prediction,
+)
 from predictd.protos.v1 import predictd_pb2 as v1
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.faulty_engine import ENGINE_ERROR, RUNTIME_ERROR
@@ -35,7 +42,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 def client(daemon: Daemon) -> Iterator[Client]:
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         yield client
 
 

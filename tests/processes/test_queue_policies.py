@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import Client, DeadlineExceededError, OverloadedError
+from predictd.client import NO_RETRIES, Client, DeadlineExceededError, OverloadedError
 from predictd.protos.oip import grpc_service_pb2 as pb
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.gated_engine import HOLD
@@ -98,7 +98,7 @@ def busy(folder: Path, files: dict[str, str]) -> Iterator[Busy]:
     with (
         serving(model, *options, folder=folder / "run") as daemon,
         ThreadPoolExecutor(32) as threads,
-        Client(daemon.grpc) as client,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
     ):
         try:
             yield Busy(daemon, client, threads, gate, log)

@@ -17,7 +17,16 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from predictd.client import AsyncClient, Client, Label, NotFoundError, PredictdError, Split, UnavailableError
+from predictd.client import (
+    NO_RETRIES,
+    AsyncClient,
+    Client,
+    Label,
+    NotFoundError,
+    PredictdError,
+    Split,
+    UnavailableError,
+)
 from predictd.client.channel import PREDICT
 from predictd.protos.v1 import predictd_pb2 as v1
 from tests.fixtures import models
@@ -63,7 +72,7 @@ def test_a_canary_of_ten_percent_gets_ten_percent(tmp_path: Path) -> None:
     versioned(tmp_path / "models", "m", {1: 1.0, 2: 2.0}, ALL)
 
     async def ask(daemon: Daemon) -> Counter[int]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             await client.set_split("m", {1: 90, 2: 10})
         async with connections(daemon, 4) as calls:
 
@@ -130,7 +139,7 @@ def test_a_flip_under_load_loses_nothing_and_is_over_once_it_is_answered(what: s
 
     async def flip(daemon: Daemon) -> int:
         flipping = Flipping()
-        async with AsyncClient(daemon.grpc) as client, connections(daemon, 8) as calls:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client, connections(daemon, 8) as calls:
             await change(client, 1)
             callers = [
                 asyncio.create_task(flipping.call(partial(answered_by, calls[n % 8], **choice)))
@@ -160,7 +169,10 @@ def test_a_flip_under_load_loses_nothing_and_is_over_once_it_is_answered(what: s
 def test_a_restart_keeps_what_was_set_and_says_where_it_came_from(tmp_path: Path) -> None:
     versioned(tmp_path / "models", "m", {1: 1.0, 2: 2.0, 3: 3.0}, ALL + "[labels]\nstable = 1\n")
     arguments = (tmp_path / "models", "--state-dir", tmp_path / "state")
-    with serving(*arguments, folder=tmp_path / "one") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(*arguments, folder=tmp_path / "one") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         assert client.model("m").labels == (Label("stable", 1, "CONFIGURATION"),)
         client.set_label("m", "canary", 3)
         client.set_label("m", "stable", 2)
@@ -168,7 +180,10 @@ def test_a_restart_keeps_what_was_set_and_says_where_it_came_from(tmp_path: Path
         assert complaints(daemon) == []
     (tmp_path / "models" / "m" / "3" / "model.onnx").unlink()
     (tmp_path / "models" / "m" / "3").rmdir()
-    with serving(*arguments, folder=tmp_path / "two") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(*arguments, folder=tmp_path / "two") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         model = client.model("m")
         assert model.labels == (Label("canary", 3, "RUN_TIME"), Label("stable", 2, "RUN_TIME"))
         assert (model.split, model.default_version) == (Split({2: 100}, "RUN_TIME"), 2)
@@ -206,7 +221,10 @@ def test_an_unready_version_is_refused_unless_asked_for_and_then_takes_over_once
     folder = versioned(tmp_path / "models", "m", {1: 1.0}, ALL)
     (folder / "2").mkdir()
     (folder / "2" / "model.onnx").write_bytes(b"this is no model")
-    with serving(tmp_path / "models", folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(tmp_path / "models", folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         client.set_label("m", "live", 1)
         for change in (
             partial(client.set_label, "m", "live", 2),
@@ -236,7 +254,10 @@ def test_an_unready_version_is_refused_unless_asked_for_and_then_takes_over_once
 
 def test_labels_of_the_configuration_follow_it_without_a_load(tmp_path: Path) -> None:
     folder = versioned(tmp_path / "models", "m", {1: 1.0, 2: 2.0}, ALL + "[labels]\nlive = 1\n")
-    with serving(tmp_path / "models", folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(tmp_path / "models", folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         assert scaled(client, "m", label="live") == 1.0
         (folder / "model.toml").write_text(ALL + "\n[labels]\nlive = 2\n")
         daemon.signal(signal.SIGHUP)
@@ -248,7 +269,7 @@ def test_nobody_changes_anything_over_the_network(tmp_path: Path) -> None:
     versioned(tmp_path / "models", "m", {1: 1.0})
     with (
         serving(tmp_path / "models", folder=tmp_path / "run", grpc="0.0.0.0:0") as daemon,
-        Client(daemon.grpc) as client,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
     ):
         for change in (partial(client.set_label, "m", "a", 1), partial(client.set_split, "m", {1: 100})):
             with pytest.raises(

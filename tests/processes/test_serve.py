@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import Client, NotFoundError
+from predictd.client import NO_RETRIES, Client, NotFoundError
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.processes import scaled, serving, versioned
@@ -27,7 +27,7 @@ def predictd(*arguments: str, daemon: Daemon) -> subprocess.CompletedProcess[str
 
 def test_a_model_file_is_served(tmp_path: Path) -> None:
     model = models.affine(tmp_path / "affine.onnx", scale=2.0, bias=1.0, width=4)
-    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         x = np.arange(8, dtype=np.float32).reshape(2, 4)
         prediction = client.predict("affine", {"x": x})
         np.testing.assert_array_equal(prediction.outputs["y"], x * 2 + 1)
@@ -49,7 +49,10 @@ def test_a_repository_serves_the_highest_version_of_each_model(tmp_path: Path) -
     versioned(repository, "many", {1: 3.0, 9: 5.0, 10: 7.0})
     versioned(repository, "one", {4: 11.0})
     models.affine(repository / "bare.onnx", scale=13.0, bias=0.0)
-    with serving(repository, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(repository, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         assert scaled(client, "many") == 7.0
         assert scaled(client, "one") == 11.0
         assert scaled(client, "bare") == 13.0
@@ -68,7 +71,10 @@ def test_several_paths_of_all_kinds_are_served_together(tmp_path: Path) -> None:
     versioned(tmp_path / "repository", "inside", {1: 3.0})
     folder = versioned(tmp_path / "elsewhere", "folder", {2: 5.0})
     paths = (tmp_path / "file.onnx", tmp_path / "repository", folder)
-    with serving(*paths, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(*paths, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         assert [scaled(client, name) for name in ("file", "inside", "folder")] == [2.0, 3.0, 5.0]
 
 
@@ -76,7 +82,10 @@ def test_a_model_toml_decides_batching_and_workers_of_its_model_alone(tmp_path: 
     repository = tmp_path / "models"
     versioned(repository, "tuned", {1: 2.0}, toml="max_batch_size = 1\ninstances = 2\n")
     versioned(repository, "plain", {1: 3.0})
-    with serving(repository, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        serving(repository, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         assert client.model("tuned").versions[0].max_batch_size == 1
         assert client.model("plain").versions[0].max_batch_size == 32
         assert daemon.metric("predictd_worker_state", pool="tuned", state="serving") == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from predictd.engines.api import Array, EngineOptions
 from predictd.engines.onnxruntime import load
 from tests.fixtures import models
@@ -51,7 +51,7 @@ def expected(model: Path) -> Array:
 
 
 def assert_answers(daemon: Daemon, expected: Array) -> None:
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         for _ in range(8):
             np.testing.assert_array_equal(client.predict("dense", {"x": X}).outputs["y"], expected)
 

@@ -12,7 +12,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from predictd.client import AsyncClient, InvalidRequestError, NotFoundError, Prediction, Request
+from predictd.client import NO_RETRIES, AsyncClient, InvalidRequestError, NotFoundError, Prediction, Request
 from predictd.engines.api import DType
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.v1 import predictd_pb2 as v1
@@ -158,7 +158,7 @@ def test_our_client_is_told_of_each_failure(daemon: Daemon) -> None:
         yield Request(model="fast", inputs={"x": row(8, WIDTH)}, outputs=["y"], version=1, priority=1)
 
     async def scenario() -> dict[str, object]:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             return {key: answer async for key, answer in client.predict_stream(requests())}
 
     answers = run(scenario())
@@ -179,7 +179,7 @@ def test_thousands_of_messages_are_each_answered_once(daemon: Daemon) -> None:
 
     async def scenario() -> dict[str, Any]:
         answers: dict[str, Any] = {}
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             async for key, answer in client.predict_stream(requests()):
                 assert isinstance(answer, Prediction)
                 assert key not in answers
@@ -275,7 +275,7 @@ def test_a_client_that_goes_away_leaves_nothing_in_flight(
     assert daemon.metric("predictd_dropped_total", model="slow", reason="cancelled") > 0
 
     async def still_answers() -> Prediction:
-        async with AsyncClient(daemon.grpc) as client:
+        async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
             return await client.predict("slow", {"x": row(5)})
 
     assert run(still_answers()).outputs["y"] == 5
@@ -289,7 +289,7 @@ def test_a_generator_that_is_left_early_leaves_nothing_in_flight(daemon: Daemon)
     async def scenario() -> int:
         seen = 0
         async with (
-            AsyncClient(daemon.grpc) as client,
+            AsyncClient(daemon.grpc, retries=NO_RETRIES) as client,
             aclosing(client.predict_stream(requests())) as answers,
         ):
             async for _ in answers:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import AsyncClient, Client, NotFoundError, PredictdError
+from predictd.client import NO_RETRIES, AsyncClient, Client, NotFoundError, PredictdError
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.gated_engine import HOLD
@@ -312,7 +312,7 @@ def test_models_that_come_are_served_and_models_that_go_are_not_found(tmp_path: 
     root, folder, _ = two_versions(tmp_path)
     version(tmp_path / "new", 3, 7.0)
     x = np.ones((1, WIDTH), np.float32)
-    with running(root, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with running(root, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         with pytest.raises(NotFoundError):
             client.predict("new", {"x": x})
         move(tmp_path / "new", root / "new")
@@ -345,7 +345,7 @@ def test_a_model_that_goes_finishes_what_is_in_flight(tmp_path: Path) -> None:
         gate = tmp_path / "gate"
         gated(root / "slow", run_gate=gate)
         with running(root, folder=tmp_path / "run") as daemon:
-            async with AsyncClient(daemon.grpc) as client:
+            async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
                 held = asyncio.ensure_future(client.predict("slow", {"x": np.array([[HOLD]], np.float32)}))
                 await eventually(lambda: daemon.metric("predictd_in_flight"), "in flight")
                 move(root / "slow", tmp_path / "slow")
@@ -419,7 +419,7 @@ def test_a_drain_finishes_what_a_retiring_version_has_in_flight(tmp_path: Path) 
         gate = tmp_path / "gate"
         gated(root / "slow", run_gate=gate)
         with running(root, folder=tmp_path / "run") as daemon:
-            async with AsyncClient(daemon.grpc) as client:
+            async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
                 held = asyncio.ensure_future(client.predict("slow", {"x": np.array([[HOLD]], np.float32)}))
                 await eventually(lambda: daemon.metric("predictd_in_flight"), "in flight")
                 move(root / "slow", tmp_path / "slow")

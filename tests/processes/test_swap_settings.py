@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import Client, NotFoundError, UnavailableError
+from predictd.client import NO_RETRIES, Client, NotFoundError, UnavailableError
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.tfs import error_codes_pb2 as error_pb
 from predictd.protos.tfs import serving_pb2 as tfs_pb
@@ -52,7 +52,10 @@ def test_where_resources_are_kept_the_old_version_is_gone_before_the_new_one_loa
     )
     age(toml)
     x = np.zeros((1, 1), np.float32)
-    with running(tmp_path / "models", folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        running(tmp_path / "models", folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         (old,) = daemon.pids("workers")
         assert client.predict("m", {"x": x}).version == 1
         gate.unlink()
@@ -92,7 +95,10 @@ def test_where_resources_are_kept_the_old_version_is_gone_before_the_new_one_loa
 
 def test_new_content_that_fails_is_shown_beside_the_old_that_serves(tmp_path: Path) -> None:
     path = version(tmp_path / "models" / "m", 1, 3.0)
-    with running(tmp_path / "models", folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        running(tmp_path / "models", folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         new = models.unknown_operator(tmp_path / "new.onnx")
         age(new)
         new.replace(path / "model.onnx")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.processes import family, scaled, serving, versioned
 
@@ -40,7 +40,7 @@ def test_nothing_is_sent_and_nothing_is_collected(exported: str, tmp_path: Path)
     environment = {"ORT_DISABLE_TELEMETRY": exported, **folders}
     with (
         serving(model, "--instances", "2", folder=tmp_path / "run", environment=environment) as daemon,
-        Client(daemon.grpc) as client,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
     ):
         for _ in range(4):
             assert _suspicious(daemon) == []

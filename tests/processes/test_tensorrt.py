@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from tests.fixtures.daemon import REPOSITORY, running
 from tests.fixtures.processes import log
 from tests.fixtures.swapping import content
@@ -52,7 +52,7 @@ def test_a_plan_without_a_gpu_fails_in_one_line_and_the_others_serve(tmp_path: P
         ):
             (line,) = [text for text in said if text.startswith(f"model {name} version 1 failed: ")]
             assert reason in line
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             states = {model.name: model.versions[0].state for model in client.models()}
             assert states == {"good": "READY", "planned": "FAILED", "provided": "FAILED"}
         assert daemon.metric("predictd_worker_restarts_total") == 0

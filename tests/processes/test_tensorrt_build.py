@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from predictd.engines.api import EngineError
 from predictd.engines.tensorrt.driver import probe
 from tests.fixtures import models
@@ -40,7 +40,7 @@ def state(daemon: Daemon, model: str) -> str:
 def test_long_loads_are_seen_and_another_engine_serves_meanwhile(tmp_path: Path) -> None:
     root, gate = tmp_path / "root", tmp_path / "gate"
     model_folder(root / "built", 'engine = "tensorrt"\nwhile_building = "onnxruntime"\n')
-    with running(root, folder=tmp_path) as daemon, Client(daemon.grpc) as client:
+    with running(root, folder=tmp_path) as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         y = client.predict("built", {"x": np.ones((1, 4), np.float32)}).outputs["y"]
         assert y.tolist() == [[3.0] * 4]
         if no_gpu():
@@ -83,6 +83,6 @@ def test_a_plan_is_built_and_without_a_gpu_fails_alone(tmp_path: Path) -> None:
     with running(model, plan, folder=tmp_path / "daemon") as daemon:
         assert "FAILED" in state(daemon, "built")
         assert "there is no NVIDIA driver here" in state(daemon, "built")
-        with Client(daemon.grpc) as client:
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
             y = client.predict("affine", {"x": np.ones((1, 4), np.float32)}).outputs["y"]
             assert y.tolist() == [[3.0] * 4]

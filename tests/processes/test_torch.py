@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from predictd.client.errors import InvalidRequestError
 from predictd.engines.api import Array, DType, Engine, EngineOptions, TensorSpec
 from tests.fixtures.daemon import START_SECONDS, Daemon, running
@@ -53,7 +53,7 @@ def daemon(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Da
 
 @pytest.fixture
 def client(daemon: Daemon) -> Iterator[Client]:
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         yield client
 
 
@@ -113,7 +113,10 @@ def test_a_new_version_is_loaded_beside_the_traffic_and_then_all_threads_sleep(
     sent = {"INPUT__0": images(2)}
     # In a shared pool, the worker that serves the old version loads the new one, in another thread.
     arguments = ("--threads", str(THREADS), "--pools", "shared")
-    with running(served.parent, *arguments, folder=tmp_path / "run") as daemon, Client(daemon.grpc) as client:
+    with (
+        running(served.parent, *arguments, folder=tmp_path / "run") as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         pids = daemon.pids()
         before = client.predict("net", sent)
         staged.rename(served / "2")

@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 import psutil
 import pytest
 
-from predictd.client import Client
+from predictd.client import NO_RETRIES, Client
 from tests.fixtures.daemon import COMMAND, REPOSITORY, Daemon
 from tests.fixtures.processes import assert_gone, custom, log, serving
 
@@ -50,7 +50,7 @@ def kept(folder: Path) -> list[Path]:
 
 
 def tuned(daemon: Daemon, name: str) -> str:
-    with Client(daemon.grpc) as client:
+    with Client(daemon.grpc, retries=NO_RETRIES) as client:
         return client.model(name).versions[0].tuned
 
 

@@ -6,6 +6,8 @@ with Client("127.0.0.1:8001") as client:
 """
 
 from predictd.client.aio import AsyncClient
+from predictd.client.channel import Tls
+from predictd.client.description import Label, Model, ModelVersion, Setting, Split, TensorSpec
 from predictd.client.errors import (
     DeadlineExceededError,
     InternalError,
@@ -17,21 +19,13 @@ from predictd.client.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from predictd.client.messages import (
-    Label,
-    Model,
-    ModelVersion,
-    Prediction,
-    Request,
-    Setting,
-    Split,
-    TensorSpec,
-    Timing,
-)
+from predictd.client.messages import Prediction, Request, Timing
+from predictd.client.retries import NO_RETRIES, Retries
 from predictd.client.sync import Client
 from predictd.client.tensors import BFloat16
 
 __all__ = [
+    "NO_RETRIES",
     "AsyncClient",
     "BFloat16",
     "Client",
@@ -47,10 +41,12 @@ __all__ = [
     "Prediction",
     "Request",
     "RequestCancelledError",
+    "Retries",
     "Setting",
     "Split",
     "TensorSpec",
     "Timing",
+    "Tls",
     "UnavailableError",
     "UnsupportedError",
 ]

@@ -6,12 +6,22 @@ An argument that cannot be sent at all (an array of complex numbers, version and
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import grpc
 
+from predictd.client import wire
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from predictd.protos.v1 import predictd_pb2 as v1
+
+# What grpc.aio says in place of a status that comes while it sends.
+_SEND_FAILED = "Internal error from Core"
+_PUSHBACK = "grpc-retry-pushback-ms"
+_DETAILS = "grpc-status-details-bin"
 
 
 class PredictdError(Exception):
@@ -20,7 +30,11 @@ class PredictdError(Exception):
     Attributes:
         message: What the daemon said; names the input, what was expected and what came.
         code: The gRPC status behind it.
+        retry_after_seconds: When the server thinks that another try may succeed; None if it did not say, infinite if
+            it asks not to try again.
     """
+
+    retry_after_seconds: float | None = None
 
     def __init__(self, message: str, code: grpc.StatusCode = grpc.StatusCode.UNKNOWN) -> None:
         super().__init__(message)
@@ -41,13 +55,7 @@ class UnavailableError(PredictdError):
 
 
 class OverloadedError(PredictdError):
-    """A queue or the daemon's memory is full.
-
-    Attributes:
-        retry_after_seconds: When the daemon thinks that another try may succeed; None if it did not say.
-    """
-
-    retry_after_seconds: float | None = None
+    """A queue or the daemon's memory is full."""
 
 
 class DeadlineExceededError(PredictdError):
@@ -90,19 +98,39 @@ def from_number(number: int, message: str) -> PredictdError:
     return from_status(_CODES.get(number, grpc.StatusCode.UNKNOWN), message)
 
 
-def from_rpc(error: grpc.RpcError) -> PredictdError:
-    """Return the exception for a failed call."""
-    code = error.code()
-    failure = from_status(code, error.details() or code.value[1])
-    if isinstance(failure, OverloadedError):
-        failure.retry_after_seconds = _pushback_seconds(error)
+def from_message(message: v1.Error) -> PredictdError:
+    """Return the exception for an error inside a stream."""
+    failure = from_number(message.code, message.message)
+    if message.HasField("retry_after_ns"):
+        failure.retry_after_seconds = message.retry_after_ns / 1e9
     return failure
 
 
-def _pushback_seconds(error: grpc.RpcError) -> float | None:
-    """The wait that gRPC's retry rules (gRFC A6) let a server ask for; a negative one says not to retry."""
+def too_late(seconds: float) -> DeadlineExceededError:
+    """The exception of a request on a stream, where the client watches the deadline."""
+    return DeadlineExceededError(f"no answer came for {seconds:g} s", grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def from_rpc(error: grpc.RpcError) -> PredictdError:
+    """Return the exception for a failed call."""
+    code, details = error.code(), error.details()
+    if code is grpc.StatusCode.INTERNAL and details == _SEND_FAILED:
+        code, details = (
+            grpc.StatusCode.UNAVAILABLE,
+            "the connection or the call ended while it was written to",
+        )
+    failure = from_status(code, details or code.value[1])
     trailers = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    for key, value in trailers:
-        if key == "grpc-retry-pushback-ms" and str(value).isdecimal():
-            return int(value) / 1000
-    return None
+    failure.retry_after_seconds = _retry_after_seconds(dict(trailers))
+    failure.__cause__ = error
+    return failure
+
+
+def _retry_after_seconds(trailers: Mapping[str, str | bytes]) -> float | None:
+    """The wait that a server asks for, by gRFC A6, where a negative one says never, or by RetryInfo."""
+    pushback = trailers.get(_PUSHBACK)
+    if pushback is not None:
+        text = str(pushback)
+        return int(text) / 1000 if text.isdecimal() else math.inf
+    details = trailers.get(_DETAILS)
+    return wire.retry_delay_seconds(details) if isinstance(details, bytes) else None

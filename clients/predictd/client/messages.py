@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from predictd.client import errors, tensors
+from predictd.client import errors, tensors, wire
+from predictd.client.description import Label, Model, ModelVersion, Setting, Split, TensorSpec
 from predictd.protos.v1 import control_pb2 as control
 from predictd.protos.v1 import predictd_pb2 as v1
 from predictd.protos.v1 import routing_pb2 as routing
@@ -68,120 +69,8 @@ class Prediction:
     timing: Timing
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """An input or output of a model.
-
-    Attributes:
-        name: As the model names it.
-        dtype: Such as `FP32`, `INT64`, `BYTES`.
-        shape: Dimensions, -1 where one may vary. Includes the batch dimension of a model that batches.
-        optional: An input that may be left out.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ModelVersion:
-    """One version of a model.
-
-    Attributes:
-        version: Its number.
-        state: `LOADING`, `READY`, `FAILED` or `UNLOADING`.
-        reason: Why it failed, or why its new content did while the old content serves on; else empty.
-        engine: The runtime's name; empty until loaded.
-        inputs: Empty until loaded.
-        outputs: Empty until loaded.
-        max_batch_size: Rows that are merged into one run at most; 0 for a model that does not batch.
-        labels: Names of this version.
-        tuned: Which of its settings were found by tuning, and on which CPU, in words; empty if none was.
-    """
-
-    version: int
-    state: str
-    reason: str
-    engine: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_batch_size: int
-    labels: tuple[str, ...]
-    tuned: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A label of a model.
-
-    Attributes:
-        name: What requests say.
-        version: What it means, which may be a version that is not ready or not there.
-        set_by: `CONFIGURATION` or `RUN_TIME`.
-        next_version: What it will mean once that version is ready; None if it means that already.
-    """
-
-    name: str
-    version: int
-    set_by: str
-    next_version: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """How requests that name neither version nor label are divided.
-
-    Attributes:
-        shares: Percent by version. A version that is not ready leaves its share to the others.
-        set_by: `CONFIGURATION` or `RUN_TIME`.
-    """
-
-    shares: Mapping[int, int]
-    set_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting that holds for a model.
-
-    Attributes:
-        name: As `model.toml` has it.
-        value: As text.
-        origin: A file and its line, a flag, an environment variable, "default", "plan" for what the daemon worked out
-            from the CPUs at hand, or that it was given when the model was loaded.
-    """
-
-    name: str
-    value: str
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model that the daemon serves, or tries to.
-
-    Attributes:
-        name: What requests call it.
-        versions: Highest first.
-        default_version: Answers a request that names neither version nor label, unless there is a split, of which it
-            is the largest share; 0 when none is ready.
-        labels: By name.
-        split: How such requests are divided; None if they are not.
-        settings: By name; those of the default version.
-    """
-
-    name: str
-    versions: tuple[ModelVersion, ...]
-    default_version: int
-    labels: tuple[Label, ...] = ()
-    split: Split | None = None
-    settings: tuple[Setting, ...] = ()
-
-
-def build(request: Request) -> v1.PredictRequest:
-    """Return the message of a request.
+def parts(request: Request) -> wire.Parts:
+    """Return the message of a request in parts; large arrays are not copied into them.
 
     Raises:
         TypeError: An input is no array of a dtype that predictd knows.
@@ -193,7 +82,7 @@ def build(request: Request) -> v1.PredictRequest:
         raise TypeError(f"inputs map names to arrays, {type(request.inputs).__name__} does not")
     if isinstance(request.outputs, str):
         raise TypeError("outputs are a sequence of names, not one string")
-    message = v1.PredictRequest(
+    head = v1.PredictRequest(
         model=request.model,
         version=request.version,
         label=request.label,
@@ -201,16 +90,22 @@ def build(request: Request) -> v1.PredictRequest:
         outputs=request.outputs,
         priority=request.priority,
     )
-    for name, value in request.inputs.items():
-        tensors.fill(message.inputs.add(), name, value)
-    return message
+    return wire.request_parts(head, [tensors.describe(name, value) for name, value in request.inputs.items()])
 
 
-def prediction(message: v1.PredictResponse) -> Prediction:
+def build(request: Request) -> v1.PredictRequest:
+    """Return the message of a request. Raises as `parts` does."""
+    return v1.PredictRequest.FromString(wire.join(parts(request)))
+
+
+def prediction(answer: wire.Answer) -> Prediction:
     """Return what an answer says. Raises InternalError if it contradicts itself."""
-    timing = message.timing
+    message, timing = answer.message, answer.message.timing
     return Prediction(
-        outputs={tensor.name: tensors.read(tensor) for tensor in message.outputs},
+        outputs={
+            tensor.name: tensors.read(tensor, data)
+            for tensor, data in zip(message.outputs, answer.data, strict=True)
+        },
         dtypes={tensor.name: v1.DataType.Name(tensor.dtype) for tensor in message.outputs},
         model=message.model,
         version=message.version,
@@ -218,14 +113,16 @@ def prediction(message: v1.PredictResponse) -> Prediction:
     )
 
 
-def result(message: v1.PredictStreamResponse) -> Prediction | errors.PredictdError:
+def result(
+    message: v1.PredictStreamResponse, answer: wire.Answer | None
+) -> Prediction | errors.PredictdError:
     """Return what a stream's answer says: a prediction, or why there is none."""
+    if answer is None:
+        return errors.from_message(message.error)
     try:
-        if message.WhichOneof("result") == "response":
-            return prediction(message.response)
+        return prediction(answer)
     except errors.InternalError as error:
         return error
-    return errors.from_number(message.error.code, message.error.message)
 
 
 def model(message: v1.Model) -> Model:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from predictd.client import errors, messages
-from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.client import errors, messages, wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable
 
-    from google.protobuf.message import Message
-
+    from predictd.client.channel import Metadata
     from predictd.client.messages import Prediction, Request
+    from predictd.protos.v1 import predictd_pb2 as v1
 
-    Method = grpc.aio.StreamStreamMultiCallable[Message, v1.PredictStreamResponse]
-    Call = grpc.aio.StreamStreamCall[Message, v1.PredictStreamResponse]
+    Received = tuple[v1.PredictStreamResponse, wire.Answer | None]
+    Method = grpc.aio.StreamStreamMultiCallable[bytes, Received]
+    Call = grpc.aio.StreamStreamCall[bytes, Received]
 
 
 class _Owed:
@@ -60,20 +60,21 @@ class _Owed:
 
 
 async def exchange(
-    method: Method, requests: AsyncIterable[Request], deadline_seconds: float
+    method: Method, requests: AsyncIterable[Request], deadline_seconds: float, metadata: Metadata
 ) -> AsyncGenerator[tuple[str, Prediction | errors.PredictdError], None]:
     """Send the requests and yield the answers; see `AsyncClient.predict_stream`."""
-    call = method()
+    call = method(metadata=metadata)
     owed = _Owed()
     writer = asyncio.create_task(_send(call, requests, owed))
     try:
         while True:
             owed.restart_clock()
-            message = await _receive(call, writer, owed, deadline_seconds)
-            if message is None:
+            received = await _receive(call, writer, owed, deadline_seconds)
+            if received is None:
                 break
+            message, answer = received
             owed.settle(message.id)
-            yield message.id, messages.result(message)
+            yield message.id, messages.result(message, answer)
         if owed:
             raise errors.InternalError(
                 f"the daemon ended the stream and left {len(owed)} requests unanswered"
@@ -90,7 +91,7 @@ async def _send(call: Call, requests: AsyncIterable[Request], owed: _Owed) -> No
     number = 0
     async for request in requests:
         request_id = request.id or str(number)
-        message = messages.build(dataclasses.replace(request, id=request_id))
+        message = wire.join(messages.parts(dataclasses.replace(request, id=request_id)))
         owed.add(request_id)
         try:
             await call.write(message)
@@ -102,7 +103,7 @@ async def _send(call: Call, requests: AsyncIterable[Request], owed: _Owed) -> No
 
 async def _receive(
     call: Call, writer: asyncio.Task[None], owed: _Owed, deadline_seconds: float
-) -> v1.PredictStreamResponse | None:
+) -> Received | None:
     """Return the next answer, None at the end. Raises what the caller's own iterator raised."""
     reader = asyncio.ensure_future(call.read())
     try:
@@ -117,7 +118,7 @@ async def _receive(
                     grpc.StatusCode.DEADLINE_EXCEEDED,
                 )
             await asyncio.wait(waiting, timeout=patience_seconds, return_when=asyncio.FIRST_COMPLETED)
-        message = reader.result()
+        received = reader.result()
     finally:
         reader.cancel()
-    return message if isinstance(message, v1.PredictStreamResponse) else None
+    return received if isinstance(received, tuple) else None

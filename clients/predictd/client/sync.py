@@ -2,148 +2,68 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeVar
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeGuard, TypeVar
 
 import grpc
 
-from predictd.client import channel, errors, messages
-from predictd.client.messages import Model, Prediction, Request
-from predictd.protos.v1 import control_pb2 as control
-from predictd.protos.v1 import predictd_pb2 as v1
-from predictd.protos.v1 import routing_pb2 as routing
+from predictd.client import calls, errors, sync_streams
+from predictd.client.calls import Ask, Many, Pause, Step, Steps
+from predictd.client.errors import PredictdError
+from predictd.client.session import BaseClient, Session
+from predictd.client.sync_streams import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from predictd.client.tensors import TensorLike
+    from predictd.client.messages import Prediction
+    from predictd.client.sync_streams import Start
 
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
+P = ParamSpec("P")
+# Of a request that is not sent.
+NOTHING = Wait(result=lambda: None, done=lambda: True, cancel=lambda: None)
+T = TypeVar("T")
 
 
-class Client:
-    """A connection to a daemon. Threads may share one. Also a context manager.
+def _method(
+    describe: Callable[Concatenate[Session, P], Steps[T]],
+) -> Callable[Concatenate[Client, P], T]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(describe(self._session, *args, **kwargs))
 
-    Args:
-        target: `host:port`, or another gRPC target.
-        deadline: Seconds that a call may take unless it says otherwise.
-    """
+    calls.signature_of(describe, method)
+    return method
 
-    def __init__(self, target: str, *, deadline: float = messages.DEADLINE_SECONDS) -> None:
-        self._deadline = messages.deadline_seconds(deadline, deadline)
-        self._channel = grpc.insecure_channel(target, options=channel.OPTIONS)
-        self._predict = self._channel.unary_unary(
-            channel.PREDICT,
-            request_serializer=v1.PredictRequest.SerializeToString,
-            response_deserializer=v1.PredictResponse.FromString,
-        )
-        self._list_models = self._channel.unary_unary(
-            channel.LIST_MODELS,
-            request_serializer=v1.ListModelsRequest.SerializeToString,
-            response_deserializer=v1.ListModelsResponse.FromString,
-        )
-        self._get_model = self._channel.unary_unary(
-            channel.GET_MODEL,
-            request_serializer=v1.GetModelRequest.SerializeToString,
-            response_deserializer=v1.Model.FromString,
-        )
-        self._set_label = self._channel.unary_unary(
-            channel.SET_LABEL,
-            request_serializer=routing.SetLabelRequest.SerializeToString,
-            response_deserializer=routing.SetLabelResponse.FromString,
-        )
-        self._set_split = self._channel.unary_unary(
-            channel.SET_SPLIT,
-            request_serializer=routing.SetSplitRequest.SerializeToString,
-            response_deserializer=routing.SetSplitResponse.FromString,
-        )
-        self._load_model = self._channel.unary_unary(
-            channel.LOAD_MODEL,
-            request_serializer=control.LoadModelRequest.SerializeToString,
-            response_deserializer=control.LoadModelResponse.FromString,
-        )
-        self._unload_model = self._channel.unary_unary(
-            channel.UNLOAD_MODEL,
-            request_serializer=control.UnloadModelRequest.SerializeToString,
-            response_deserializer=control.UnloadModelResponse.FromString,
-        )
 
-    def predict(
-        self,
-        model: str,
-        inputs: Mapping[str, TensorLike],
-        *,
-        outputs: Sequence[str] = (),
-        version: int | None = None,
-        label: str | None = None,
-        priority: int = 0,
-        deadline: float | None = None,
-        id: str = "",  # noqa: A002 - the protocol's word
-    ) -> Prediction:
-        """Run a model once. Arguments, result and exceptions are those of `AsyncClient.predict`."""
-        request = messages.build(
-            Request(
-                model=model,
-                inputs=inputs,
-                outputs=outputs,
-                version=version,
-                label=label,
-                priority=priority,
-                id=id,
-            )
-        )
-        about = channel.about(model, priority)
-        return messages.prediction(self._call(self._predict, request, deadline, about))
+def _many(
+    describe: Callable[Concatenate[Session, P], Many],
+) -> Callable[Concatenate[Client, P], Generator[Prediction | PredictdError]]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[Prediction | PredictdError]:
+        return self._pipeline(describe(self._session, *args, **kwargs))
 
-    def models(self, *, deadline: float | None = None) -> tuple[Model, ...]:
-        """Every model that the daemon serves, or tries to."""
-        response = self._call(self._list_models, v1.ListModelsRequest(), deadline)
-        return tuple(messages.model(each) for each in response.models)
+    calls.signature_of(describe, method)
+    return method
 
-    def model(self, name: str, *, deadline: float | None = None) -> Model:
-        """One model. Raises NotFoundError if the daemon has none of that name."""
-        return messages.model(self._call(self._get_model, v1.GetModelRequest(model=name), deadline))
 
-    def set_label(
-        self,
-        model: str,
-        label: str,
-        version: int | None,
-        *,
-        allow_unready: bool = False,
-        deadline: float | None = None,
-    ) -> None:
-        """Give a version a label, or take the label back. As `AsyncClient.set_label`."""
-        request = messages.label_change(model, label, version, allow_unready=allow_unready)
-        self._call(self._set_label, request, deadline)
+class Client(BaseClient[grpc.Channel]):
+    """The blocking client. Threads may share one. Also a context manager. `BaseClient` has its arguments."""
 
-    def set_split(
-        self,
-        model: str,
-        shares: Mapping[int, int],
-        *,
-        allow_unready: bool = False,
-        deadline: float | None = None,
-    ) -> None:
-        """Divide the requests that name neither version nor label. As `AsyncClient.set_split`."""
-        request = messages.split_change(model, shares, allow_unready=allow_unready)
-        self._call(self._set_split, request, deadline)
-
-    def load_model(
-        self, name: str, *, config: Mapping[str, object] | None = None, deadline: float | None = None
-    ) -> None:
-        """Load a model. Arguments and exceptions are those of `AsyncClient.load_model`."""
-        request = messages.load_request(name, config)
-        self._call(self._load_model, request, deadline)
-
-    def unload_model(self, name: str, *, deadline: float | None = None) -> None:
-        """Unload a model of a daemon whose models are loaded by command; done once its requests are finished."""
-        self._call(self._unload_model, control.UnloadModelRequest(model=name), deadline)
+    predict = _method(calls.predict)
+    predict_many = _many(calls.predict_many)
+    models = _method(calls.models)
+    model = _method(calls.model)
+    set_label = _method(calls.set_label)
+    set_split = _method(calls.set_split)
+    load_model = _method(calls.load_model)
+    unload_model = _method(calls.unload_model)
 
     def close(self) -> None:
-        """Close the connection. Calls in flight fail with RequestCancelledError."""
-        self._channel.close()
+        """Close the connections. Calls in flight fail with RequestCancelledError."""
+        for channel in self._connections.close():
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -153,15 +73,111 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
-        request: _Request,
-        deadline: float | None,
-        metadata: tuple[tuple[str, str], ...] = (),
-    ) -> _Response:
-        timeout = messages.deadline_seconds(deadline, self._deadline)
+    # typing.override needs Python 3.12.
+    def _open(self) -> grpc.Channel:  # type: ignore[explicit-override]
+        if self._tls is None:
+            return grpc.insecure_channel(self._target, self._arguments)
+        return grpc.secure_channel(self._target, self._tls.credentials(), self._arguments)
+
+    def _run(self, steps: Steps[T]) -> T:
+        first = next(steps)
+        return _drive(steps, self._do, partial(self._do, first))
+
+    def _do(self, step: Step) -> Any:
+        if isinstance(step, Pause):
+            return time.sleep(step.seconds)
+        with self._connections.take(self._owner()) as connection:
+            method = sync_streams.unary(connection, step.method)
+            return method(step.request, timeout=step.seconds, metadata=step.metadata)
+
+    def _start(self, ask: Ask) -> Wait:
+        """Send a request; what waits for its answer."""
+        connection = self._connections.take(self._owner())
+        method = sync_streams.unary(connection, ask.method)
+        call = method.future(ask.request, timeout=ask.seconds, metadata=ask.metadata)
+        call.add_done_callback(lambda done: connection.done(None if done.cancelled() else done.exception()))
+        return sync_streams.Wait(call.result, call.done, call.cancel)
+
+    def _pipeline(self, many: Many) -> Generator[Prediction | PredictdError]:
+        if isinstance(many.inputs, AsyncIterable):
+            raise TypeError("the blocking client takes no asynchronous iterable; AsyncClient does")
+        with sync_streams.Streams(self._connections, self._owner) as streams:
+            start = self._start if many.unary else streams.start
+            window: deque[_Run] = deque()
+            try:
+                for one in many.inputs:
+                    window.append(_Run(many.describe(one), self._do, start))
+                    while window and (len(window) >= many.in_flight or window[0].wait.done()):
+                        yield window.popleft().finish()
+                while window:
+                    yield window.popleft().finish()
+            finally:
+                for left in window:
+                    left.wait.cancel()
+
+
+class _Run:
+    """One run of a pipeline, asked for when it is made.
+
+    Args:
+        do: Does what the run needs besides asking the model.
+        start: Asks the model.
+    """
+
+    def __init__(self, steps: Steps[Prediction], do: Callable[[Step], Any], start: Start) -> None:
+        self._steps = steps
+        self._do = do
+        self._start = start
+        self._refused: PredictdError | None = None
+        self.wait = self._begin()
+
+    def _begin(self) -> Wait:
         try:
-            return method(request, timeout=timeout, metadata=metadata)
-        except grpc.RpcError as error:
-            raise errors.from_rpc(error) from error
+            step = next(self._steps)
+            while not _asks_model(step):
+                step = _next(self._steps, partial(self._do, step))
+        except PredictdError as error:
+            self._refused = error
+            return NOTHING
+        return self._start(step)
+
+    def finish(self) -> Prediction | PredictdError:
+        """Wait for the answer; a request that is to be repeated is repeated now."""
+        if self._refused is not None:
+            return self._refused
+        try:
+            return _drive(self._steps, self._repeat, self.wait.result)
+        except PredictdError as error:
+            return error
+
+    def _repeat(self, step: Step) -> Any:
+        return self._start(step).result() if _asks_model(step) else self._do(step)
+
+
+def _asks_model(step: Step) -> TypeGuard[Ask]:
+    return isinstance(step, Ask) and step.method is calls.PREDICT
+
+
+def _drive(steps: Steps[T], do: Callable[[Step], Any], action: Callable[[], Any]) -> T:
+    """Do as the steps say, this action first."""
+    try:
+        while True:
+            action = partial(do, _next(steps, action))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def _next(steps: Steps[T], action: Callable[[], Any]) -> Step:
+    """Do something; the step that follows from what came of it."""
+    try:
+        answer = action()
+    except grpc.RpcError as error:
+        return steps.throw(errors.from_rpc(error))
+    except grpc.FutureCancelledError as error:
+        cancelled = errors.RequestCancelledError("the client was closed", grpc.StatusCode.CANCELLED)
+        cancelled.__cause__ = error
+        return steps.throw(cancelled)
+    except PredictdError as error:
+        return steps.throw(error)
+    return steps.send(answer)

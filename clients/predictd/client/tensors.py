@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predictd.client.errors import InternalError
+from predictd.client.wire import Buffer
 from predictd.protos.v1 import predictd_pb2 as v1
 
 Array = npt.NDArray[Any]
@@ -83,8 +84,8 @@ class BFloat16:
 TensorLike = npt.ArrayLike | BFloat16
 
 
-def fill(tensor: v1.Tensor, name: str, value: TensorLike) -> None:
-    """Write one input into a message.
+def describe(name: str, value: TensorLike) -> tuple[v1.Tensor, Buffer]:
+    """Return the message of one input without its data, and the data, which is the array's own where it can be.
 
     Raises:
         TypeError: The value is no array of a dtype that predictd knows.
@@ -95,14 +96,20 @@ def fill(tensor: v1.Tensor, name: str, value: TensorLike) -> None:
     else:
         array = _as_array(name, value)
         dtype = _dtype_of(name, array)
-    tensor.name = name
-    tensor.dtype = dtype
-    tensor.shape.extend(array.shape)
-    tensor.data = _join(name, array) if dtype == v1.BYTES else _raw(array, dtype)
+    data = _join(name, array) if dtype == v1.BYTES else _raw(array, dtype)
+    return v1.Tensor(name=name, dtype=dtype, shape=array.shape), data
 
 
-def read(tensor: v1.Tensor) -> Array:
-    """Return the array of an output.
+def kind(name: str, value: TensorLike) -> tuple[str, tuple[int, ...]]:
+    """What predictd calls the dtype of an input, and its shape. Raises as `describe` does."""
+    if isinstance(value, BFloat16):
+        return "BF16", value.bits.shape
+    array = _as_array(name, value)
+    return v1.DataType.Name(_dtype_of(name, array)), array.shape
+
+
+def read(tensor: v1.Tensor, data: Buffer) -> Array:
+    """Return the array of an output, from its message and its data.
 
     Raises:
         InternalError: The message contradicts itself.
@@ -111,11 +118,10 @@ def read(tensor: v1.Tensor) -> Array:
     if any(dimension < 0 for dimension in shape):
         raise InternalError(f"output {tensor.name!r} came with shape {list(shape)}")
     if tensor.dtype == v1.BYTES:
-        return _split(tensor, shape)
+        return _split(tensor.name, bytes(data), shape)
     wire = _WIRE.get(tensor.dtype)
     if wire is None:
         raise InternalError(f"output {tensor.name!r} came with unknown dtype {int(tensor.dtype)}")
-    data = tensor.data
     expected_bytes = math.prod(shape) * wire.itemsize
     if len(data) != expected_bytes:
         raise InternalError(
@@ -146,10 +152,11 @@ def _dtype_of(name: str, array: Array) -> v1.DataType:
     return dtype
 
 
-def _raw(array: Array, dtype: v1.DataType) -> bytes:
+def _raw(array: Array, dtype: v1.DataType) -> memoryview:
     if array.dtype.name == "bfloat16":
         array = array.view(np.uint16)
-    return array.astype(_WIRE[dtype], copy=False).tobytes()
+    flat = np.ascontiguousarray(array, dtype=_WIRE[dtype]).reshape(-1)
+    return flat.view(np.uint8).data
 
 
 def _join(name: str, array: Array) -> bytes:
@@ -167,8 +174,7 @@ def _join(name: str, array: Array) -> bytes:
     return b"".join(parts)
 
 
-def _split(tensor: v1.Tensor, shape: tuple[int, ...]) -> Array:
-    data = tensor.data
+def _split(name: str, data: bytes, shape: tuple[int, ...]) -> Array:
     elements: list[bytes] = []
     position = 0
     while position < len(data):
@@ -179,7 +185,7 @@ def _split(tensor: v1.Tensor, shape: tuple[int, ...]) -> Array:
     count = math.prod(shape)
     if position != len(data) or len(elements) != count:
         raise InternalError(
-            f"output {tensor.name!r} came with {len(data)} bytes "
+            f"output {name!r} came with {len(data)} bytes "
             f"that are not the {count} strings of its shape {list(shape)}"
         )
     array = np.empty(count, dtype=object)

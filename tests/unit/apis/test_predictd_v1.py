@@ -107,6 +107,9 @@ def test_an_error_in_a_stream_carries_the_number_of_the_code() -> None:
     assert pb.PredictStreamResponse.FromString(data) == pb.PredictStreamResponse(
         id="r1", error=pb.Error(code=5, message="no model")
     )
+    full = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry_after_seconds=0.25)
+    told = pb.PredictStreamResponse.FromString(predictd_v1.encode_error(full, "r1")).error
+    assert (told.code, told.retry_after_ns) == (8, 250_000_000)
 
 
 def test_our_enums_and_the_proto_agree() -> None:

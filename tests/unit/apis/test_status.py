@@ -49,9 +49,11 @@ def test_a_protocol_overrides_single_codes() -> None:
 
 def test_overload_says_when_to_come_back() -> None:
     failure = StatusTable().failure(errors.OverloadedError("full", retry_after_seconds=0.0301))
+    assert failure.retry_after_seconds == 0.0301
     assert failure.trailers[0] == ("grpc-retry-pushback-ms", "31")
     assert [name for name, _ in failure.trailers] == ["grpc-retry-pushback-ms", "grpc-status-details-bin"]
-    assert StatusTable().failure(errors.DeadlineError("late")).trailers == ()
+    late = StatusTable().failure(errors.DeadlineError("late"))
+    assert (late.trailers, late.retry_after_seconds) == ((), None)
 
 
 def test_an_unknown_exception_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:

@@ -53,6 +53,7 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path:
 
 # For each key: a text, the value that it means, and the same in TOML.
 SAMPLES: dict[str, tuple[str, Any, str]] = {
+    "unix": ("/run/s", Path("/run/s"), '"/run/s"'),
     "paths": ("/a", (Path("/a"),), '["/a"]'),
     "grpc": ("[::]:0", Address("::", 0), '"[::]:0"'),
     "http": (":9", Address("127.0.0.1", 9), '":9"'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ class Desk:
         self.frontends = Frontends(
             FrontendSettings(
                 ("127.0.0.1:1",),
+                Path("/run/predictd.sock"),
                 1 << 20,
                 10**9,
                 1 << 20,
@@ -138,6 +140,17 @@ def play(nursery: Nursery, scenario: Scenario, number: int = 1) -> None:
             desk.close()
 
     asyncio.run(run())
+
+
+def test_only_the_first_front_end_has_the_unix_socket(nursery: Nursery) -> None:
+    async def scenario(desk: Desk) -> None:
+        first, second = desk.nursery.children
+        assert desk.listen(first).got(FrontendInit)[0].unix == "/run/predictd.sock"
+        assert desk.listen(second).got(FrontendInit)[0].unix == ""
+        again = await desk.die(first)
+        assert desk.listen(again).got(FrontendInit)[0].unix == "/run/predictd.sock"
+
+    play(nursery, scenario, number=2)
 
 
 def test_a_front_end_is_told_who_it_is_all_models_and_to_listen(nursery: Nursery) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from predictd.client import Client, DeadlineExceededError, PredictdError, UnavailableError
+from predictd.client import NO_RETRIES, Client, DeadlineExceededError, PredictdError, UnavailableError
 from predictd.server.config.units import parse_duration_ns
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def connect(target: str) -> Iterator[Client]:
     """Give a client of the daemon. What goes wrong with it ends the command with one line."""
     try:
-        with Client(target) as client:
+        with Client(target, retries=NO_RETRIES) as client:
             yield client
     except PredictdError as error:
         raise click.ClickException(_line(error)) from error

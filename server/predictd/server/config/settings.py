@@ -130,6 +130,12 @@ class Settings:
         default=Address("127.0.0.1", 8001),
         metadata=_option(_ADDRESS, "Where gRPC listens. Port 0 takes a free port."),
     )
+    unix: Path | None = field(
+        default=None,
+        metadata=_option(
+            optional_path(), "Let gRPC also listen on this unix socket; front end 0 alone serves it."
+        ),
+    )
     http: Address = field(
         default=Address("127.0.0.1", 8002),
         metadata=_option(_ADDRESS, "Where /metrics, /healthz and /readyz listen. Port 0 takes a free port."),

@@ -188,12 +188,16 @@ class WorkerCounts(Message, frozen=True, kw_only=True):
 
 
 class FrontendInit(Message, frozen=True, kw_only=True):
-    """Who a frontend is, and how many there are. Descriptor: read end of its completion pipe."""
+    """Who a frontend is, and how many there are; `unix` is its socket, or empty.
+
+    Descriptor: read end of its completion pipe.
+    """
 
     frontend: int
     index: int
     frontends: int
     addresses: list[str]
+    unix: str
     in_flight_limit: int
     arena_limit_bytes: int
     arena_keep_ns: int

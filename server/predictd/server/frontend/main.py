@@ -84,6 +84,8 @@ PENDING_REQUESTS = 50_000
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
+# Mode 0660 for what is made under it.
+UNIX_UMASK = 0o117
 SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
@@ -291,6 +293,13 @@ class Frontend:
     async def _listen(self) -> None:
         for address in self._init.addresses:
             self._server.add_insecure_port(address)
+        if self._init.unix:
+            # Nobody else may connect, not even between bind and chmod.
+            before = os.umask(UNIX_UMASK)
+            try:
+                self._server.add_insecure_port(f"unix:{self._init.unix}")
+            finally:
+                os.umask(before)
         await self._server.start()
         gc.collect()
         gc.freeze()

@@ -50,11 +50,13 @@ class Failure:
         code: The status code.
         message: The status message.
         trailers: Trailing metadata.
+        retry_after_seconds: What they say of another try.
     """
 
     code: StatusCode
     message: str
     trailers: tuple[tuple[str, str | bytes], ...] = ()
+    retry_after_seconds: float | None = None
 
 
 class StatusTable:
@@ -76,12 +78,14 @@ class StatusTable:
             return Failure(StatusCode.INTERNAL, f"internal error {_report(error, time.monotonic())}")
         code = next(self._codes[kind] for kind in type(error).__mro__ if kind in self._codes)
         trailers: tuple[tuple[str, str | bytes], ...] = ()
+        retry_after_seconds: float | None = None
         if isinstance(error, errors.OverloadedError):
+            retry_after_seconds = error.retry_after_seconds
             trailers = (
                 (_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),
                 (STATUS_DETAILS, with_retry_info(code, _shorten(str(error)), error.retry_after_seconds)),
             )
-        return Failure(code, _shorten(str(error)), trailers)
+        return Failure(code, _shorten(str(error)), trailers, retry_after_seconds)
 
 
 def _report(error: Exception, now_seconds: float) -> str:

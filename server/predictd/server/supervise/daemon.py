@@ -26,6 +26,7 @@ from predictd.server.observe.status import Document, status_document
 from predictd.server.repository.models import Scan
 from predictd.server.repository.tuning import TunedError
 from predictd.server.repository.watch import look
+from predictd.server.supervise import unix_socket
 from predictd.server.supervise.assembly import read_planner
 from predictd.server.supervise.guard import LoopGuard
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
@@ -46,7 +47,7 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
 
     Args:
         settings: What to serve, and how.
-        on_ready: Called once with the bound addresses ("grpc", "http") when the daemon is ready.
+        on_ready: Called once with the bound addresses ("grpc", "http", "unix") when the daemon is ready.
 
     Returns:
         0 after a complete drain, 1 when the daemon failed or had to cut requests off, 2 when it cannot start.
@@ -59,13 +60,32 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
         raise_nofile_limit()
         port = reserve(settings.grpc)
         try:
-            return asyncio.run(_serve(settings, port, log, on_ready))
+            if settings.unix is None:
+                return asyncio.run(_serve(settings, port, log, on_ready))
+            return _serve_unix(settings, settings.unix, port, log, on_ready)
         finally:
             port.close()
     except AddressError as error:
         return _refuse(log, f"gRPC address {error}")
     finally:
         _end_log(log)
+
+
+def _unix_address(settings: Settings) -> dict[str, str]:
+    return {} if settings.unix is None else {"unix": f"unix://{settings.unix.absolute()}"}
+
+
+def _serve_unix(
+    settings: Settings, path: Path, port: ReservedPort, log: LogWriter, on_ready: OnReady | None
+) -> int:
+    try:
+        claimed = unix_socket.claim(path)
+    except AddressError as error:
+        return _refuse(log, f"unix socket {error}")
+    try:
+        return asyncio.run(_serve(settings, port, log, on_ready))
+    finally:
+        unix_socket.remove(claimed)
 
 
 def _unwritable(ready_file: Path, error: OSError) -> str:
@@ -132,7 +152,7 @@ async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_read
     for line in describe(replace(supervisor.plan, warnings=()), planner.budget).splitlines():
         _log.info("%s", line)
     asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
-    addresses = {"grpc": str(port.address), "http": str(http_address)}
+    addresses = {"grpc": str(port.address), "http": str(http_address), **_unix_address(settings)}
     signals = _Signals(supervisor.keeper.look_now, supervisor.log_level.toggle)
     servers = [HttpServer(_routes(supervisor, log.recent)) for _ in http_sockets]
     try:
@@ -190,7 +210,8 @@ async def _started(
         return
     number = len({record.name for record in supervisor.catalog.records() if record.state == "READY"})
     models = "1 model" if number == 1 else f"{number} models"
-    _log.info("ready: %s on gRPC %s, HTTP %s", models, addresses["grpc"], addresses["http"])
+    where = f"gRPC {addresses['grpc']}, HTTP {addresses['http']}"
+    _log.info("ready: %s on %s", models, ", ".join(filter(None, (where, addresses.get("unix")))))
     if settings.ready_file is not None:
         try:
             write_ready_file(settings.ready_file, addresses)

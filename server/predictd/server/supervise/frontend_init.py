@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.request_log import RequestLogRule
@@ -19,6 +20,7 @@ class FrontendSettings:
     """What every front end is told."""
 
     addresses: Sequence[str]
+    unix: Path | None
     arena_limit_bytes: int
     arena_keep_ns: int
     unread_limit_bytes: int
@@ -38,6 +40,7 @@ def frontend_settings(settings: Settings, port: ReservedPort, arena_limit_bytes:
     """What the daemon's settings say to every front end."""
     return FrontendSettings(
         addresses=port.targets,
+        unix=None if settings.unix is None else settings.unix.absolute(),
         arena_limit_bytes=arena_limit_bytes,
         arena_keep_ns=settings.arena_keep_ns,
         unread_limit_bytes=settings.unread_limit_bytes,
@@ -69,6 +72,8 @@ def frontend_init(settings: FrontendSettings, place: Place, frontend: int, front
         index=place.index,
         frontends=frontends,
         addresses=list(settings.addresses),
+        # The path is one process's: what binds it takes it from whoever had it.
+        unix=str(settings.unix) if settings.unix is not None and place.index == 0 else "",
         in_flight_limit=place.pipe.records // 2,
         arena_limit_bytes=settings.arena_limit_bytes,
         arena_keep_ns=settings.arena_keep_ns,

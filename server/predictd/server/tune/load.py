@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import uvloop
 
-from predictd.client import AsyncClient, PredictdError
+from predictd.client import NO_RETRIES, AsyncClient, PredictdError
 from predictd.server.tune.messages import Answer, Ask, Asked, Command, Drive, Driven, Refused
 from predictd.server.tune.requests import RequestError, made_up, recorded
 
@@ -67,7 +67,7 @@ class _Callers:
 
 
 async def _ask(command: Ask) -> tuple[_Callers, Asked]:
-    client = AsyncClient(command.target, deadline=_ANSWER_SECONDS)
+    client = AsyncClient(command.target, deadline=_ANSWER_SECONDS, retries=NO_RETRIES)
     try:
         model = await client.model(command.model)
         version = next(each for each in model.versions if each.version == model.default_version)

@@ -76,9 +76,10 @@ def encode_streamed(response: InferResponse, request_id: str) -> bytes:
 def encode_error(failure: Failure, request_id: str) -> bytes:
     """A failure as a PredictStreamResponse's bytes."""
     code, _ = failure.code.value
-    return pb.PredictStreamResponse(
-        id=request_id, error=pb.Error(code=code, message=failure.message)
-    ).SerializeToString()
+    error = pb.Error(code=code, message=failure.message)
+    if failure.retry_after_seconds is not None:
+        error.retry_after_ns = round(failure.retry_after_seconds * 1e9)
+    return pb.PredictStreamResponse(id=request_id, error=error).SerializeToString()
 
 
 def encode_model(info: ModelInfo) -> pb.Model:

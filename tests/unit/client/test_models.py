@@ -1,0 +1,99 @@
+"""What is known of a model: shown, compared with inputs, and used to name one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from predictd.client import InvalidRequestError, Label, Model, ModelVersion, TensorSpec
+from predictd.protos.v1 import predictd_pb2 as v1
+from tests.fixtures.prediction_service import FAILED_MODEL, FakeService, in_order, make_model, serving
+
+X = TensorSpec("x", "FP32", (-1, 3))
+HINT = TensorSpec("hint", "INT64", (), optional=True)
+
+
+def version(number: int, state: str = "READY", *inputs: TensorSpec) -> ModelVersion:
+    return ModelVersion(number, state, "", "onnxruntime", inputs, (X,) if inputs else (), 32, ())
+
+
+MODEL = Model(
+    "m",
+    (version(3, "LOADING"), version(2, "READY", X, HINT), version(1, "READY", X, X)),
+    2,
+    (Label("old", 1, "RUN_TIME"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "input 'x' of model 'm' is missing; expected x FP32[-1, 3]"),
+        ({"x": np.zeros((1, 3)), "hint": 1}, "input 'x' of model 'm' has type FP64; expected FP32"),
+        (
+            {"x": np.zeros((1, 2), np.float32)},
+            "input 'x' of model 'm' has shape [1, 2]; expected [-1, 3] (-1: any size)",
+        ),
+        ({"z": 1}, "unexpected input 'z' for model 'm'; it takes 'x', 'hint'"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_in_the_daemons_words(
+    inputs: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        MODEL.check(inputs)
+    assert caught.value.message == message
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_inputs_that_fit_and_versions_that_are_not_known_pass() -> None:
+    MODEL.check({"x": np.zeros((5, 3), np.float32)})
+    MODEL.check({"x": np.zeros((5, 3), np.float32), "hint": np.int64(1)})
+    MODEL.check({"what": 1}, version=3)
+    MODEL.check({"what": 1}, label="future")
+    with pytest.raises(InvalidRequestError):
+        MODEL.check({"what": 1}, label="old")
+
+
+def test_a_model_is_shown_with_its_signature() -> None:
+    assert repr(MODEL) == (
+        "<Model 'm', default version 2\n"
+        "  version 3: loading, onnxruntime, batches of 32\n"
+        "  version 2: ready, onnxruntime, batches of 32\n"
+        "    in   x FP32[-1, 3]\n"
+        "    in   hint INT64[] (optional)\n"
+        "    out  x FP32[-1, 3]\n"
+        "  version 1: ready, onnxruntime, batches of 32\n"
+        "    in   x FP32[-1, 3]\n"
+        "    in   x FP32[-1, 3]\n"
+        "    out  x FP32[-1, 3]\n"
+        "  label old: version 1>"
+    )
+
+
+def test_an_array_alone_is_the_only_input_and_its_name_is_asked_for_once(make_client: Any) -> None:
+    hint = v1.TensorSpec(name="hint", dtype=v1.INT64, optional=True)
+    x = v1.TensorSpec(name="x", dtype=v1.FP32, shape=[-1, 3])
+    service = FakeService(make_model(inputs=(x, hint)), FAILED_MODEL, stream=in_order)
+    array = np.zeros((1, 3), np.float32)
+    with serving(service) as target, make_client(target) as client:
+        for answer in (client.predict("echo", array), *client.predict_many("echo", [array, {"x": array}])):
+            assert list(answer.outputs) == ["x"]
+        with pytest.raises(TypeError, match="model 'broken' is not loaded: inputs map names to arrays"):
+            client.predict("broken", array)
+    assert service.looked_up == ["echo", "broken"]
+
+
+def test_a_model_in_place_of_its_name_is_compared_with_before_anything_is_sent(make_client: Any) -> None:
+    service = FakeService(make_model())
+    with serving(service) as target, make_client(target) as client:
+        model = client.model("echo")
+        assert client.predict(model, np.ones((1, 3), np.float32)).model == "echo"
+        with pytest.raises(InvalidRequestError, match="has type FP64"):
+            client.predict(model, np.ones((1, 3)))
+        (answer,) = client.predict_many(model, [np.ones((1, 3))])
+        assert isinstance(answer, InvalidRequestError)
+    assert len(service.requests) == 1
