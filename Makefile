@@ -9,13 +9,17 @@ PROTOS := $(shell find protos -name '*.proto')
 export PYTHONSAFEPATH := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: run test check bench simulate soak docs lock locks install uninstall clean
+.PHONY: run test test-gpu check bench simulate soak docs lock locks install uninstall clean
 
 run: $(STAMP)
 	$(BIN)/predictd demo $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not soak and not gpu' $(ARGS)
+
+# On a machine with an NVIDIA GPU, after .venv/bin/pip install 'tensorrt' 'pycuda' 'cuda-bindings'.
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

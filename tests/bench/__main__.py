@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.bench import latency, machine, mlp, openmp, overload, served, startup, workers
+from tests.bench import latency, lighter, machine, mlp, openmp, overload, served, startup, workers
 from tests.bench.children import ChildError
 from tests.bench.daemon import DaemonError
 from tests.bench.load import LoadError
@@ -26,7 +26,7 @@ from tests.bench.tiny import open_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_SCENARIOS = ("startup", *served.CASES, "overload", "workers", "openmp", "mlp", "latency")
+_SCENARIOS = ("startup", *served.CASES, "overload", "workers", "openmp", "optimize", "mlp", "latency")
 _GENERATORS = ("wire", "aio")
 
 
@@ -92,6 +92,8 @@ def _measure(names: tuple[str, ...], settings: Settings) -> Report:
                 report.add(workers.run(settings))
             elif name == "openmp":
                 report.add(openmp.run(settings))
+            elif name == "optimize":
+                report.add(lighter.run(settings))
             elif name in served.CASES:
                 report.add(served.run(served.CASES[name], settings))
             else:

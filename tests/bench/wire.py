@@ -20,9 +20,9 @@ from tests.bench.hpack import grpc_status, request_headers
 if TYPE_CHECKING:
     from tests.bench.tally import Tally
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_ACK = _END_STREAM = 1
-_END_HEADERS = 4
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+ACK = END_STREAM = 1
+END_HEADERS = 4
 _FRAME = struct.Struct(">IBI")  # length and type share the first word
 _WINDOW_BYTES_MAX = 2**31 - 1
 _WINDOW_BYTES_DEFAULT = 65535
@@ -31,14 +31,16 @@ _SETTINGS_BODY = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, _WINDOW_BYTES_MAX)  # no 
 _DRAIN_SECONDS = 10.0
 
 
-def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    """One frame as it travels."""
     return _FRAME.pack(len(body) << 8 | kind, flags, stream) + body
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HELLO = (
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    + _frame(_SETTINGS, 0, 0, _SETTINGS_BODY)
-    + _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW_BYTES_MAX - _WINDOW_BYTES_DEFAULT))
+    PREFACE
+    + frame(SETTINGS, 0, 0, _SETTINGS_BODY)
+    + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW_BYTES_MAX - _WINDOW_BYTES_DEFAULT))
 )
 
 
@@ -167,9 +169,9 @@ class _Connection(asyncio.Protocol):
             block = self._block
             self._block = run.block
             out += (
-                _FRAME.pack(len(block) << 8 | _HEADERS, _END_HEADERS, stream),
+                _FRAME.pack(len(block) << 8 | HEADERS, END_HEADERS, stream),
                 block,
-                _FRAME.pack(len(body) << 8 | _DATA, _END_STREAM, stream),
+                _FRAME.pack(len(body) << 8 | DATA, END_STREAM, stream),
                 body,
             )
         if out and self._transport is not None:
@@ -177,16 +179,16 @@ class _Connection(asyncio.Protocol):
             out.clear()
 
     def _frame(self, kind: int, flags: int, stream: int, body: bytes, now_ns: int) -> None:
-        if kind == _DATA:
+        if kind == DATA:
             self._calls[stream].answer += body
             self._received += len(body)
             if self._received > _WINDOW_BYTES_MAX // 2:
-                self._out.append(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
+                self._out.append(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
                 self._received = 0
-        elif kind == _HEADERS:
-            if not flags & _END_HEADERS:
+        elif kind == HEADERS:
+            if not flags & END_HEADERS:
                 raise ValueError("a header block in several frames: not supported")
-            if flags & _END_STREAM:
+            if flags & END_STREAM:
                 self._trailers(stream, body, now_ns)
         else:
             self._control(kind, flags, stream, body)
@@ -212,20 +214,20 @@ class _Connection(asyncio.Protocol):
         self._run.in_flight -= 1
 
     def _control(self, kind: int, flags: int, stream: int, body: bytes) -> None:
-        if kind == _WINDOW_UPDATE:
+        if kind == WINDOW_UPDATE:
             if stream == 0:
                 self._send_window += int.from_bytes(body, "big")
-        elif kind == _PING:
-            if not flags & _ACK:
-                self._out.append(_frame(_PING, _ACK, 0, body))
-        elif kind == _SETTINGS:
-            if not flags & _ACK:
-                self._out.append(_frame(_SETTINGS, _ACK, 0, b""))
-        elif kind == _RST_STREAM:
+        elif kind == PING:
+            if not flags & ACK:
+                self._out.append(frame(PING, ACK, 0, body))
+        elif kind == SETTINGS:
+            if not flags & ACK:
+                self._out.append(frame(SETTINGS, ACK, 0, b""))
+        elif kind == RST_STREAM:
             if self._calls.pop(stream, None) is not None:
                 self._run.tally.failed(f"stream reset, code {int.from_bytes(body, 'big')}")
                 self._left()
-        elif kind == _GOAWAY:
+        elif kind == GOAWAY:
             self._leave(int.from_bytes(body[:4], "big"))
         else:
             raise ValueError(f"unexpected HTTP/2 frame of type {kind}")

@@ -13,7 +13,7 @@ from predictd.client import Client, InternalError, UnavailableError
 from predictd.engines.api import Array
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
-from tests.fixtures.faulty_engine import ENGINE_ERROR, KILL, RUNTIME_ERROR, SEGFAULT
+from tests.fixtures.faulty_engine import DEVICE_LOST, ENGINE_ERROR, KILL, RUNTIME_ERROR, SEGFAULT
 from tests.fixtures.killing import serving
 from tests.fixtures.load import Connections, Load, drive, job
 from tests.fixtures.processes import FAULTY, custom
@@ -34,7 +34,7 @@ async def drive_all(daemon: Daemon, values: list[float]) -> Load:
     return load
 
 
-@pytest.mark.parametrize("crash", [KILL, SEGFAULT])
+@pytest.mark.parametrize("crash", [KILL, SEGFAULT, DEVICE_LOST])
 def test_a_request_that_crashes_the_engine_fails_alone(tmp_path: Path, crash: float) -> None:
     model = custom(tmp_path, "echo", FAULTY)
     values = [float(at) for at in range(REQUESTS)]

@@ -9,18 +9,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
-from predictd.client import Client, OverloadedError, Prediction, UnavailableError
+from predictd.client import Client, OverloadedError, Prediction, Request, UnavailableError
+from predictd.client.channel import PREDICT
+from predictd.client.messages import build
 from predictd.engines.api import Array
+from predictd.protos.v1.predictd_pb2 import PredictResponse
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.faulty_engine import BLOCK
+from tests.fixtures.gated_engine import HOLD
 from tests.fixtures.killing import leaders, serving
 from tests.fixtures.pausing import paused, unread_messages, unread_records
-from tests.fixtures.processes import FAULTY, custom
+from tests.fixtures.processes import FAULTY, GATED, custom
 
 Ask = Callable[..., "Future[Prediction]"]
 WIDTH = 250_000
@@ -165,6 +171,72 @@ def test_a_client_that_left_before_its_worker_died_leaves_nothing_behind(tmp_pat
             assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1
         wait_in_flight(daemon, 0)
         assert daemon.metric("predictd_worker_restarts_total") == 1
+
+
+def rows_run(log: Path) -> list[str]:
+    """Those of requests; warm-up runs zeros."""
+    return [row for row in log.read_text().split() if row != "0"]
+
+
+def send(channel: grpc.Channel, value: float) -> Any:
+    """A request that can be cancelled."""
+    request = build(Request(model="held", inputs={"x": echo(value)}))
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)
+    return call.future(request.SerializeToString(), timeout=60)
+
+
+def test_requests_cancelled_in_the_queue_never_run_and_one_cancelled_in_its_run_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    model = custom(tmp_path, "held", GATED, run_gate=gate, run_log=log)
+    with (
+        patient(model, "--max-batch-size", "1", folder=tmp_path / "run") as daemon,
+        grpc.insecure_channel(daemon.grpc) as channel,
+    ):
+        running_one = send(channel, HOLD)
+        daemon.wait_until(lambda: rows_run(log), 20, "running")
+        queued = [send(channel, value) for value in (2, 3, 4)]
+        wait_queued(daemon, 3)
+        for given_up in (running_one, queued[0], queued[2]):
+            given_up.cancel()
+        daemon.wait_until(
+            lambda: daemon.metric("predictd_requests_total", status="CANCELLED") == 3, 20, "told of it"
+        )
+        gate.touch()
+        assert PredictResponse.FromString(queued[1].result()).outputs[0].data == echo(3).tobytes()
+        wait_in_flight(daemon, 0)
+        assert rows_run(log) == ["1", "3"]
+        assert daemon.metric("predictd_dropped_total", reason="cancelled") == 2
+        assert daemon.metric("predictd_accepted_total") == daemon.metric("predictd_requests_total") == 4
+
+
+def test_what_a_dead_front_end_had_in_a_queue_never_runs_and_what_it_had_in_a_run_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    model = custom(tmp_path, "held", GATED, run_gate=gate, run_log=log)
+    arguments = (model, "--max-batch-size", "1", "--frontends", "1")
+    with patient(*arguments, folder=tmp_path / "run") as daemon:
+        (frontend,) = daemon.pids("front ends")
+        with grpc.insecure_channel(daemon.grpc) as channel:
+            lost = [send(channel, HOLD)]
+            daemon.wait_until(lambda: rows_run(log), 20, "running")
+            lost += [send(channel, value) for value in (2, 3, 4)]
+            wait_queued(daemon, 3)
+            os.kill(frontend, signal.SIGKILL)
+            assert {one.code() for one in lost} == {grpc.StatusCode.UNAVAILABLE}
+        daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, 20, "ready again")
+        with asking(daemon) as ask:
+            answer = ask("held", echo(5))
+            wait_in_flight(daemon, 1)
+            gate.touch()
+            assert answer.result().outputs["y"] == 5
+        wait_in_flight(daemon, 0)
+        wait_queued(daemon, 0)
+        assert rows_run(log) == ["1", "5"]
+        assert daemon.metric("predictd_accepted_total") == daemon.metric("predictd_requests_total") == 5
+        assert "Traceback" not in daemon.output()
 
 
 def test_a_front_end_that_dies_waiting_for_memory_gives_its_claim_up(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,28 +12,90 @@ import grpc
 import numpy as np
 
 from predictd.client.messages import Request, build
+from tests.bench import proc
 from tests.fixtures.daemon import Daemon, running
-from tests.fixtures.open_loop import Offered, capacity, connect, offer
+from tests.fixtures.open_loop import Offered, Raw, capacity, connect, offer
 from tests.fixtures.processes import custom
 
 SLOW = "tests.fixtures.slow_engine:load"
-RUN_SECONDS = 0.01
+RUN_SECONDS = 0.02
 DEADLINE_SECONDS = 0.25
+# As large as an image: what is refused must cost little, whatever it carries.
+WIDTH = 3 * 224 * 224
 REQUESTS = [
-    build(Request(model="slow", inputs={"x": np.full((1, 1), at, np.float32)})).SerializeToString()
-    for at in range(16)
+    build(Request(model="slow", inputs={"x": np.full((1, WIDTH), at, np.float32)})).SerializeToString()
+    for at in range(4)
 ]
+# More callers than can be answered within that time.
+CALLERS = 64
+HURRY_SECONDS = 0.9
+# Larger than the daemon takes, so that gRPC itself says so of one that is received.
+MAX_MESSAGE = "1MiB"
+OVERSIZED = bytes(2 * 2**20)
+METHODS = (
+    "/predictd.v1.PredictionService/Predict",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/tensorflow.serving.PredictionService/Predict",
+)
+MEMORY_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Goodput at twice and at ten times the capacity, and how long a lone request took before and after."""
+    """Goodput at twice and at ten times the capacity, and how long a lone request took before and after.
+
+    Attributes:
+        unread: What each API says of requests that are refused before they are received.
+        grown_bytes: Resident memory of the daemon afterwards, beyond that before.
+    """
 
     capacity: float
     twice: Offered
     tenfold: Offered
     before_seconds: float
     after_seconds: float
+    unread: dict[str, set[str]]
+    grown_bytes: int
+
+
+def resident_bytes(daemon: Daemon) -> int:
+    return proc.memory_of([daemon.process.pid, *proc.descendants(daemon.process.pid)]).pss_bytes
+
+
+async def refused_unread(channel: grpc.aio.Channel, calls: Sequence[Raw]) -> dict[str, set[str]]:
+    """Ask for too much while more wait than can be answered in time."""
+    busy = [asyncio.create_task(keep_asking(calls[at % len(calls)])) for at in range(CALLERS)]
+    said: dict[str, set[str]] = {method: set() for method in METHODS}
+    try:
+        await until_refused(calls[0])
+        for method in METHODS:
+            call: Raw = channel.unary_unary(method)
+            # One of many is received all the same, to see what it is.
+            for _ in range(2):
+                try:
+                    await call(OVERSIZED, timeout=HURRY_SECONDS)
+                except grpc.aio.AioRpcError as error:
+                    said[method].add(error.details() or "")
+    finally:
+        for task in busy:
+            task.cancel()
+        await asyncio.gather(*busy, return_exceptions=True)
+    return said
+
+
+async def keep_asking(call: Raw) -> None:
+    while True:
+        await call(REQUESTS[0], timeout=60)
+
+
+async def until_refused(call: Raw) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await call(REQUESTS[0], timeout=HURRY_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    return
 
 
 async def overload(daemon: Daemon) -> Found:
@@ -46,7 +109,7 @@ async def overload(daemon: Daemon) -> Found:
             took.append(time.monotonic() - start)
         return min(took)
 
-    before = await lone()
+    before, before_bytes = await lone(), resident_bytes(daemon)
     most = await capacity(calls, REQUESTS, seconds=2, callers=16)
     twice, tenfold = [
         await offer(
@@ -60,15 +123,17 @@ async def overload(daemon: Daemon) -> Found:
         for factor in (2, 10)
     ]
     await asyncio.sleep(1)
-    after = await lone()
+    after, after_bytes = await lone(), resident_bytes(daemon)
+    unread = await refused_unread(channels[0], calls)
     for channel in channels:
         await channel.close()
-    return Found(most, twice, tenfold, before, after)
+    return Found(most, twice, tenfold, before, after, unread, after_bytes - before_bytes)
 
 
 def test_at_ten_times_its_capacity_a_daemon_does_what_it_can(tmp_path: Path) -> None:
-    model = custom(tmp_path, "slow", SLOW, run_seconds=RUN_SECONDS)
-    with running(model, "--frontends", "1", "--instances", "1", folder=tmp_path / "run") as daemon:
+    model = custom(tmp_path, "slow", SLOW, run_seconds=RUN_SECONDS, width=WIDTH)
+    arguments = ("--frontends", "1", "--instances", "1", "--max-message-size", MAX_MESSAGE)
+    with running(model, *arguments, folder=tmp_path / "run") as daemon:
         found = asyncio.run(overload(daemon))
         for offered in (found.twice, found.tenfold):
             print(
@@ -88,6 +153,10 @@ def test_at_ten_times_its_capacity_a_daemon_does_what_it_can(tmp_path: Path) -> 
         assert found.twice.goodput > 0.7 * found.capacity
         assert found.tenfold.goodput > 0.5 * found.capacity
         assert found.after_seconds < found.before_seconds + DEADLINE_SECONDS
+        print(f"memory {found.grown_bytes / 2**20:+.0f} MiB")
+        assert found.grown_bytes < MEMORY_BYTES
+        for method, said in found.unread.items():
+            assert any("is expected in" in details for details in said), (method, said)
         daemon.wait_until(lambda: daemon.metric("predictd_in_flight") == 0, 30, "idle")
         good = daemon.metric("predictd_requests_total", status="OK")
         ran = daemon.metric("predictd_run_requests_total")
@@ -99,7 +168,7 @@ def test_at_ten_times_its_capacity_a_daemon_does_what_it_can(tmp_path: Path) -> 
 
 
 def test_a_deadline_of_the_servers_own_and_a_limit_for_each_client(tmp_path: Path) -> None:
-    model = custom(tmp_path, "slow", SLOW, run_seconds=0.5)
+    model = custom(tmp_path, "slow", SLOW, run_seconds=0.5, width=WIDTH)
     arguments = ("--default-deadline", "100ms", "--max-concurrent-per-client", "2", "--frontends", "1")
 
     async def ask() -> list[grpc.StatusCode]:

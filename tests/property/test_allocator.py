@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +54,7 @@ class AllocatorMachine(RuleBasedStateMachine):
     def start(self, limit: int) -> None:
         self.allocator = BlockAllocator(limit)
         self.segments: dict[int, SegmentShape] = {}
+        self.added = 0
         self.used: list[Block] = []
 
     @rule(target=blocks, size=sizes)
@@ -84,7 +86,8 @@ class AllocatorMachine(RuleBasedStateMachine):
         if least:
             assert shape.size_bytes <= max(SMALLEST_SEGMENT_BYTES, shape.block_bytes)
         assert shape.size_bytes <= max(LARGEST_GROWTH_BYTES, shape.block_bytes)
-        number = len(self.segments)
+        number = self.added
+        self.added += 1
         self.segments[number] = shape
         self.allocator.add_segment(number, shape)
         block = self.allocator.allocate(size)
@@ -97,6 +100,7 @@ class AllocatorMachine(RuleBasedStateMachine):
     def free(self, block: Block) -> None:
         self.allocator.free(block)
         self.used.remove(block)
+        # From the same segment, or from another of its class: one that is retired comes back if it has to.
         again = self.allocator.allocate(block.size_bytes)
         assert again is not None
         self.allocator.free(again)
@@ -112,7 +116,30 @@ class AllocatorMachine(RuleBasedStateMachine):
     def add_a_segment_twice(self, size: int) -> None:
         assume(self.segments)
         with pytest.raises(ValueError, match="This is a bug"):
-            self.allocator.add_segment(0, SegmentShape(size_class(size), 1))
+            self.allocator.add_segment(min(self.segments), SegmentShape(size_class(size), 1))
+
+    @rule(data=st.data())
+    def retire(self, data: st.DataObject) -> None:
+        serving = sorted(self.allocator.segments)
+        assume(serving)
+        number = data.draw(st.sampled_from(serving))
+        self.allocator.retire(number)
+        assert number not in self.allocator.segments
+
+    @rule()
+    def remove_what_is_retired(self) -> None:
+        kept = {block.segment for block in self.used} | set(self.allocator.segments)
+        gone = self.allocator.remove_retired()
+        assert set(gone) == set(self.segments) - kept
+        for number in gone:
+            del self.segments[number]
+
+    @rule()
+    def count_peaks_anew(self) -> None:
+        self.allocator.forget_peaks()
+        in_use = Counter(block.size_bytes for block in self.used)
+        assert Counter(self.allocator.peaks()) == in_use
+        assert self.allocator.used_by_segment() == Counter(block.segment for block in self.used)
 
     def check_block(self, block: Block, size: int) -> None:
         shape = self.segments[block.segment]

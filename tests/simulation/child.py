@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from predictd.server.control.messages import Message, Pong
+from predictd.server.control.message import Message
+from predictd.server.control.messages import Pong
 from predictd.server.supervise import frontends
 from predictd.server.supervise.child import OnExit, OnMessage
 from tests.simulation.frontend_process import FrontendProcess
@@ -50,8 +51,8 @@ class SimulatedChild:
 
     @property
     def stopped(self) -> bool:
-        """No simulated process is ever stopped."""
-        return False
+        """A signal has stopped the process."""
+        return self.process.stopped
 
     def kill(self) -> None:
         self._world.condemn(self.process, SIGKILL)

@@ -90,14 +90,14 @@ class Client:
         came = len(self.pending) + len(self.turned_away)
         return came == len(self.world.schedule.requests) and all(one.over for one in self.pending.values())
 
-    def outstanding(self, lane: int) -> list[int]:
-        """Requests that have a ticket of a lane, and whose clients wait."""
+    def outstanding(self, lane: int, pool: int) -> list[int]:
+        """Requests that have a ticket of a lane in a pool, and whose clients wait."""
         return [
             call.slot
             for door in self.world.frontends()
             if door.frontend is not None
             for call in door.frontend._dispatcher._calls
-            if call.lane.id == lane and call.future is not None
+            if (call.lane.id, call.lane.pool) == (lane, pool) and call.future is not None
         ]
 
     def _knock(self, asked: Asked) -> None:
@@ -122,9 +122,9 @@ class Client:
         pending = self.pending[asked.number] = Pending(asked, door, deadline_ns, task)
         task.add_done_callback(lambda _: world.trace(f"request {asked.number} ends"))
         if asked.cancel_after_ns:
-            world.at(now_ns + asked.cancel_after_ns, functools.partial(self._leave, pending))
+            world.at(now_ns + asked.cancel_after_ns, functools.partial(self.leave, pending))
         if deadline_ns:
-            world.at(deadline_ns + LEAVES_AFTER_NS, functools.partial(self._leave, pending))
+            world.at(deadline_ns + LEAVES_AFTER_NS, functools.partial(self.leave, pending))
 
     @staticmethod
     async def _ask(door: FrontendProcess, request: InferRequest, deadline_ns: int) -> InferResponse:
@@ -133,8 +133,10 @@ class Client:
         door.asked += 1
         return await door.frontend._service.infer(request, "simulated", deadline_ns)
 
-    def _leave(self, pending: Pending) -> None:
+    def leave(self, pending: Pending) -> None:
+        """A client cancels."""
         if not pending.over:
+            self.world.coverage.client_leaves(pending.door, pending.asked.number)
             self.world.trace(f"the client of {pending.asked.number} leaves")
             with Running(pending.door.loop):
                 pending.task.cancel()
@@ -198,22 +200,22 @@ class Client:
                 return None
             case OverloadedError():
                 room = min(schedule.max_queue_size, 64 if schedule.small_pipes else 1024)
-                # Probes take room, too: after each death each front end sends one into each queue.
-                probes = world.worker_deaths * (schedule.frontends + world.killed_frontends)
+                # Probes take room until a front end has heard of the death that the others have.
+                others = schedule.frontends + world.killed_frontends - 1
+                probes = world.worker_deaths * others
+                # Where models share a queue, one leaves the others as much as it has itself.
+                room = room // 2 if "its share" in str(error) else room
                 bounded = room < len(schedule.requests) + probes or self.troubles.memory
                 return None if bounded else "is refused for want of room that is there"
             case UnknownModelError():
                 gone = asked.version and self.troubles.swaps
                 return None if gone else "names what was always there"
             case ModelUnavailableError():
-                if "not served by this worker" in str(error):
-                    # Its lane was given a pool of its own, and its front end does not know yet that it is warm.
-                    return (
-                        None
-                        if world.moved_out(asked.model)
-                        else "went to a worker that does not serve its lane"
-                    )
-                may = world.leaving or world.lane_deaths or (asked.version and self.troubles.swaps)
+                may = (
+                    world.leaving
+                    or world.kills_workers(asked.model)
+                    or (asked.version and self.troubles.swaps)
+                )
                 return None if may else "names what serves"
         return "ended unexpectedly"
 

@@ -28,6 +28,9 @@ class Watcher(Protocol):
     def crash(self) -> None:
         """The process dies of this run."""
 
+    def hang(self) -> None:
+        """This run never ends."""
+
 
 class SimulatedEngine:
     """Rows of (number, kind, ...) in, rows of (number, lane) out."""
@@ -49,6 +52,8 @@ class SimulatedEngine:
         kinds = set(x[:, 1].tolist())
         if Kind.POISON in kinds:
             self._watcher.crash()
+        if Kind.HANG in kinds:
+            self._watcher.hang()
         if Kind.BAD in kinds:
             raise (InvalidInputError if len(x) % 2 else EngineError)(REFUSAL)
         y = np.empty((len(x), 2), np.int64)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from predictd.server.control.messages import FrontendCounts, FrontendInit, Hello, Message
+from predictd.server.control.message import Message
+from predictd.server.control.messages import FrontendCounts, FrontendInit, Hello
 from predictd.server.frontend.main import Frontend
 from predictd.server.supervise.supervisor import ABI_VERSION
 from predictd.server.transport.blocks import read_request

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from predictd.server.frontend import dispatch
 from predictd.server.frontend import main as frontend_main
-from predictd.server.supervise import keeper, starter, supervisor
+from predictd.server.supervise import keeper, starter, supervisor, watching
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.worker import intake, response_memory, runner, token
 from predictd.server.worker import main as worker_main
@@ -284,4 +284,6 @@ def _closing(fd: int) -> None:
     _close(fd)
 
 
-MODULES = SimpleNamespace(starter=starter, supervisor=supervisor, keeper=keeper, worker_main=worker_main)
+MODULES = SimpleNamespace(
+    starter=starter, supervisor=supervisor, keeper=keeper, watching=watching, worker_main=worker_main
+)

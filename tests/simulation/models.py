@@ -70,9 +70,17 @@ class Models:
         with Running(self._world.loop):
             self._world.supervisor.keeper.look_now()
 
-    def load_lane(self, config: LaneConfig, cache: object, instances: int, cancel: object) -> WarmLane:
+    def load_lane(
+        self,
+        config: LaneConfig,
+        cache: object,
+        instances: int,
+        instance: int,
+        cancel: object,
+        report: object,
+    ) -> WarmLane:
         """Stands for `worker.lanes.load_lane`."""
-        del cache, instances, cancel
+        del cache, instances, instance, cancel, report
         strand = Strand.current
         assert strand is not None
         self._world.point(strand, "before load")
@@ -87,8 +95,15 @@ class Models:
         return WarmLane(LoadedLane(config, engine, SIGNATURE, efficiency=efficiency), 0.001, 0.001)
 
     def _closed(self, lane: int) -> None:
-        if not self._world.leaving and (left := self._world.client.outstanding(lane)):
-            self._world.violated(f"lane {lane} is closed while requests {left} of it are outstanding")
+        world = self._world
+        assert isinstance(world.current, WorkerProcess)
+        assert world.current.worker is not None
+        pool = world.current.worker._init.pool
+        # What waits for a lane that has moved out follows it.
+        if world.leaving or world.moved_out(lane, pool):
+            return
+        if left := world.client.outstanding(lane, pool):
+            world.violated(f"lane {lane} is closed while requests {left} of it are outstanding")
 
     def run_begins(self, lane: int, numbers: Sequence[int]) -> None:
         assert isinstance(self._world.current, WorkerProcess)
@@ -101,6 +116,10 @@ class Models:
         self._world.point(strand, "in run")
         self._world.wait(strand, "run", lambda: False, duration_ns / 1e9)
         self._world.point(strand, "in run")
+
+    def hang(self) -> None:
+        assert Strand.current is not None
+        self._world.wait(Strand.current, "hang", lambda: False, None)
 
     def crash(self) -> None:
         assert isinstance(self._world.current, WorkerProcess)

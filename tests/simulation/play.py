@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import gc
 import itertools
+import json
 import logging
 import os
 import subprocess
@@ -20,6 +21,7 @@ from tests.simulation.world import Replacement, ViolationError, World
 TRACE_LINES = 150
 SHRINKS_MAX = 100
 COLLECT_EVERY = 10
+_REACHED = "reached: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Played:
         trace: What happened, a line each.
         ended: How many requests ended how.
         points: How often each point of a worker's work was passed.
+        coverage: What happened to whom in which situation, how often.
     """
 
     schedule: Schedule
@@ -38,6 +41,7 @@ class Played:
     trace: Sequence[str]
     ended: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
+    coverage: Counter[str] = field(default_factory=Counter)
 
 
 def play(schedule: Schedule, mutations: Sequence[Replacement] = ()) -> Played:
@@ -54,7 +58,9 @@ def play(schedule: Schedule, mutations: Sequence[Replacement] = ()) -> Played:
         violation = f"{type(error).__name__}: {error}"
     finally:
         logging.disable(disabled)
-    return Played(schedule, violation, world.lines, Counter(world.client.ended), world.reached)
+    return Played(
+        schedule, violation, world.lines, Counter(world.client.ended), world.reached, world.coverage.counts
+    )
 
 
 def shrink(played: Played, mutations: Sequence[Replacement] = ()) -> Played:
@@ -76,19 +82,30 @@ def shrink(played: Played, mutations: Sequence[Replacement] = ()) -> Played:
     return played
 
 
-def search(seeds: Iterable[int], mutations: Sequence[Replacement] = ()) -> Played | None:
-    """The first schedule that violates anything, as it is; None when none does."""
-    for played in _each(seeds, mutations):
+def search(
+    seeds: Iterable[int], mutations: Sequence[Replacement] = (), parts_max: int | None = None
+) -> Played | None:
+    """The first schedule that violates anything, as it is; None when none does.
+
+    Args:
+        seeds: Of the schedules.
+        mutations: Defects to plant.
+        parts_max: Play those only that have no more requests and faults together.
+    """
+    for played in _each(seeds, mutations, parts_max):
         if played.violation:
             return played
     return None
 
 
-def _each(seeds: Iterable[int], mutations: Sequence[Replacement] = ()) -> Iterator[Played]:
+def _each(
+    seeds: Iterable[int], mutations: Sequence[Replacement] = (), parts_max: int | None = None
+) -> Iterator[Played]:
     with _collecting() as collect:
-        for seed in seeds:
-            yield play(draw_schedule(seed), mutations)
-            collect()
+        for schedule in map(draw_schedule, seeds):
+            if parts_max is None or len(schedule.parts) <= parts_max:
+                yield play(schedule, mutations)
+                collect()
 
 
 @contextlib.contextmanager
@@ -136,11 +153,15 @@ def replay(seed: int) -> int:
 
 def part(first: int, count: int, step: int) -> int:
     """Play some seeds in this process. Stops at the first violation."""
-    played = search(range(first, first + count, step))
-    if played is None:
-        return 0
-    print(describe(played, shrink(played)))
-    return 1
+    reached: Counter[str] = Counter()
+    for played in _each(range(first, first + count, step)):
+        reached.update(played.coverage)
+        reached.update({f"ended {how}": times for how, times in played.ended.items()})
+        if played.violation:
+            print(describe(played, shrink(played)))
+            return 1
+    print(_REACHED + json.dumps(reached))
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,14 +170,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="play this one, with its trace")
     parser.add_argument("--first", type=int, default=0, help="the first of many (default: 0)")
     parser.add_argument("--count", type=int, default=1000, help="how many (default: 1000)")
-    parser.add_argument("--step", type=int, default=1, help="every so many of them (default: 1)")
+    parser.add_argument("--step", type=int, help=argparse.SUPPRESS)
     parser.add_argument(
         "--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many at once"
     )
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return replay(options.seed)
-    if options.processes == 1:
+    if options.step is not None:
         return part(options.first, options.count, options.step)
     return _share(options.first, options.count, options.processes)
 
@@ -165,13 +186,22 @@ def _share(first: int, count: int, processes: int) -> int:
     """Deal the seeds to processes, each of which takes every so many."""
     commands = [
         [
-            *(sys.executable, "-m", "tests.simulation", "--processes", "1"),
+            *(sys.executable, "-m", "tests.simulation"),
             *("--first", str(first + at), "--count", str(count - at), "--step", str(processes)),
         ]
         for at in range(min(processes, count))
     ]
-    running = [subprocess.Popen(command) for command in commands]
-    failed = sum(process.wait() != 0 for process in running)
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    reached: Counter[str] = Counter()
+    for process in running:
+        for line in process.communicate()[0].splitlines():
+            if line.startswith(_REACHED):
+                reached.update(json.loads(line.removeprefix(_REACHED)))
+            else:
+                print(line)
+    failed = sum(process.returncode != 0 for process in running)
+    for what in sorted(reached):
+        print(f"{reached[what]:8} {what}")
     print(
         f"{count} schedules from seed {first} on: {f'{failed} processes failed' if failed else 'nothing was violated'}"
     )

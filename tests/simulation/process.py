@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from predictd.server.control.messages import Message, Ping
+from predictd.server.control.message import Message
+from predictd.server.control.messages import Ping
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -22,6 +23,7 @@ class Process(abc.ABC):
 
     Attributes:
         alive: It was not killed and has not ended.
+        stopped: A signal has stopped it.
         descriptors: That are open in it.
         inbox: Messages on their way to it.
         outbox: Messages on their way to the supervisor.
@@ -32,9 +34,15 @@ class Process(abc.ABC):
         self.id = number
         self.title = title
         self.alive = True
+        self.stopped = False
         self.descriptors: set[int] = set()
         self.inbox: deque[Mail] = deque()
         self.outbox: deque[Mail] = deque()
+
+    @property
+    def runs(self) -> bool:
+        """It lives, and would get a CPU."""
+        return self.alive and not self.stopped
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """To the supervisor. The channel of the product ends here."""

@@ -36,6 +36,7 @@ def _of_supervisor(world: World) -> Iterator[str]:
             yield f"front end {place.index} is {place.state}"
     for pool in supervisor._workers.pools.values():
         yield from _of_pool(pool)
+    yield from _of_memory(world)
     if supervisor._wiring._acks._owed:
         yield f"acknowledgements are owed: {supervisor._wiring._acks._owed}"
     for child in world.children:
@@ -43,6 +44,38 @@ def _of_supervisor(world: World) -> Iterator[str]:
             yield f"messages from or to {child.title} #{child.id} are under way"
         if not child.process.alive:
             yield f"{child.title} #{child.id} is dead and not reaped"
+
+
+def _of_memory(world: World) -> Iterator[str]:
+    """Owners, the supervisor and readers must agree on which segments there are."""
+    wiring = world.supervisor._wiring
+    doors = {door.id: door for door in world.frontends()}
+    workers = {worker.id: worker.worker for worker in world.workers()}
+    for number, (place, child) in wiring._frontends.items():
+        if place.retired:
+            yield f"{child.title} waits for {len(place.retired)} segments to be unmapped"
+        known = {(segment.pool, segment.segment) for segment in place.segments}
+        if (door := doors.get(number)) is not None and door.frontend is not None:
+            pools = door.frontend._dispatcher._pools
+            owned = {(pool.id, segment) for pool in pools.values() for segment in pool.arena._segments}
+            if owned != known:
+                yield f"{child.title} owns segments {owned}, the supervisor knows {known}"
+        for pool, _, reader in wiring._workers.values():
+            mapper = workers.get(reader.id)
+            mapped = {key[1] for key in mapper._memory._segments if key[0] == number} if mapper else set()
+            if mapper is not None and mapped != {segment for at, segment in known if at == pool.id}:
+                yield f"{reader.title} has segments {mapped} of {child.title} mapped, which has {known}"
+    for number, (_, place, child) in wiring._workers.items():
+        known = {(0, segment.segment) for segment in place.segments}
+        owner = workers.get(number)
+        if place.retired:
+            yield f"{child.title} waits for {len(place.retired)} segments to be unmapped"
+        if owner is not None and {(0, segment) for segment in owner._responses._arena._segments} != known:
+            yield f"{child.title} owns segments that the supervisor does not know, or the other way round"
+        for door in doors.values():
+            link = door.frontend._dispatcher.worker(number) if door.frontend is not None else None
+            if link is not None and {(0, segment) for segment in link.memory._segments} != known:
+                yield f"{door.title} has segments of {child.title} mapped that it does not have, or too few"
 
 
 def _of_pool(pool: Pool) -> Iterator[str]:

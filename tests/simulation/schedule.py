@@ -18,6 +18,8 @@ class Kind(enum.IntEnum):
     """The engine refuses whatever batch it is in."""
     POISON = 2
     """The engine crashes, each time."""
+    HANG = 3
+    """The engine never comes back, each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,14 @@ class Trouble(enum.Enum):
     """The next worker that comes to a point of its work dies there."""
     KILL_WORKER = enum.auto()
     KILL_FRONTEND = enum.auto()
+    KILL_FRONTEND_AT = enum.auto()
+    """The front end of a request dies when the next worker comes to a point of its work on it."""
+    CANCEL_AT = enum.auto()
+    """The same, but its client leaves."""
+    HANG_WORKER_AT = enum.auto()
+    """The run loop of the next worker that comes to a point goes no further; its process goes on answering."""
+    STOP = enum.auto()
+    """A signal stops a worker or a front end, for a while or for good."""
     SWAP = enum.auto()
     """Every model has new content, or another version."""
     BROKEN_SWAP = enum.auto()
@@ -80,6 +90,7 @@ class Schedule:
     Attributes:
         drain_at_ns: When the daemon is told to leave, 0 for once all is answered.
         preemption: How likely others run at a point.
+        forgetful: Arenas give back whatever they can spare, as often as possible.
         small_pipes: The queues and the carry are as small as the kernel makes pipes.
     """
 
@@ -95,6 +106,7 @@ class Schedule:
     preemption: float
     drain_at_ns: int
     small_pipes: bool
+    forgetful: bool
     requests: tuple[Asked, ...] = field(default=())
     faults: tuple[Fault, ...] = field(default=())
 
@@ -127,15 +139,13 @@ def draw_schedule(seed: int) -> Schedule:
     poisonous = draw.random() < 0.15
     deadlines = draw.random() < 0.3
     wide = draw.choice([2, 2, 2, 2000])
+    hangs = draw.randint(1, count) if draw.random() < 0.06 else 0
     requests = tuple(
         _draw_request(draw, number, span_ns, models, wide, poisonous=poisonous, deadlines=deadlines)
         for number in range(1, count + 1)
     )
-    weights = [5, 2, 1.5 if draw.random() < 0.4 else 0, 1.5, 0.5, 0.5]
-    faults = tuple(
-        Fault(draw.randrange(span_ns), draw.choices(list(Trouble), weights)[0], draw.randrange(2**30))
-        for _ in range(draw.choice([0, 1, 1, 2, 3, 4]))
-    )
+    requests = tuple(replace(one, kind=Kind.HANG) if one.number == hangs else one for one in requests)
+    faults = _draw_faults(draw, span_ns)
     return Schedule(
         seed=seed,
         frontends=draw.choice([1, 1, 2]),
@@ -147,11 +157,40 @@ def draw_schedule(seed: int) -> Schedule:
         max_queue_size=draw.choice([4, 64, 1024, 1024]),
         compute_ns=draw.choice([20_000, 500_000, 5 * MS]),
         preemption=draw.choice([0.05, 0.2, 0.5]),
-        drain_at_ns=draw.randrange(span_ns) if draw.random() < 0.15 else 0,
+        drain_at_ns=_draw_moment(draw, span_ns, faults) if draw.random() < 0.15 else 0,
         small_pipes=draw.random() < 0.3,
+        forgetful=draw.random() < 0.15,
         requests=requests,
         faults=faults,
     )
+
+
+def _draw_faults(draw: random.Random, span_ns: int) -> tuple[Fault, ...]:
+    frontends_die = draw.random() < 0.4
+    weights = {
+        Trouble.KILL_WORKER_AT: 5,
+        Trouble.KILL_WORKER: 2,
+        Trouble.KILL_FRONTEND: 1 if frontends_die else 0,
+        Trouble.KILL_FRONTEND_AT: 2 if frontends_die else 0,
+        Trouble.CANCEL_AT: 2,
+        Trouble.HANG_WORKER_AT: 0.5,
+        Trouble.STOP: 0.5,
+        Trouble.SWAP: 2,
+        Trouble.BROKEN_SWAP: 0.5,
+        Trouble.NO_MEMORY: 0.5,
+    }
+    faults: list[Fault] = []
+    for _ in range(draw.choice([0, 1, 1, 2, 3, 4])):
+        trouble = draw.choices(list(weights), list(weights.values()))[0]
+        faults.append(Fault(_draw_moment(draw, span_ns, faults), trouble, draw.randrange(2**30)))
+    return tuple(faults)
+
+
+def _draw_moment(draw: random.Random, span_ns: int, faults: Sequence[Fault]) -> int:
+    """Any moment, or one at which what a fault brought about goes on."""
+    if faults and draw.random() < 0.4:
+        return draw.choice(faults).at_ns + draw.randrange(1, 4 * MS)
+    return draw.randrange(1, span_ns)
 
 
 def _draw_request(
@@ -174,6 +213,8 @@ def _draw_request(
         rows=draw.choice([1, 1, 1, 2, 5]),
         width=draw.choice([2, 2, 2, 3, wide]),
         priority=draw.choice([0, 0, 0, 1, 3]),
-        cancel_after_ns=draw.randrange(1, 8 * MS) if draw.random() < 0.12 else 0,
+        cancel_after_ns=draw.randrange(1, draw.choice([8 * MS, 8 * MS, MS // 50]))
+        if draw.random() < 0.12
+        else 0,
         deadline_ns=draw.randrange(1, 20 * MS) if deadlines and draw.random() < 0.4 else 0,
     )

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from typing_extensions import override
 
-from predictd.server.control.messages import Hello, Message, WorkerInit
+from predictd.server.control.message import Message
+from predictd.server.control.messages import Hello, WorkerInit
 from predictd.server.supervise.supervisor import ABI_VERSION
 from predictd.server.transport.claims import ClaimState, read_claims
 from predictd.server.transport.records import TICKET
 from predictd.server.worker.main import Worker
+from tests.simulation.frontend_process import FrontendProcess
 from tests.simulation.process import Process
 from tests.simulation.strand import Strand
 
@@ -69,18 +71,27 @@ class WorkerProcess(Process):
     def wakes_ns(self) -> int | None:
         return min((one.wakes_ns for one in self.strands if one.wakes_ns is not None), default=None)
 
-    def at_work(self) -> Iterator[tuple[int, int]]:
-        """Lane and number of each request that a death now is counted against."""
+    def claimed(self) -> Iterator[tuple[int, int]]:
+        """Front end and number of each request that it holds."""
+        for door, ticket in self._held():
+            if number := door.number(int(ticket["slot"]), int(ticket["generation"])):
+                yield door.id, number
+
+    def _held(self) -> Iterator[tuple[FrontendProcess, np.void]]:
+        """Its tickets, and the front ends that they are of."""
         if self.worker is None:
             return
-        state, tickets = read_claims(self.worker._claims._map)
-        if state is not ClaimState.RUNNING:
-            return
         doors = {door.id: door for door in self.world.frontends()}
-        for ticket in np.frombuffer(tickets, TICKET):
-            door = doors.get(int(ticket["frontend"]))
-            number = door and door.number(int(ticket["slot"]), int(ticket["generation"]))
-            if number:
+        for ticket in np.frombuffer(read_claims(self.worker._claims._map)[1], TICKET):
+            if door := doors.get(int(ticket["frontend"])):
+                yield door, ticket
+
+    def at_work(self) -> Iterator[tuple[int, int]]:
+        """Lane and number of each request that a death now is counted against."""
+        if self.worker is None or read_claims(self.worker._claims._map)[0] is not ClaimState.RUNNING:
+            return
+        for door, ticket in self._held():
+            if number := door.number(int(ticket["slot"]), int(ticket["generation"])):
                 yield int(ticket["lane"]), number
 
     @override

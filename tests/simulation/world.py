@@ -18,24 +18,26 @@ from typing import Any
 
 from predictd.server.config.settings import Settings
 from predictd.server.config.units import Address
-from predictd.server.launch.memory import Headroom
+from predictd.server.control.messages import Ping
 from predictd.server.supervise.blame import BLAME_LIMIT
 from predictd.server.supervise.loads import Restored
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import RestartPolicy
 from predictd.server.supervise.supervisor import Supervisor
+from predictd.server.transport import allocator
 from predictd.server.transport.pipes import F_SETPIPE_SZ, capacity
 from predictd.server.transport.records import COMPLETION_STRUCT, Status
 from tests.fixtures.supervision import FixedPlanner
 from tests.simulation.child import SimulatedChild
 from tests.simulation.clients import Client
 from tests.simulation.clock import Clock
+from tests.simulation.coverage import Coverage
 from tests.simulation.frontend_process import FrontendProcess
 from tests.simulation.kernel import MODULES, Powered
 from tests.simulation.loop import Loop, Running
 from tests.simulation.models import Models
 from tests.simulation.ownership import Ownership
-from tests.simulation.process import SIGKILL, Process
+from tests.simulation.process import Process
 from tests.simulation.rest import unrest
 from tests.simulation.schedule import MS, Schedule
 from tests.simulation.strand import KilledError, Strand
@@ -44,8 +46,10 @@ from tests.simulation.worker_process import WorkerProcess
 STEPS_MAX = 60_000
 QUIET_WITHIN_NS = 15_000 * MS
 REAPED_WITHIN_NS = (MS // 50, 5 * MS)
+LOOK_AGAIN_NS = MS
+# Often enough to come between any two steps of a request.
+GIVE_BACK_EVERY_NS = MS // 4
 _ARENA_BYTES = 1 << 26
-_PLENTY_BYTES = 1 << 40
 
 _COMPLETION = struct.Struct(COMPLETION_STRUCT)
 
@@ -70,9 +74,8 @@ class World(Ownership):
         killed_frontends: How many.
         worker_deaths: How many, the last ones of the stop included.
         models: What is served.
-        memory_until_ns: Until when no arena may grow.
-        armed: Points at which the next workers die, and how often each is passed before.
         reached: How often each point was passed.
+        coverage: What happened to whom in which situation.
         leaving: The daemon was told to.
     """
 
@@ -86,9 +89,8 @@ class World(Ownership):
         self.lane_deaths: Counter[int] = Counter()
         self.killed_frontends = 0
         self.worker_deaths = 0
-        self.memory_until_ns = 0
-        self.armed: list[tuple[str, int]] = []
         self.reached: Counter[str] = Counter()
+        self.coverage = Coverage(self)
         self.lines: list[str] = []
         self.leaving = False
         self.violation: ViolationError | None = None
@@ -129,12 +131,14 @@ class World(Ownership):
         schedule = self.schedule
         settings = Settings(
             arena_limit_bytes=_ARENA_BYTES,
+            arena_keep_ns=100 if schedule.forgetful else 60_000 * MS,
             model_control="none",
             max_batch_size=schedule.max_batch_size,
             max_delay_ns=schedule.max_delay_ns,
             max_queue_size=schedule.max_queue_size,
             cache_dir=None,
             lame_duck_ns=0,
+            run_timeout_ns=400 * MS,
             drain_timeout_ns=10_000 * MS,
         )
         with Running(self.loop):
@@ -161,20 +165,29 @@ class World(Ownership):
     def _play(self) -> None:
         self.client.begin()
         begin_ns = self.clock.now_ns
+        if self.schedule.forgetful:
+            for moment_ns in range(0, self.schedule.end_ns + 10 * MS, GIVE_BACK_EVERY_NS):
+                self.at(begin_ns + moment_ns, self._give_back)
         for fault in self.schedule.faults:
             self.at(begin_ns + fault.at_ns, functools.partial(self.client.troubles.strike, fault))
         drained: asyncio.Task[bool] | None = None
         if self.schedule.drain_at_ns:
             self.run_until("", lambda: self.clock.now_ns >= begin_ns + self.schedule.drain_at_ns)
+            self.coverage.strikes("DRAIN")
             self.leaving = True
             with Running(self.loop):
                 drained = self.loop.create_task(self.supervisor.drain())
         end_ns = begin_ns + self.schedule.end_ns
         self.run_until("every request ended", lambda: self.clock.now_ns >= end_ns and self.client.all_ended)
-        self.armed.clear()
+        self.client.troubles.armed.clear()
         if drained is not None:
             self.run_until("the drain ended", drained.done)
         self.client.judge()
+
+    def _give_back(self) -> None:
+        """Have everybody look whether there is memory to spare, as the supervisor's pings do in their time."""
+        for child in self.children:
+            child.send(Ping())
 
     def _leave(self) -> None:
         if not self.leaving:
@@ -191,6 +204,7 @@ class World(Ownership):
             stopped = self.loop.create_task(self.supervisor.stop())
         self.run_until("the daemon ended", stopped.done)
         stopped.result()
+        self.coverage.ends()
         if self.supervisor.fatal is not None:
             self.violated(f"the daemon gave up: {self.supervisor.fatal}")
         if self.supervisor_descriptors:
@@ -198,11 +212,7 @@ class World(Ownership):
 
     def at_rest(self) -> bool:
         """Nothing is under way and nothing is kept."""
-        return not self.unrest()
-
-    def unrest(self) -> list[str]:
-        """What is under way or kept still: of an idle daemon nothing may be."""
-        return unrest(self)
+        return not unrest(self)
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -212,14 +222,14 @@ class World(Ownership):
         while not done():
             self.steps += 1
             if self.steps > STEPS_MAX or self.clock.now_ns > last_ns:
-                self.violated(f"not within bounds: {what}; {'; '.join(self.unrest())}")
+                self.violated(f"not within bounds: {what}; {'; '.join(unrest(self))}")
             self._step()
 
     def _step(self) -> None:
         if self.violation is not None:
             raise self.violation
         self.clock.pass_ns(self.draw.randrange(200, 4000))
-        actors: list[Any] = [self, *(child.process for child in self.children if child.process.alive)]
+        actors: list[Any] = [self, *(child.process for child in self.children if child.process.runs)]
         actors.sort(key=lambda actor: self.draw.random() * self._weight(actor))
         for actor in actors:
             if actor.step():
@@ -227,7 +237,7 @@ class World(Ownership):
         moments = [actor.wakes_ns for actor in actors]
         wakes_ns = min((moment for moment in moments if moment is not None), default=None)
         if wakes_ns is None:
-            self.violated(f"nothing will ever happen again; {'; '.join(self.unrest())}")
+            self.violated(f"nothing will ever happen again; {'; '.join(unrest(self))}")
         else:
             self.clock.pass_until(wakes_ns)
 
@@ -304,8 +314,9 @@ class World(Ownership):
             at_work = list(process.at_work())
             self.deaths.update(number for _, number in at_work)
             self.lane_deaths.update({lane for lane, _ in at_work})
-        elif status:
+        elif status and isinstance(process, FrontendProcess):
             self.killed_frontends += 1
+            self.coverage.door_dies(process)
         child = next(child for child in self.children if child.process is process)
 
         def reap() -> None:
@@ -323,13 +334,8 @@ class World(Ownership):
     def point(self, strand: Strand, name: str) -> None:
         strand.check()
         self.reached[name] += 1
-        if self.armed and self.armed[0][0] == name:
-            _, left = self.armed[0]
-            if left:
-                self.armed[0] = (name, left - 1)
-            else:
-                self.armed.pop(0)
-                self.die_here(SIGKILL)
+        if self.client.troubles.armed:
+            self.client.troubles.at_point(strand, name)
         if self.draw.random() < self.schedule.preemption:
             strand.stop(name)
 
@@ -362,29 +368,35 @@ class World(Ownership):
                 self.violated(f"{self.current.title}: slot {record[0]} was completed twice")
             self._completed.add(ticket)
 
-    def _moved(self, lane: int) -> bool:
-        """Whether a lane is so much to blame that it was given a pool of its own."""
-        return any(pool.blame[lane] >= BLAME_LIMIT for pool in self.supervisor._workers.pools.values())
+    def kills_workers(self, model: int) -> bool:
+        """Whether a model is so much to blame that it is moved, and may be given up."""
+        lanes = self.models.lanes.items()
+        return any(self.lane_deaths[lane] >= BLAME_LIMIT for lane, one in lanes if one.model == f"m{model}")
 
-    def moved_out(self, model: int) -> bool:
-        """Whether a lane of a model is not ready, or was so much to blame that it got a pool of its own."""
-        records = [r for r in self.supervisor.catalog.records() if r.config.model == f"m{model}"]
-        names = {pool.name for pool in self.supervisor._workers.pools.values()}
-        return f"m{model}~1" in names or any(record.state != "READY" for record in records)
+    def _moved(self, lane: int) -> bool:
+        return any(self.moved_out(lane, pool) for pool in self.supervisor._workers.pools)
+
+    def moved_out(self, lane: int, pool: int) -> bool:
+        """Whether a lane was so much to blame for deaths in a pool that it was given another one."""
+        old = self.supervisor._workers.pools.get(pool)
+        record = self.supervisor.catalog.find(lane)
+        elsewhere = record is None or record.pool != pool
+        return old is not None and old.blame[lane] >= BLAME_LIMIT and elsewhere
 
     def replacements(self) -> list[Replacement]:
+        # With few blocks to a segment some of them come and go at any load.
+        small = [(allocator, "SMALLEST_SEGMENT_BYTES", 1024)] if self.schedule.forgetful else []
         return [
+            *small,
             (MODULES.starter, "Child", self.child),
-            (MODULES.supervisor, "MemoryHeadroom", lambda: self),
+            (MODULES.supervisor, "MemoryHeadroom", lambda: self.client.troubles),
+            (MODULES.watching, "read_activity", lambda _: None),
+            # What is new is taken at the second look, which must come while there are requests.
+            (MODULES.keeper, "LOOK_AGAIN_SECONDS", LOOK_AGAIN_NS / 1e9),
             (MODULES.keeper, "look", lambda *_: self.models.sight),
             (MODULES.worker_main, "load_lane", self.models.load_lane),
             *self._mutations,
         ]
-
-    def read(self) -> Headroom:
-        """Stands for `MemoryHeadroom.read`."""
-        left = 0 if self.clock.now_ns < self.memory_until_ns else _PLENTY_BYTES
-        return Headroom(left, _PLENTY_BYTES, "")
 
     # Reports --------------------------------------------------------------------------------------------------
 

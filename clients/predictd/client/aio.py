@@ -118,7 +118,8 @@ class AsyncClient:
                 id=id,
             )
         )
-        return messages.prediction(await self._call(self._predict, request, deadline))
+        about = channel.about(model, priority)
+        return messages.prediction(await self._call(self._predict, request, deadline, about))
 
     def predict_stream(
         self, requests: AsyncIterable[Request], *, deadline: float | None = None
@@ -239,9 +240,10 @@ class AsyncClient:
         method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
         request: _Request,
         deadline: float | None,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> _Response:
         timeout = messages.deadline_seconds(deadline, self._deadline)
         try:
-            return await method(request, timeout=timeout)
+            return await method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise errors.from_rpc(error) from error

@@ -15,6 +15,19 @@ _CONTROL = "/predictd.v1.ControlService"
 LOAD_MODEL = f"{_CONTROL}/LoadModel"
 UNLOAD_MODEL = f"{_CONTROL}/UnloadModel"
 
+# What a request is for, told before it is sent: a daemon that has too much to do then refuses it unsent.
+_MODEL_KEY = "predictd-model"
+_PRIORITY_KEY = "predictd-priority"
+
+
+def about(model: str, priority: int) -> tuple[tuple[str, str], ...]:
+    """The metadata of a request. A name that metadata cannot carry is left to the request."""
+    if not (model and model.isascii() and model.isprintable() and model.strip() == model):
+        return ()
+    named = ((_MODEL_KEY, model),)
+    return (*named, (_PRIORITY_KEY, str(priority))) if priority else named
+
+
 # The daemon bounds messages; gRPC's own 4 MiB would refuse many an answer. -1 is no limit.
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),

@@ -93,7 +93,8 @@ class Client:
                 id=id,
             )
         )
-        return messages.prediction(self._call(self._predict, request, deadline))
+        about = channel.about(model, priority)
+        return messages.prediction(self._call(self._predict, request, deadline, about))
 
     def models(self, *, deadline: float | None = None) -> tuple[Model, ...]:
         """Every model that the daemon serves, or tries to."""
@@ -157,9 +158,10 @@ class Client:
         method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
         request: _Request,
         deadline: float | None,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> _Response:
         timeout = messages.deadline_seconds(deadline, self._deadline)
         try:
-            return method(request, timeout=timeout)
+            return method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise errors.from_rpc(error) from error

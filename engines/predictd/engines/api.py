@@ -10,7 +10,7 @@ Arrays carry every dtype as NumPy has it, with two exceptions: BF16 travels as i
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -108,6 +108,10 @@ class Signature:
     max_rows: int | None = None
 
 
+def _unheard(_line: str) -> None:
+    """Nobody asks how far a load is."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """What the launcher decided for an engine.
@@ -117,25 +121,33 @@ class EngineOptions:
         spin: Threads that wait for each other within a run may spin: nobody else needs their CPUs.
         instances: Workers that load the same model, each in its own process.
         device: Where to run, such as "cpu". An engine refuses a device that it cannot use.
+        files_by_capability: What to load instead of the file, from the folder that it lies in, on a GPU of a compute
+            capability, such as "8.9". For engines whose files are for one kind of GPU.
         cache: For what can be made again; None to keep nothing.
         parameters: Engine-specific settings from the model's configuration.
         inputs: What the configuration says of inputs, as far as it says both dtype and shape, in its order: for
             files that do not say it themselves. Whether it agrees with a file that does is not the engine's concern.
         outputs: The same of outputs.
+        batch_sizes: Ascending. Rows of runs that shall be fast; the last is the most that are merged into one.
         profile: The load is for `ProfiledEngine.profile`: runs may be slower. An engine without one ignores it.
         cancel: Tells that the load is given up. The engine then raises LoadCancelledError as soon as it can.
+        report: Takes one line now and then about how far a load is that takes long. Each gives it `load_timeout` anew,
+            so an engine reports only what shows that it goes on.
     """
 
     threads: int = 1
     spin: bool = False
     instances: int = 1
     device: str = "cpu"
+    files_by_capability: Mapping[str, str] = field(default_factory=dict)
     cache: CacheFolder | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    batch_sizes: tuple[int, ...] = (1,)
     profile: bool = False
     cancel: Cancellation = field(default_factory=Cancellation, compare=False)
+    report: Callable[[str], None] = field(default=_unheard, compare=False)
 
 
 class EngineError(Exception):
@@ -152,6 +164,13 @@ class LoadCancelledError(ModelLoadError):
 
 class InvalidInputError(EngineError):
     """The run failed because of its inputs, such as contradicting dimensions. Shown to the client."""
+
+
+class DeviceLostError(EngineError):
+    """The device, or this process's hold on it, is gone: no engine of this process can use it again.
+
+    A worker ends with it, so that its requests are run elsewhere and a new process looks for the device anew.
+    """
 
 
 class Engine(Protocol):
@@ -184,6 +203,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the model. Nothing is called afterwards."""
+
+
+@runtime_checkable
+class GivesBack(Protocol):
+    """An engine that keeps memory of large runs for the next ones, and can give it back."""
+
+    def give_back(self) -> None:
+        """At the end of the next run, give back whatever memory that run does not need itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +270,34 @@ class LoadEngine(Protocol):
     """Loads a model file. Raises ModelLoadError, with one clear line."""
 
     def __call__(self, path: Path, options: EngineOptions) -> Engine: ...
+
+
+@runtime_checkable
+class RegistersHost(Protocol):
+    """What an engine has, besides `Engine`, whose device can copy from the caller's memory by itself.
+
+    Both may be called by any thread, also during a run.
+    """
+
+    def register_host(self, memory: Array) -> bool:
+        """Know memory that inputs will lie in, read-only and mapped until `unregister_host`.
+
+        Returns:
+            False where the device cannot use it; it is then copied once more, and nothing is to be undone.
+
+        Raises:
+            EngineError: It failed.
+        """
+
+    def unregister_host(self, memory: Array) -> None:
+        """Forget memory before it is unmapped. None of it is in use by a run."""
+
+
+@runtime_checkable
+class RunsRows(Protocol):
+    """What an engine has, besides `Engine`, that cuts a batch by itself."""
+
+    def run_rows(
+        self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
+    ) -> list[Array]:
+        """Compute rows that do not depend on each other, more than `Signature.max_rows` too. Else as `Engine.run`."""

@@ -46,6 +46,10 @@ class NotMadeError(Exception):
     """An entry cannot be made. The message is one line, for the log."""
 
 
+def _patient() -> None:
+    """Wait on."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheFolder:
     """Where results of long work are kept for the next time.
@@ -73,7 +77,13 @@ class CacheFolder:
         return None
 
     def make(
-        self, kind: str, key: str, build: Callable[[Path], None], *, wait_seconds: float = WAIT_SECONDS
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], None],
+        *,
+        wait_seconds: float = WAIT_SECONDS,
+        waiting: Callable[[], None] = _patient,
     ) -> Path | None:
         """The folder of an entry, made now if it is not there.
 
@@ -83,6 +93,7 @@ class CacheFolder:
             build: Writes the entry's files into the folder that it is given; raises OSError or NotMadeError
                 when it cannot.
             wait_seconds: How long to wait for another process that is making the same.
+            waiting: Called several times a second while it waits. What it raises ends the wait, and is raised here.
 
         Returns:
             The entry's folder; None when there is none, for a reason that was logged.
@@ -93,7 +104,7 @@ class CacheFolder:
             if found is not None:
                 return found
             _make_ours(place.parent)
-            with _locked(place, wait_seconds):
+            with _locked(place, wait_seconds, waiting):
                 if not _is_whole(place):
                     _remove(place)
                     self._add(place, build)
@@ -101,6 +112,23 @@ class CacheFolder:
         except (OSError, NotMadeError) as error:
             self._without(place, error)
         return None
+
+    def replace(self, kind: str, key: str, build: Callable[[Path], None]) -> None:
+        """Make an entry anew, whether or not it is there; left as it is while another process is at work on it.
+
+        Args:
+            kind: As for `entry`.
+            key: As for `entry`.
+            build: As for `make`.
+        """
+        place = self._place(kind, key)
+        try:
+            _make_ours(place.parent)
+            with _locked(place, 0):
+                _remove(place)
+                self._add(place, build)
+        except (OSError, NotMadeError) as error:
+            self._without(place, error)
 
     def discard(self, kind: str, key: str, reason: str) -> None:
         """Remove an entry that turned out to be useless."""
@@ -181,7 +209,7 @@ class CacheFolder:
 
 
 @contextlib.contextmanager
-def _locked(place: Path, wait_seconds: float) -> Iterator[None]:
+def _locked(place: Path, wait_seconds: float, waiting: Callable[[], None] = _patient) -> Iterator[None]:
     """Hold the lock of an entry. Raises NotMadeError when another process still holds it after the wait."""
     path = _beside(place, _LOCK)
     deadline = time.monotonic() + wait_seconds
@@ -190,6 +218,7 @@ def _locked(place: Path, wait_seconds: float) -> Iterator[None]:
         while not _try_lock(fd, path):
             if time.monotonic() >= deadline:
                 raise NotMadeError(f"another process has been at work on it for {wait_seconds:g} s")
+            waiting()
             time.sleep(_POLL_SECONDS)
             if not _names(path, fd):
                 os.close(fd)

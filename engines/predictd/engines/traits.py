@@ -34,6 +34,8 @@ class EngineTraits:
         threading: Who makes its threads.
         asked_suffixes: Of the files that it serves, too, when somebody says that it shall.
         extra: Of the distribution `predictd`, which brings the runtime; empty for the one that is always there.
+        device: Where its models run when nobody says where.
+        builds: Suffixes of the files that it has to build something of before it serves them, which may take minutes.
     """
 
     name: str
@@ -42,6 +44,8 @@ class EngineTraits:
     threading: Threading
     asked_suffixes: tuple[str, ...] = ()
     extra: str = ""
+    device: str = "cpu"
+    builds: tuple[str, ...] = ()
 
     @property
     def all_suffixes(self) -> tuple[str, ...]:
@@ -67,6 +71,16 @@ BUILT_IN: Mapping[str, EngineTraits] = {
             (".pt", ".pt2"),
             Threading.OPENMP,
             extra="torch",
+        ),
+        EngineTraits(
+            "tensorrt",
+            "predictd.engines.tensorrt:load",
+            (".plan", ".engine"),
+            Threading.OPTIONS,
+            asked_suffixes=(".onnx",),
+            extra="tensorrt",
+            device="0",
+            builds=(".onnx",),
         ),
     )
 }

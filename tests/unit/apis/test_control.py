@@ -13,7 +13,7 @@ from predictd.protos.oip import grpc_service_pb2 as oip_pb
 from predictd.protos.tfs import error_codes_pb2 as error_pb
 from predictd.protos.tfs import serving_pb2 as tfs_pb
 from predictd.protos.v1 import control_pb2 as v1
-from predictd.server.control.messages import (
+from predictd.server.control.commands import (
     Command,
     CommandDone,
     ListedModel,

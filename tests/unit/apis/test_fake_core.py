@@ -12,9 +12,10 @@ import grpc.aio
 import numpy as np
 
 from predictd.engines.api import DType
-from predictd.server.control.messages import Command, CommandDone
-from predictd.server.errors import ModelUnavailableError, UnknownModelError
+from predictd.server.control.commands import Command, CommandDone
+from predictd.server.errors import ModelUnavailableError, OverloadedError, UnknownModelError
 from predictd.server.frontend.control import Control
+from predictd.server.frontend.heading import Heading
 from predictd.server.frontend.inference import (
     DurationSum,
     InferRequest,
@@ -100,6 +101,10 @@ class FakeCore:
         self.cancelled: set[str] = set()
         self.in_flight = 0
         self.in_flight_peak = 0
+        self.pressed = False
+        self.refuse_unread = False
+        self.unread: list[tuple[Heading, str, int]] = []
+        self.unparsed: list[tuple[Heading, str, int]] = []
 
     def gate(self, request_id: str) -> asyncio.Event:
         """Hold the request with this id until the event is set."""
@@ -126,6 +131,15 @@ class FakeCore:
         if request.id in self.failures:
             raise self.failures[request.id]
         return echo(request)
+
+    def check_unread(self, heading: Heading, api: str, deadline_ns: int) -> None:
+        self.unread.append((heading, api, deadline_ns))
+        if self.refuse_unread:
+            raise OverloadedError("too much to do", 0.5)
+
+    def check_unparsed(self, heading: Heading, api: str, deadline_ns: int) -> None:
+        self.unparsed.append((heading, api, deadline_ns))
+        raise OverloadedError("too much to do", 0.5)
 
     def models(self) -> Sequence[ModelInfo]:
         return self.known

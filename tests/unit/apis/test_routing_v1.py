@@ -9,7 +9,8 @@ import grpc
 import pytest
 
 from predictd.protos.v1 import routing_pb2 as pb
-from predictd.server.control.messages import Message, SetLabel, SetSplit
+from predictd.server.control.commands import SetLabel, SetSplit
+from predictd.server.control.message import Message
 from predictd.server.errors import ModelUnavailableError
 from predictd.server.frontend import changes as changes_module
 from predictd.server.frontend.apis import routing_v1

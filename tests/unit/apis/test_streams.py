@@ -11,6 +11,7 @@ from predictd.protos.oip import grpc_service_pb2 as oip_pb
 from predictd.protos.v1 import predictd_pb2 as pb
 from predictd.server.errors import OverloadedError, UnknownModelError
 from predictd.server.frontend.apis import oip, predictd_v1
+from predictd.server.frontend.apis.rpc import SCANNED_BYTES
 from predictd.server.frontend.apis.streams import IN_FLIGHT_MAX, Streams
 from tests.unit.apis.test_fake_core import FakeCore, serving, stream, unary
 
@@ -232,5 +233,31 @@ def test_a_half_closed_stream_ends_well_although_streams_are_closed() -> None:
             gate.set()
             assert (await read(call)).response.id == "last"
             assert await call.code() is grpc.StatusCode.OK
+
+    asyncio.run(scenario())
+
+
+def test_a_large_request_of_a_stream_is_refused_before_it_is_parsed_and_by_its_id() -> None:
+    async def scenario() -> None:
+        core = FakeCore()
+        core.pressed = True
+        ours = pb.PredictRequest(id="large", model="echo")
+        ours.inputs.add(name="x", data=bytes(SCANNED_BYTES))
+        theirs = oip_pb.ModelInferRequest(id="large", model_name="echo", model_version="1")
+        theirs.raw_input_contents.append(bytes(SCANNED_BYTES))
+        streams = Streams()
+        async with serving(predictd_v1.handlers(core, streams), oip.handlers(core, streams)) as channel:
+            call = stream(channel, PREDICT_STREAM)
+            await call.write(ours.SerializeToString())
+            refused = await read(call)
+            assert (refused.id, refused.error.code, refused.error.message) == ("large", 8, "too much to do")
+            await call.write(request("small"))
+            assert (await read(call)).id == "small"
+            call = stream(channel, MODEL_STREAM_INFER)
+            await call.write(theirs.SerializeToString())
+            error = await read_oip(call)
+            assert error.error_message == "too much to do"
+            assert (error.infer_response.id, error.infer_response.model_version) == ("large", "1")
+        assert [heading.id for heading, _, _ in core.unparsed] == ["large", "large"]
 
     asyncio.run(scenario())

@@ -49,9 +49,13 @@ def test_every_flag_reaches_the_daemon(
     (tmp_path / "other.toml").write_text("")
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --http :0 --frontends 2 --instances 3 --threads 4 "
-        "--engine openvino --max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
+        "--engine openvino --while-building onnxruntime "
+        "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
         "--max-queue-bytes 15MiB --max-concurrent-per-client 16 --default-deadline 17s "
-        "--max-message-size 9KiB "
+        "--max-connection-age 18s --max-connection-age-grace 19s --max-connection-idle 20s "
+        "--max-concurrent-streams 21 --handshake-timeout 22s --keepalive-time 23s --keepalive-timeout 24s "
+        "--min-ping-interval 25s --max-ping-strikes 26 --max-message-size 9KiB --max-response-size 10KiB "
+        "--arena-keep 9s --unread-limit 11MiB "
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * --allow-control "
         "--load-timeout 11s --run-timeout 15s --hang-timeout 16s --lame-duck 12s --drain-timeout 13s --strict "
@@ -68,15 +72,28 @@ def test_every_flag_reaches_the_daemon(
         instances=3,
         threads=4,
         engine="openvino",
+        while_building="onnxruntime",
         max_batch_size=5,
         max_delay_ns=6 * 10**6,
         max_queue_size=7,
         max_queue_bytes=15 * 2**20,
         max_concurrent_per_client=16,
         default_deadline_ns=17 * 10**9,
+        max_connection_age_ns=18 * 10**9,
+        max_connection_age_grace_ns=19 * 10**9,
+        max_connection_idle_ns=20 * 10**9,
+        max_concurrent_streams=21,
+        handshake_timeout_ns=22 * 10**9,
+        keepalive_time_ns=23 * 10**9,
+        keepalive_timeout_ns=24 * 10**9,
+        min_ping_interval_ns=25 * 10**9,
+        max_ping_strikes=26,
         max_request_rows=8,
         max_message_bytes=9 * 2**10,
+        max_response_bytes=10 * 2**10,
         arena_limit_bytes=10 * 2**20,
+        arena_keep_ns=9 * 10**9,
+        unread_limit_bytes=11 * 2**20,
         tfs_tensor_content=True,
         tfs_unready_labels=True,
         pools="shared",

@@ -79,6 +79,26 @@ def test_a_prediction_carries_everything_that_the_daemon_said(make_client: Any) 
     assert prediction.timing == Timing(queue_seconds=0.0015, compute_seconds=2.0, batch_rows=4)
 
 
+@pytest.mark.parametrize(
+    ("model", "priority", "told"),
+    [
+        ("echo", 0, {"predictd-model": "echo"}),
+        ("echo", 3, {"predictd-model": "echo", "predictd-priority": "3"}),
+        ("modèle", 3, {}),
+        (" echo", 0, {}),
+        ("a\nb", 0, {}),
+    ],
+)
+def test_the_daemon_is_told_at_once_what_a_request_is_for(
+    make_client: Any, model: str, priority: int, told: dict[str, str]
+) -> None:
+    service = FakeService()
+    with serving(service) as target, make_client(target) as client:
+        client.predict(model, {"x": X}, priority=priority)
+    assert service.told == [told]
+    assert service.requests[0].model == model
+
+
 def test_a_request_carries_everything_that_the_caller_said(make_client: Any) -> None:
     service = FakeService()
     with serving(service) as target, make_client(target) as client:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from predictd.server.config.errors import ConfigError
 from predictd.server.config.settings import (
-    ConfigError,
     Option,
     Settings,
     defaults_table,
@@ -61,13 +61,26 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_queue_bytes": ("3MiB", 3 * 2**20, '"3MiB"'),
     "max_concurrent_per_client": ("3", 3, "3"),
     "default_deadline": ("3s", 3 * 10**9, '"3s"'),
+    "while_building": ("onnxruntime", "onnxruntime", '"onnxruntime"'),
+    "max_connection_age": ("3s", 3 * 10**9, '"3s"'),
+    "max_connection_age_grace": ("3s", 3 * 10**9, '"3s"'),
+    "max_connection_idle": ("3s", 3 * 10**9, '"3s"'),
+    "max_concurrent_streams": ("3", 3, "3"),
+    "handshake_timeout": ("3s", 3 * 10**9, '"3s"'),
+    "keepalive_time": ("3s", 3 * 10**9, '"3s"'),
+    "keepalive_timeout": ("3s", 3 * 10**9, '"3s"'),
+    "min_ping_interval": ("3s", 3 * 10**9, '"3s"'),
+    "max_ping_strikes": ("3", 3, "3"),
     "engine": ("openvino", "openvino", '"openvino"'),
     "max_batch_size": ("64", 64, "64"),
     "max_delay": ("500us", 500_000, '"500us"'),
     "max_queue_size": ("9", 9, "9"),
     "max_request_rows": ("9", 9, "9"),
     "max_message_size": ("1MiB", 2**20, '"1MiB"'),
+    "max_response_size": ("2MiB", 2**21, '"2MiB"'),
     "arena_limit": ("1GiB", 2**30, "1073741824"),
+    "arena_keep": ("5s", 5 * 10**9, '"5s"'),
+    "unread_limit": ("1MiB", 2**20, '"1MiB"'),
     "tfs_tensor_content": ("on", True, "true"),
     "tfs_unready_labels": ("on", True, "true"),
     "pools": ("shared", "shared", '"shared"'),

@@ -18,7 +18,8 @@ from predictd.server.control.channel import (
     Channel,
     ChannelClosedError,
 )
-from predictd.server.control.messages import Ack, Growth, LaneFailed, Stop
+from predictd.server.control.memory import Growth
+from predictd.server.control.messages import Ack, LaneFailed, Stop
 
 Pair = tuple[Channel, Channel]
 

@@ -9,7 +9,13 @@ import pytest
 
 from predictd.server.config.lane import LaneSignature, WireTensor
 from predictd.server.control import messages
-from predictd.server.control.messages import AnyMessage, LaneLoaded, LaneView, Message, PublishModel
+from predictd.server.control.message import Message
+from predictd.server.control.messages import (
+    AnyMessage,
+    LaneLoaded,
+    LaneView,
+    PublishModel,
+)
 from tests.fixtures.supervision import lane_config
 
 ALL = get_args(AnyMessage)

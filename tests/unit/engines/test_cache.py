@@ -354,3 +354,26 @@ def test_one_at_a_time_while_entries_come_and_go(cache: CacheFolder) -> None:
         thread.join()
     assert failures == []
     assert left(cache) <= {"kind/key"}
+
+
+def test_an_entry_is_replaced_whether_or_not_it_is_there(cache: CacheFolder) -> None:
+    for content in (b"first", b"second"):
+        cache.replace("kind", "key", writes(content))
+        entry = cache.entry("kind", "key")
+        assert entry is not None
+        assert (entry / "data").read_bytes() == content
+
+
+def test_what_waiting_raises_ends_the_wait(cache: CacheFolder) -> None:
+    class EnoughError(Exception):
+        pass
+
+    def enough() -> None:
+        raise EnoughError
+
+    def hold(folder: Path) -> None:
+        with pytest.raises(EnoughError):
+            cache.make("kind", "key", never, waiting=enough)
+        (folder / "data").write_bytes(b"made")
+
+    assert cache.make("kind", "key", hold) is not None

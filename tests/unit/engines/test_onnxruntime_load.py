@@ -96,7 +96,7 @@ def test_missing_external_weights(tmp_path: Path) -> None:
             {"graph_optimisation": "all"},
             (
                 "unknown parameter 'graph_optimisation' of engine onnxruntime; "
-                "known: graph_optimization_level, enable_cpu_mem_arena, share_weights"
+                "known: graph_optimization_level, enable_cpu_mem_arena, share_weights, execution_provider"
             ),
         ),
         (

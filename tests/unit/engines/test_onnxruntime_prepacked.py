@@ -16,8 +16,8 @@ import pytest
 from predictd.engines.api import Array, DType, EngineOptions, LoadCancelledError, ModelLoadError
 from predictd.engines.cache import MANIFEST, CacheFolder
 from predictd.engines.cancellation import Cancellation
+from predictd.engines.model_files import ModelFiles, model_files
 from predictd.engines.onnxruntime import load, prepacked
-from predictd.engines.onnxruntime.files import ModelFiles, model_files
 from predictd.engines.onnxruntime.session import create_session
 from tests.fixtures import models
 from tests.fixtures.daemon import REPOSITORY

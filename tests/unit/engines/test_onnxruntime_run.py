@@ -13,6 +13,7 @@ from predictd.engines.api import (
     Engine,
     EngineError,
     EngineOptions,
+    GivesBack,
     InvalidInputError,
 )
 from predictd.engines.heap import trim_heap
@@ -398,3 +399,28 @@ def test_the_large_model_is_as_large_as_asked(tmp_path: Path) -> None:
     (y,) = engine_of(path).run([np.ones((2, 1024), np.float32)])
     assert y.shape == (2, 1)
     assert y[0] == y[1] != 0
+
+
+@pytest.mark.parametrize("arena", ["true", "false"])
+def test_memory_of_a_large_run_is_given_back_when_asked_and_answers_stay_the_same(
+    arena: str, tmp_path: Path
+) -> None:
+    path = models.mlp(tmp_path / "mlp.onnx", 256, 3)
+    engine = load(path, EngineOptions(parameters={"enable_cpu_mem_arena": arena}))
+    assert isinstance(engine, GivesBack)
+    small: Array = np.ones((1, 256), np.float32)
+    (expected,) = engine.run([small])
+    trim_heap()
+    before = memory_bytes("VmRSS")
+    large: Array = np.ones((32 * 1024, 256), np.float32)
+    engine.run([large])
+    held = memory_bytes("VmRSS") - before
+    engine.give_back()
+    np.testing.assert_array_equal(engine.run([small])[0], expected)
+    left = memory_bytes("VmRSS") - large.nbytes - before
+    print(f"held {held >> 20} MiB, left {left >> 20} MiB")
+    assert left < large.nbytes / 2
+    if arena == "true":
+        assert held > 2 * large.nbytes
+    np.testing.assert_array_equal(engine.run([small])[0], expected)
+    engine.close()

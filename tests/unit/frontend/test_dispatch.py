@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from predictd.server.control.messages import GrowthRequest, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded, SegmentRetired
 from predictd.server.errors import (
     DeadlineError,
     InferenceError,
@@ -84,7 +84,12 @@ def test_a_ticket_carries_deadline_and_priority() -> None:
         (Status.ENGINE_FAILED, "boom", InferenceError, "model 'm' failed: boom"),
         (Status.ENGINE_FAILED, "", InferenceError, "model 'm' failed: the engine failed"),
         (Status.NO_MEMORY, "", OverloadedError, "no memory for the answer of model 'm': the arena is full"),
-        (Status.UNKNOWN_LANE, "", LaneGoneError, "model 'm' is not served by this worker; try again"),
+        (
+            Status.UNKNOWN_LANE,
+            "",
+            LaneGoneError,
+            "the version of model 'm' that was to answer is served no more",
+        ),
     ],
 )
 def test_each_way_to_fail_has_its_error(
@@ -241,7 +246,8 @@ def test_an_arena_at_its_own_limit_does_not_ask() -> None:
 def test_the_answer_to_a_client_that_left_is_not_taken_for_that_to_the_next() -> None:
     async def scenario(rig: Rig) -> None:
         pool, worker = start(rig, grown=False)
-        left, next_one = send(rig, 1, 2), send(rig, *[3.0] * 32)
+        # The next one asks for less, which there may be room for.
+        left, next_one = send(rig, *[3.0] * 32), send(rig, 1, 2)
         await settle(rig)
         left.cancel()
         await settle(rig)
@@ -257,7 +263,7 @@ def test_the_answer_to_a_client_that_left_is_not_taken_for_that_to_the_next() ->
         assert not next_one.done(), "the workers have not mapped it yet"
         rig.growth.usable(added.pool, added.segment)
         await settle(rig)
-        await answered(rig, worker, pool.read(), next_one, *[3.0] * 32)
+        await answered(rig, worker, pool.read(), next_one, 1, 2)
 
     play(scenario, answers=False)
 
@@ -345,5 +351,33 @@ def test_a_request_cancelled_before_its_ticket_left_is_accounted_for() -> None:
         tickets = pool.read()
         assert all(rig.cancelled(pool, ticket) for ticket in tickets)
         worker.fail(tickets, Status.CANCELLED)
+
+    play(scenario)
+
+
+# Memory that comes back ---------------------------------------------------------------------------------------
+
+
+def test_memory_under_pressure_is_given_back_but_for_what_is_in_flight() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool, worker = start(rig)
+        held = send(rig, 1, 2)
+        await settle(rig)
+        tickets = pool.read()
+        rig.dispatcher.give_back(pressed=True)
+        assert not [one for one in rig.sent if isinstance(one, SegmentRetired)]
+        await answered(rig, worker, tickets, held, 1, 2)
+        # What was in use since the last look counts as needed: only then it is forgotten.
+        arena = rig.dispatcher._pools[pool.number].arena
+        arena._allocator.forget_peaks()
+        rig.dispatcher.give_back(pressed=True)
+        (retired,) = [one for one in rig.sent if isinstance(one, SegmentRetired)]
+        assert (retired.owner, retired.pool) == (FRONTEND, pool.number)
+        assert rig.dispatcher.arena_bytes == 0
+        again = send(rig, 3, 4)
+        await settle(rig)
+        (ticket,) = pool.read()
+        assert ticket.segment != retired.segment
+        await answered(rig, worker, [ticket], again, 3, 4)
 
     play(scenario)

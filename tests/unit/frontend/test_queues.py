@@ -32,7 +32,7 @@ def flush(pipe: Pipe, limit: int, entries: list[Call | None]) -> list[Call]:
     refused: list[Call] = []
 
     async def turn() -> None:
-        queues = TicketQueues([pipe.write_fd], refused.append, limit)
+        queues = TicketQueues([pipe.write_fd], refused.append, limit, 2)
         for entry in entries:
             queues.put(TICKET, 1, entry)
         await asyncio.sleep(0)
@@ -53,6 +53,29 @@ def test_a_limit_below_the_size_of_a_pipe_is_kept(pipe: Pipe) -> None:
 def test_what_waits_already_counts(pipe: Pipe) -> None:
     os.write(pipe.write_fd, TICKET * 8)
     assert flush(pipe, 10, [call(1), call(2), call(3)]) == [call(3)]
+
+
+def test_probes_take_no_room_from_requests(pipe: Pipe) -> None:
+    """Neither ours nor those of the other front end, which heard of the same death."""
+    refused: list[Call] = []
+
+    async def scenario() -> None:
+        queues = TicketQueues([pipe.write_fd], refused.append, 2, 2)
+        os.write(pipe.write_fd, TICKET)
+        queues.put_probe(TICKET, 1)
+        for number in (1, 2, 3):
+            queues.put(TICKET, 1, call(number))
+        await asyncio.sleep(0)
+        assert (refused, pipe.depth()) == ([call(3)], 4)
+        os.read(pipe.read_fd, 4 * len(TICKET))
+        queues.probes_back(1)
+        for number in (4, 5, 6):
+            queues.put(TICKET, 1, call(number))
+        await asyncio.sleep(0)
+        assert (refused, pipe.depth()) == ([call(3), call(6)], 2)
+        queues.close()
+
+    asyncio.run(scenario())
 
 
 def test_what_was_accepted_before_is_never_refused(pipe: Pipe) -> None:

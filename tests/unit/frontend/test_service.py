@@ -11,7 +11,8 @@ import pytest
 
 from predictd.engines.api import DType
 from predictd.server.config.lane import QueueRules, WireTensor
-from predictd.server.control.messages import LaneView, Message, StatisticsRequest
+from predictd.server.control.message import Message
+from predictd.server.control.messages import LaneView, StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -44,11 +45,13 @@ class FakeDispatcher:
         self.patience_ns: list[int] = []
         self.attempts: list[tuple[int, int]] = []
         self.pools: list[int] = []
+        self.moved: list[bool] = []
 
-    async def call(self, *arguments: Any) -> Answered:
+    async def call(self, *arguments: Any, moved: bool) -> Answered:
         lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns, attempt = arguments
         self.attempts.append((lane.id, attempt))
         self.pools.append(lane.pool)
+        self.moved.append(moved)
         self.wanted.append(wanted)
         self.priorities.append(queue.level)
         self.patience_ns.append(patience_ns)
@@ -130,8 +133,8 @@ def test_a_request_whose_version_went_is_answered_by_the_one_that_took_its_place
 
 @pytest.mark.parametrize(
     ("version", "after"),
-    [(1, view(2)), (None, view(1)), (None, view(2, "LOADING"))],
-    ids=["it names its version", "nothing took its place", "what takes its place is not ready"],
+    [(1, view(2)), (None, view(1, "FAILED")), (None, view(1, "UNLOADING"))],
+    ids=["it names its version", "nothing took its place", "the model is unloaded"],
 )
 def test_a_request_is_not_answered_by_a_version_that_it_did_not_mean(
     version: int | None, after: LaneView
@@ -143,6 +146,52 @@ def test_a_request_is_not_answered_by_a_version_that_it_did_not_mean(
         asyncio.run(setup.infer(request(1, 2, version=version)))
     assert len(setup.dispatcher.attempts) == 1
     assert setup.counted() == {(11, "UNAVAILABLE"): 1}
+
+
+@pytest.mark.parametrize("version", [None, 1])
+@pytest.mark.parametrize(
+    ("news", "statuses"),
+    [
+        ([view(1, "LOADING", pool=2), view(pool=2)], {"OK"}),
+        ([view(pool=2)], {"OK"}),
+        ([view(1), view(1, "LOADING", pool=2), view(pool=2)], {"OK"}),
+        ([view(1, "LOADING", pool=2), view(1, "FAILED", pool=2)], {"UNAVAILABLE"}),
+    ],
+    ids=["on its way", "there and not published", "published in vain before", "fails"],
+)
+def test_a_request_waits_for_what_becomes_of_its_lane(
+    news: list[LaneView], statuses: set[str], version: int | None
+) -> None:
+    async def gone_once() -> Answered:
+        if len(setup.dispatcher.attempts) > 1:
+            return await answered()
+        raise LaneGoneError("the version of model 'm' that was to answer is served no more", 1)
+
+    async def scenario() -> None:
+        waiting = asyncio.ensure_future(setup.infer(request(1, 2, version=version)))
+        for one in news:
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            setup.routes.publish(publication(one))
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    setup = Setup(gone_once)
+    asyncio.run(scenario())
+    assert {status for _, status in setup.counted()} == statuses
+    if statuses == {"OK"}:
+        assert (setup.dispatcher.pools, setup.dispatcher.moved) == ([1, 2], [False, True])
+        assert setup.dispatcher.attempts == [(11, 0), (21, 1)]
+
+
+def test_a_request_waits_for_its_lane_no_longer_than_it_has_time() -> None:
+    async def gone() -> Answered:
+        setup.routes.publish(publication(view(1, "LOADING")))
+        raise LaneGoneError("gone")
+
+    setup = Setup(gone)
+    with pytest.raises(DeadlineError, match=r"^the request's time-out of 1500 µs passed$"):
+        asyncio.run(setup.infer(request(1, 2, timeout_ns=1_500_000)))
+    assert setup.counted() == {(11, "DEADLINE_EXCEEDED"): 1}
 
 
 def test_a_split_is_drawn_for_each_request_whoever_asks() -> None:
@@ -170,17 +219,6 @@ def test_a_request_follows_its_lane_through_pools(version: int | None) -> None:
     assert setup.dispatcher.pools == [1, 8, 9]
     assert setup.dispatcher.attempts == [(11, 0), (11, 1), (11, 1)]
     assert setup.counted() == {(11, "OK"): 1}
-
-
-def test_a_request_whose_lane_is_nowhere_else_is_not_sent_again() -> None:
-    async def moved() -> Answered:
-        raise LaneGoneError("model 'm' is not served by this worker; try again", 0)
-
-    setup = Setup(moved)
-    with pytest.raises(ModelUnavailableError, match="try again"):
-        asyncio.run(setup.infer(request(1, 2)))
-    assert len(setup.dispatcher.attempts) == 1
-    assert setup.counted() == {(11, "UNAVAILABLE"): 1}
 
 
 @pytest.mark.parametrize(

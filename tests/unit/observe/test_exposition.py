@@ -17,6 +17,7 @@ from predictd.server.observe.exposition import render
 from predictd.server.observe.gauges import (
     BuildInfo,
     Gauges,
+    GpuGauge,
     LaneGauge,
     ProcessGauge,
     QueueGauge,
@@ -47,11 +48,13 @@ def gauges(*lanes: LaneGauge, ready: bool = True) -> Gauges:
         worker_states=("starting", "ready", "backoff"),
         worker_restarts={"resnet": 2},
         kills={("worker", "silent"): 3, ("frontend", "stopped"): 0},
+        given_back_bytes={("worker", "resnet/0"): 4096},
         processes=(
             ProcessGauge("supervisor", "0", 30_000_000),
             ProcessGauge("worker", "resnet/0", 90_000_000, arena_bytes=1 << 20),
             ProcessGauge("worker", "resnet/1", None, arena_bytes=0),
         ),
+        gpus=(GpuGauge("0000:65:00.0", 1 << 30, 1 << 33, 0.4, 61),),
     )
 
 
@@ -225,6 +228,10 @@ def test_gauges_show_the_snapshot() -> None:
     assert value(series, "predictd_load_duration_seconds", **RESNET) == 1.25
     assert value(series, "predictd_process_resident_bytes", role="supervisor", index="0") == 30_000_000
     assert value(series, "predictd_arena_bytes", role="worker", index="resnet/0") == 1 << 20
+    assert value(series, "predictd_gpu_memory_used_bytes", gpu="0000:65:00.0") == 1 << 30
+    assert value(series, "predictd_gpu_memory_bytes", gpu="0000:65:00.0") == 1 << 33
+    assert value(series, "predictd_gpu_utilization_ratio", gpu="0000:65:00.0") == 0.4
+    assert value(series, "predictd_gpu_temperature_celsius", gpu="0000:65:00.0") == 61
     assert value(series, "predictd_process_start_time_seconds") == 1_700_000_000.5
     assert value(series, "predictd_build_info", version="0.1.0", python="3.11.7", onnxruntime="1.23.2") == 1
     assert value(series, "predictd_ready") == 1

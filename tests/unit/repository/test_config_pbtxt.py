@@ -170,6 +170,10 @@ def test_two_instances_with_dynamic_batching(tmp_path: Path) -> None:
             "instance_group [ { count: 2 kind: KIND_CPU }, { count: 3 kind: KIND_MODEL } ]",
             ModelConfig(instances=5),
         ),
+        (
+            'backend: "tensorrt" instance_group [ { gpus: [ 1, 0 ] }, { count: 2 gpus: [ 3 ] kind: KIND_GPU } ]',
+            ModelConfig(engine="tensorrt", model_file="model.plan", instances=4, device="1,0,3,3"),
+        ),
         ("version_policy { all { } }", ModelConfig(version_policy=All())),
         ("version_policy: { latest: { } }", ModelConfig(version_policy=Latest(1))),
         (

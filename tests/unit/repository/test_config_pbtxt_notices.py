@@ -28,7 +28,7 @@ def read(folder: Path, text: str) -> Reading:
             "as they are ready",
         ),
         ("instance_group { count: 1\n kind: KIND_GPU }", 2, "instance_group.kind", "on the CPU"),
-        ("instance_group {\n gpus: [ 0, 1 ] }", 2, "instance_group.gpus", "which GPU"),
+        ("instance_group {\n gpus: [ 0, 1 ] }", 2, "instance_group.gpus", "on the CPU"),
         (
             "instance_group { rate_limiter { resources [ { name: 'R' } ] } }",
             1,

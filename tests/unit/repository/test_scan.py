@@ -214,8 +214,8 @@ def test_a_path_that_is_no_model(tmp_path: Path) -> None:
     make(tmp_path, "notes.txt")
     result = scan([tmp_path / "notes.txt", tmp_path / "missing", tmp_path / "missing.onnx"])
     assert problems(result, tmp_path) == {
-        "notes.txt": "not a model file: give an .onnx or .xml or .pt or .pt2 file, a model's folder, "
-        "a repository or a models.config",
+        "notes.txt": "not a model file: give an .onnx or .xml or .pt or .pt2 or .plan or .engine file, "
+        "a model's folder, a repository or a models.config",
         "missing": "no such file or folder",
         "missing.onnx": "no such file or folder",
     }

@@ -103,6 +103,7 @@ def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:
         engine="x.y:load",
         run_timeout_ns=19,
         parameters={"k": "v"},
+        model_files_by_capability={"8.9": "ada.plan"},
     )
     settings = Settings(
         max_batch_size=5, max_delay_ns=9, max_queue_size=11, max_request_rows=13, run_timeout_ns=17
@@ -110,8 +111,10 @@ def test_a_lane_takes_what_its_model_says_and_else_the_settings() -> None:
     own, plain = lanes(pool_models("p", model, found("b")), (PLAN,), settings, count(20))
     assert (own.lane, own.model, own.version, own.path) == (20, "a", 7, "/models/a/7/model.onnx")
     assert (own.engine, own.parameters) == ("x.y:load", {"k": "v"})
+    assert own.files_by_capability == {"8.9": "ada.plan"}
     assert (own.max_batch_size, own.max_delay_ns, own.max_queue_size) == (3, 0, 11)
     assert (plain.lane, plain.engine, plain.max_batch_size, plain.max_delay_ns) == (21, "onnxruntime", 5, 9)
+    assert (own.device, plain.device) == ("cpu", "cpu")
     assert own.max_request_rows == plain.max_request_rows == 13
     assert (own.run_timeout_ns, plain.run_timeout_ns) == (19, 17)
 
@@ -133,6 +136,13 @@ def test_the_engine_is_what_the_model_says_and_else_what_the_settings_prefer_for
     model = FoundModel("m", (FoundVersion(1, Path(file)),), ModelConfig(engine=said))
     (lane,) = lanes(pool_models("p", model), (PLAN,), settings, count(1))
     assert lane.engine == engine
+
+
+@pytest.mark.parametrize(("said", "device"), [(None, "0"), ("2,3", "2,3")])
+def test_a_model_of_tensorrt_is_on_the_first_gpu_unless_it_says_where(said: str | None, device: str) -> None:
+    model = found("a", engine="tensorrt", device=said)
+    (lane,) = lanes(pool_models("p", model), (PLAN,), Settings(), count(1))
+    assert lane.device == device
 
 
 def test_a_model_may_ask_for_fewer_threads_than_its_pool_has_and_not_for_more() -> None:

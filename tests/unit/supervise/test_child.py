@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from predictd.server.control.messages import Ack, AnyMessage, Collect, Hello, LaneFailed, Stop
+from predictd.server.control.messages import (
+    Ack,
+    AnyMessage,
+    Collect,
+    Hello,
+    LaneFailed,
+    Stop,
+)
 from predictd.server.supervise import child as child_module
 from predictd.server.supervise.child import Child, describe_exit
 

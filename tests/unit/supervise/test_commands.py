@@ -10,16 +10,16 @@ import pytest
 
 from predictd.server.config.lane import LaneConfig
 from predictd.server.config.model_config import ModelConfig
-from predictd.server.control.messages import (
+from predictd.server.control.commands import (
     Command,
     CommandDone,
     ListedModel,
     LoadModel,
-    Message,
     Reload,
     ServeList,
     UnloadModel,
 )
+from predictd.server.control.message import Message
 from predictd.server.errors import FailedPreconditionError, RequestError, UnknownModelError
 from predictd.server.observe.gauges import LaneState
 from predictd.server.supervise.catalog import LaneRecord

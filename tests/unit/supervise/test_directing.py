@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from predictd.server.control.messages import LabelsDone, LabelView, Message, PublishModel, SetLabel, SetSplit
+from predictd.server.control.commands import LabelsDone, SetLabel, SetSplit
+from predictd.server.control.message import Message
+from predictd.server.control.messages import LabelView, PublishModel
 from predictd.server.errors import FailedPreconditionError, InvalidRequestError
 from predictd.server.repository.traffic import Traffic
 from predictd.server.supervise import directing, state_file

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     Ack,
     AnyMessage,
@@ -27,12 +28,14 @@ from predictd.server.control.messages import (
 )
 from predictd.server.supervise import starter
 from predictd.server.supervise.child import Child
-from predictd.server.supervise.frontends import Frontends, FrontendSettings
+from predictd.server.supervise.frontend_init import FrontendSettings
+from predictd.server.supervise.frontends import Frontends
 from predictd.server.supervise.pool import Pool
 from predictd.server.supervise.states import RestartPolicy, State
 from predictd.server.supervise.wiring import Wiring
 from tests.fixtures.supervision import PLAN, FakeChild, Nursery
 
+CONNECTIONS = Settings().connections
 PUBLICATION = PublishModel(
     seq=0, name="m", default_version=1, versions=[LaneView(version=1, state="LOADING")]
 )
@@ -51,7 +54,19 @@ class Desk:
         self.wiring = Wiring(self._mapped, lambda _: None)
         self.frontends = Frontends(
             FrontendSettings(
-                ("127.0.0.1:1",), 1 << 20, 1 << 21, 3, False, True, b"secret", "info", {"LANG": "C"}
+                ("127.0.0.1:1",),
+                1 << 20,
+                10**9,
+                1 << 20,
+                1 << 21,
+                0,
+                3,
+                CONNECTIONS,
+                False,
+                True,
+                b"secret",
+                "info",
+                {"LANG": "C"},
             ),
             (PLAN,) * number,
             self.wiring,

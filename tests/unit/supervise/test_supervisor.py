@@ -11,18 +11,16 @@ from typing import Any
 
 import pytest
 
+from predictd.server.control.memory import Growth, GrowthRequest, SegmentAdded
 from predictd.server.control.messages import (
     Collect,
     Drained,
     FrontendCounts,
-    Growth,
-    GrowthRequest,
     Hello,
     LaneFailed,
     LaneLoading,
     PublishModel,
     Ready,
-    SegmentAdded,
     Serve,
     Warm,
     WorkerCounts,

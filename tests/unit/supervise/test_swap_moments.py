@@ -329,7 +329,7 @@ def test_a_lane_that_ended_otherwise_is_not_ended_twice(nursery: Nursery) -> Non
         retire(one)
         one.frontend.says(Ack(seq=retirement(one.frontend).seq))
         await turns()
-        one.supervisor.drop_lane(1)
+        one.supervisor._lanes.drop_lane(1)
         # As long as the end that is under way waits for counts.
         await asyncio.sleep(ANSWER_SECONDS + 0.1)
         assert one.supervisor.fatal is None
@@ -369,7 +369,7 @@ def test_a_lane_is_known_until_its_workers_are_gone(nursery: Nursery) -> None:
     async def scenario(one: House) -> None:
         worker = one.worker
         one.supervisor.keeper._wanted.clear()
-        one.supervisor.drop_lane(1)
+        one.supervisor._lanes.drop_lane(1)
         assert one.supervisor.has_lane(1)
         assert told(one.frontend, "m1")[-1] == [(1, "UNLOADING")]
         worker.exits(0)
@@ -390,7 +390,7 @@ def test_a_lane_for_which_no_pool_can_be_made_fails_alone(
 
         with monkeypatch.context() as patched:
             patched.setattr(housing, "Pool", exhausted)
-            one.supervisor.start_lane(model, model.versions[0], "a1")
+            one.supervisor._lanes.start_lane(model, model.versions[0], "a1")
         # Nobody wants it but this test, so it is forgotten as soon as it has failed.
         first = next(message for message in one.frontend.got(PublishModel) if message.name == "late")
         assert [(view.state, view.reason) for view in first.versions] == [

@@ -107,6 +107,25 @@ def test_a_worker_that_answers_and_never_comes_round_is_stuck(scene: Scene) -> N
     assert killed(scene) == {(WORKER, "stuck"): 1}
 
 
+@pytest.mark.parametrize("loading", [None, 7])
+def test_a_worker_that_leaves_comes_round_or_is_killed(scene: Scene, loading: int | None) -> None:
+    """Nobody hears what it still says, of a load that is over, for one."""
+    scene.look()
+    scene.worker_place.state, scene.worker_place.loading = State.STOPPING, loading
+    scene.look(4, stuck=True)
+    assert not scene.worker.killed
+    scene.look(stuck=True)
+    assert killed(scene) == {(WORKER, "stuck"): 1}
+    assert len(scene.worker.got(Ping)) == 1, "who leaves is not asked"
+
+
+def test_a_front_end_that_leaves_owes_no_answer(scene: Scene) -> None:
+    scene.look(silent=scene.frontend)
+    scene.frontend_place.state = State.STOPPING
+    scene.look(100, silent=scene.frontend)
+    assert not scene.frontend.killed
+
+
 @pytest.mark.parametrize("role", [WORKER, FRONTEND])
 def test_a_stopped_child_is_killed_at_the_second_look(scene: Scene, role: str) -> None:
     child = scene.worker if role == WORKER else scene.frontend
@@ -142,15 +161,23 @@ def test_an_engine_that_is_closed_has_the_time_of_a_load(
 def test_a_worker_that_loads_is_left_to_load_timeout(scene: Scene) -> None:
     scene.worker_place.loading = 7
     scene.look(100, silent=scene.worker, stuck=True)
-    scene.worker_place.loading, scene.worker_place.state = None, State.LOADING
-    scene.look(100, silent=scene.worker, stuck=True)
+    scene.worker_place.state = State.LOADING
+    scene.look(100, stuck=True)
     assert not scene.worker.killed
+
+
+def test_a_worker_that_loads_beside_its_run_loop_comes_round(scene: Scene) -> None:
+    scene.worker_place.loading = 7
+    scene.look(4, stuck=True)
+    assert not scene.worker.killed
+    scene.look(stuck=True)
+    assert killed(scene) == {(WORKER, "stuck"): 1}
 
 
 @pytest.mark.parametrize("state", [State.STARTING, State.STOPPING])
 def test_a_child_that_starts_or_leaves_is_asked_nothing(scene: Scene, state: State) -> None:
     scene.worker_place.state = scene.frontend_place.state = state
-    scene.look(100, stuck=True)
+    scene.look(100)
     assert not scene.worker.got(Ping)
     assert not scene.frontend.got(Ping)
     assert killed(scene) == {}

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from predictd.server.control.memory import SegmentAdded, SegmentRetired, SegmentUsable
 from predictd.server.control.messages import (
     AttachFrontend,
     AttachPool,
     AttachWorker,
     DetachFrontend,
     PoolGone,
-    SegmentAdded,
-    SegmentUsable,
     WorkerGone,
 )
-from predictd.server.supervise.pool import Place, Pool
+from predictd.server.supervise.pool import Place, Pool, SharedSegment
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.transport.pipes import make_pipe
 from tests.fixtures.supervision import PLAN, FakeChild, claims_fd, segment_fd
@@ -39,6 +38,7 @@ class Family:
     frontends: dict[int, FakeChild] = field(default_factory=dict)
     acknowledged: set[int] = field(default_factory=set)
     segments: int = 0
+    retired: set[tuple[int, tuple[int, int]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.wiring = Wiring(self.mapped.append, self.idle.append)
@@ -78,13 +78,27 @@ class Family:
         self.wiring.segment_added(owner, message, segment_fd(SEGMENT_BYTES))  # type: ignore[arg-type]
         return message
 
+    def retire(self, owner: FakeChild, pool: int, segment: int) -> None:
+        self.retired.add((owner.id, (pool, segment)))
+        self.wiring.segment_retired(owner, pool, segment)  # type: ignore[arg-type]
+
+    def usable(self) -> list[tuple[FakeChild, SharedSegment]]:
+        """Segments that their owners use."""
+        children = [*self.frontends.values(), *(child for _, child in self.workers.values())]
+        return [
+            (child, segment)
+            for child in children
+            for segment in self.places[child.id].segments
+            if SegmentUsable(pool=segment.pool, segment=segment.segment) in child.got(SegmentUsable)
+        ]
+
     def unacknowledged(self) -> list[tuple[FakeChild, int]]:
         children = [*self.frontends.values(), *(child for _, child in self.workers.values())]
         return [
             (child, message.seq)
             for child in children
             for message, _ in child.sent
-            if isinstance(message, AttachPool | AttachWorker | AttachFrontend | SegmentAdded)
+            if isinstance(message, AttachPool | AttachWorker | AttachFrontend | SegmentAdded | SegmentRetired)
             and message.seq not in self.acknowledged
         ]
 
@@ -202,6 +216,73 @@ def test_who_comes_later_gets_the_memory_that_is_there(family: Family) -> None:
     assert order.index(AttachWorker) < order.index(SegmentAdded)
 
 
+def test_a_segment_counts_until_every_reader_has_unmapped_it(family: Family) -> None:
+    pool, other = family.pool(), family.pool(2)
+    worker, second, stranger = family.worker(pool), family.worker(pool), family.worker(other)
+    frontend = family.frontend()
+    kept, gone = family.segment(frontend, pool=1), family.segment(frontend, pool=1)
+    family.acknowledge_all()
+    place = family.places[frontend.id]
+    family.retire(frontend, 1, gone.segment)
+    assert (place.arena_bytes, place.given_back_bytes) == (2 * SEGMENT_BYTES, 0)
+    copies = [*worker.got(SegmentRetired), *second.got(SegmentRetired)]
+    assert [(one.owner, one.pool, one.segment) for one in copies] == [(frontend.id, 1, gone.segment)] * 2
+    assert stranger.got(SegmentRetired) == []
+    family.acknowledge(copies[0].seq)
+    assert place.arena_bytes == 2 * SEGMENT_BYTES
+    late = family.worker(pool)
+    assert [copy.segment for copy in late.got(SegmentAdded)] == [kept.segment]
+    family.acknowledge(copies[1].seq)
+    assert (place.arena_bytes, place.given_back_bytes) == (SEGMENT_BYTES, SEGMENT_BYTES)
+    family.retire(frontend, 1, gone.segment)
+    assert len(worker.got(SegmentRetired)) == 1, "told once"
+
+
+def test_answers_are_unmapped_by_every_front_end_and_a_dead_one_keeps_nobody_waiting(family: Family) -> None:
+    worker, stays, dies = family.worker(family.pool()), family.frontend(), family.frontend()
+    family.claims(worker)
+    added = family.segment(worker, pool=1)
+    family.acknowledge_all()
+    family.retire(worker, 1, added.segment)
+    (copy,) = stays.got(SegmentRetired)
+    family.acknowledge(copy.seq)
+    assert family.places[worker.id].arena_bytes == SEGMENT_BYTES
+    family.bury(dies)
+    assert family.places[worker.id].arena_bytes == 0
+
+
+def test_an_owner_that_dies_while_its_memory_is_unmapped_leaves_its_successor_alone(family: Family) -> None:
+    pool = family.pool()
+    worker, frontend = family.worker(pool), family.frontend()
+    added = family.segment(frontend, pool=1)
+    family.acknowledge_all()
+    family.retire(frontend, 1, added.segment)
+    (copy,) = worker.got(SegmentRetired)
+    family.bury(frontend)
+    successor = family.frontend()
+    # Numbers begin anew with each incarnation.
+    family.segments = added.segment - 1
+    again = family.segment(successor, pool=1)
+    assert again.segment == added.segment
+    family.acknowledge(copy.seq)
+    assert family.places[successor.id].arena_bytes == SEGMENT_BYTES
+    family.acknowledge_all()
+    assert successor.got(SegmentUsable) == [SegmentUsable(pool=1, segment=again.segment)]
+
+
+def test_memory_of_a_pool_that_is_gone_is_not_waited_for(family: Family) -> None:
+    pool = family.pool()
+    worker, frontend = family.worker(pool), family.frontend()
+    first, second = family.segment(frontend, pool=1), family.segment(frontend, pool=1)
+    family.acknowledge_all()
+    family.retire(frontend, 1, first.segment)
+    family.wiring.remove_pool(pool, "gone")
+    assert family.places[frontend.id].arena_bytes == 0
+    family.retire(frontend, 1, second.segment)
+    family.bury(worker)
+    assert family.places[frontend.id].arena_bytes == 0
+
+
 def test_a_reader_that_dies_keeps_nobody_waiting(family: Family) -> None:
     pool = family.pool()
     worker, frontend = family.worker(pool), family.frontend()
@@ -255,7 +336,8 @@ def test_in_any_order_every_living_pair_ends_up_wired(family: Family, seed: int)
     for _ in range(60):
         workers = [child for _, child in family.workers.values()]
         match draw.choices(
-            ["pool", "worker", "frontend", "claims", "segment", "ack", "die"], [1, 3, 3, 4, 4, 12, 2]
+            ["pool", "worker", "frontend", "claims", "segment", "retire", "ack", "die"],
+            [1, 3, 3, 4, 4, 2, 12, 2],
         )[0]:
             case "pool" if len(pools) < 3:
                 pools.append(family.pool(len(pools) + 1))
@@ -271,6 +353,9 @@ def test_in_any_order_every_living_pair_ends_up_wired(family: Family, seed: int)
                 owner = draw.choice(owners)
                 mine = family.workers.get(owner.id)
                 family.segment(owner, mine[0].id if mine else draw.choice(pools).id)
+            case "retire" if known := family.usable():
+                owner, segment = draw.choice(known)
+                family.retire(owner, segment.pool, segment.segment)
             case "ack" if pending := family.unacknowledged():
                 family.acknowledge(draw.choice(pending)[1])
             case "die" if living := [*family.frontends.values(), *workers]:
@@ -302,4 +387,9 @@ def check_wired(family: Family) -> None:
                 assert set(segments) <= set(received)
     for owner in (*family.frontends.values(), *(child for _, child in family.workers.values())):
         usable = [(one.pool, one.segment) for one in owner.got(SegmentUsable)]
-        assert sorted(usable) == sorted((s.pool, s.segment) for s in family.places[owner.id].segments)
+        place = family.places[owner.id]
+        retired = {segment for number, segment in family.retired if number == owner.id}
+        assert sorted(one for one in usable if one not in retired) == sorted(
+            (s.pool, s.segment) for s in place.segments
+        )
+        assert (place.retired, place.arena_bytes) == ([], SEGMENT_BYTES * len(place.segments))

@@ -20,6 +20,7 @@ from predictd.server.control.messages import (
     LaneLoading,
     PoolGone,
     Ready,
+    RemoveLane,
     Serve,
     Stop,
     Warm,
@@ -309,6 +310,41 @@ def test_a_lane_that_kills_a_shared_pool_twice_is_isolated(nursery: Nursery, loa
         assert last.got(AddLanes)[0].lanes[-1].lane == 2, "what killed is loaded last"
 
     play(nursery, scenario, 1, 2, 3)
+
+
+def test_a_lane_that_is_isolated_is_kept_by_no_worker_of_its_old_pool(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start(workers=3)
+        first, survivor, slow = nursery.children
+        crew.hello(slow)
+        crew.serve(survivor, 1, 2)
+        for _ in range(2):
+            first = crew.serve(first, 1, 2)
+            crew.run(first, 2)
+            first = await crew.die(first, -11)
+        assert [record.config.lane for record in crew.isolated] == [2]
+        assert survivor.got(RemoveLane) == slow.got(RemoveLane) == [RemoveLane(lane=2)]
+        # What those still say of it is nothing to the pool that it is in now.
+        slow.says(LaneFailed(lane=2, reason="the load was given up"))
+        crew.load(slow, 2)
+        record = crew.catalog.record(2)
+        assert record.state == "LOADING"
+        assert slow.id not in record.loaded_by
+
+    play(nursery, scenario, 1, 2)
+
+
+def test_a_lane_that_one_worker_cannot_load_is_kept_by_none(nursery: Nursery) -> None:
+    async def scenario(crew: Crew) -> None:
+        crew.start(workers=2)
+        able, unable = nursery.children
+        crew.serve(able, 1, 2)
+        crew.hello(unable)
+        unable.says(LaneFailed(lane=2, reason="no memory"))
+        assert crew.states() == ["LOADING", "FAILED"]
+        assert able.got(RemoveLane) == [RemoveLane(lane=2)]
+
+    play(nursery, scenario, 1, 2)
 
 
 def test_tickets_that_only_waited_are_nobodys_fault(nursery: Nursery) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from predictd.server.transport.allocator import SegmentShape
 from predictd.server.transport.arena import Arena
 from predictd.server.transport.memory import map_shared
+from predictd.server.transport.retention import PARTS
 
 LIMIT_BYTES = 2**20
+KEEP_NS = 60 * 10**9
 
 
 def make_arena() -> Arena:
     """Not a fixture: pytest would keep its mappings open beyond the test."""
-    return Arena("predictd-test", LIMIT_BYTES)
+    return Arena("predictd-test", LIMIT_BYTES, KEEP_NS)
 
 
 def test_a_segment_is_used_only_once_it_is_opened() -> None:
@@ -80,3 +84,65 @@ def test_growth_ends_at_the_limit() -> None:
     assert arena.plan_growth(LIMIT_BYTES + 1) is None
     shape = arena.plan_growth(LIMIT_BYTES)
     assert shape == SegmentShape(LIMIT_BYTES, 1)
+
+
+def grow(arena: Arena, shape: SegmentShape) -> int:
+    segment, fd = arena.create_segment(shape)
+    os.close(fd)
+    arena.open_segment(segment)
+    return segment
+
+
+def pass_while(arena: Arena, start_ns: int = 0) -> list[int]:
+    """Look at the arena as often as it takes to forget what was needed."""
+    step_ns = KEEP_NS // PARTS
+    return [segment for part in range(PARTS + 2) for segment in arena.give_back(start_ns + part * step_ns)]
+
+
+def test_what_nobody_needs_is_unmapped_after_a_while_and_its_number_is_not_used_again() -> None:
+    arena = make_arena()
+    first, second = (grow(arena, SegmentShape(4096, 2)) for _ in range(2))
+    assert pass_while(arena) == [first, second]
+    assert arena.total_bytes == 0
+    with pytest.raises(KeyError):
+        arena.segment_view(first)
+    assert grow(arena, SegmentShape(4096, 2)) not in (first, second)
+
+
+def test_a_retired_segment_goes_once_its_last_block_is_back() -> None:
+    arena = make_arena()
+    grow(arena, SegmentShape(4096, 8))
+    block = arena.allocate(4096)
+    grow(arena, SegmentShape(4096, 8))
+    assert block is not None
+    arena.view(block)[:4] = b"here"
+    arena.give_back(0)
+    gone = pass_while(arena, KEEP_NS)
+    assert len(gone) == 1
+    assert block.segment not in gone
+    assert bytes(arena.view(block)[:4]) == b"here"
+    arena.free(block)
+    assert pass_while(arena, 3 * KEEP_NS) == [block.segment]
+
+
+def test_what_is_reserved_is_kept_and_under_pressure_the_rest_goes_at_once() -> None:
+    arena = make_arena()
+    kept = grow(arena, SegmentShape(4096, 2))
+    spared = grow(arena, SegmentShape(8192, 2))
+    assert arena.give_back(0, reserved={4096: 1}) == []
+    assert arena.give_back(1, pressed=True, reserved={4096: 1}) == [spared]
+    assert arena.allocate(4096) is not None
+    assert kept in arena._segments
+
+
+def test_a_retired_segment_is_used_again_before_the_arena_grows() -> None:
+    arena = make_arena()
+    segment = grow(arena, SegmentShape(4096, 8))
+    held = [arena.allocate(4096) for _ in range(5)]
+    for block in held[1:]:
+        assert block is not None
+        arena.free(block)
+    arena._allocator.retire(segment)
+    again = [arena.allocate(4096) for _ in range(7)]
+    assert all(block is not None and block.segment == segment for block in again)
+    assert arena.allocate(4096) is None

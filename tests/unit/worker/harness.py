@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from predictd.engines.api import DType, Signature, TensorSpec
 from predictd.server.config.lane import LaneConfig
-from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded
+from predictd.server.control.message import Message
 from predictd.server.frontend.answers import WorkerMemory
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.allocator import Block, SegmentShape, size_class
@@ -56,6 +57,7 @@ WORKER = 77
 POOL = 5
 PRIORITIES = 3
 LIMIT_BYTES = 64 * 2**20
+KEEP_NS = 60 * 10**9
 
 _TICKET = struct.Struct(TICKET_STRUCT)
 _RELEASE = struct.Struct(RELEASE_STRUCT)
@@ -89,6 +91,15 @@ class FakeEngine:
         """Nothing to release."""
 
 
+class CuttingEngine(FakeEngine):
+    """One that cuts batches by itself (`RunsRows`)."""
+
+    def run_rows(
+        self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None
+    ) -> list[Array]:
+        return self.run(inputs, out)
+
+
 def make_lane(
     lane: int,
     inputs: Sequence[TensorSpec],
@@ -101,6 +112,7 @@ def make_lane(
     max_delay_ns: int = 0,
     preferred_batch_sizes: tuple[int, ...] = (),
     uses_out: bool = False,
+    cuts: bool = False,
 ) -> LoadedLane:
     """A lane with a fake engine."""
     signature = Signature(tuple(inputs), tuple(outputs), batches, max_rows)
@@ -119,7 +131,8 @@ def make_lane(
         parameters={},
         preferred_batch_sizes=preferred_batch_sizes,
     )
-    return LoadedLane(config, FakeEngine(signature, compute, uses_out=uses_out), signature)
+    kind = CuttingEngine if cuts else FakeEngine
+    return LoadedLane(config, kind(signature, compute, uses_out=uses_out), signature)
 
 
 def doubling_lane(lane: int = 1, width: int = 3, **options: Any) -> LoadedLane:
@@ -176,7 +189,7 @@ class FakeFrontend:
     id: int
     worker: FakeWorker
     pipe: Pipe
-    arena: Arena = field(default_factory=lambda: Arena("predictd-test", LIMIT_BYTES))
+    arena: Arena = field(default_factory=lambda: Arena("predictd-test", LIMIT_BYTES, KEEP_NS))
     sent: dict[tuple[int, int], Sent] = field(default_factory=dict)
     generation: int = 100
 
@@ -350,7 +363,9 @@ class FakeWorker:
         self.recorder = WorkerRecorder()
         self.answers = WorkerMemory()
         self.refusal: str | None = None
-        self.responses = ResponseMemory(WORKER, POOL, limit_bytes, self.release.read_fd, self._supervise)
+        self.responses = ResponseMemory(
+            WORKER, POOL, limit_bytes, KEEP_NS, self.release.read_fd, self._supervise
+        )
         self.runner = Runner(WORKER, self.memory, self.responses, self.claims, self.recorder)
         self.intake = Intake(
             [queue.read_fd for queue in self.queues],

@@ -393,3 +393,25 @@ def test_what_is_less_than_a_preferred_size_waits_for_it_as_long_as_a_batch_may(
         worker.serve()
         assert [batch.rows for batch in worker.batches] == [4, 2]
         assert time.monotonic_ns() >= began_ns + 20_000_000
+
+
+# Sharing ------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_shares_a_pool_does_not_wait_for_the_queue_of_another() -> None:
+    """However many requests the other one has before it, and go on coming: one run of it, and one that had begun."""
+    flooded, seldom = doubling_lane(1, max_batch_size=4), doubling_lane(2, max_batch_size=4)
+    with running(flooded, seldom) as worker:
+        frontend = worker.frontend()
+        for number in range(600):
+            frontend.ask(flooded, rows_of(number))
+        assert worker.step()
+        for _ in range(3):
+            asked = frontend.ask(seldom, rows_of(0))
+            for number in range(8):
+                frontend.ask(flooded, rows_of(number))
+            before = len(worker.batches)
+            while not any(asked.slot in batch.tickets["slot"] for batch in worker.batches[before:]):
+                assert len(worker.batches) < before + 2
+                assert worker.step()
+        worker.serve()

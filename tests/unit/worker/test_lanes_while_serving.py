@@ -13,13 +13,12 @@ from pathlib import Path
 
 from predictd.server.config.lane import LaneConfig
 from predictd.server.control.channel import Channel
+from predictd.server.control.memory import Growth, GrowthRequest
 from predictd.server.control.messages import (
     AddLanes,
     AnyMessage,
     ClaimTable,
     Collect,
-    Growth,
-    GrowthRequest,
     Hello,
     LaneFailed,
     LaneLoaded,
@@ -112,6 +111,7 @@ def working(*lanes: LaneConfig) -> Iterator[Process]:
             workers=1,
             priorities=len(pool.queues),
             arena_limit_bytes=1 << 26,
+            arena_keep_ns=10**9,
             lane_count=len(lanes),
             threads=1,
             cache_directory="",

@@ -10,14 +10,18 @@ from contextlib import contextmanager
 
 import pytest
 
-from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded, SegmentRetired
+from predictd.server.control.message import Message
 from predictd.server.transport.memory import map_shared
 from predictd.server.transport.pipes import make_pipe
 from predictd.server.transport.records import RELEASE_STRUCT
+from predictd.server.transport.retention import PARTS
 from predictd.server.worker import response_memory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
 
 LIMIT_BYTES = 4 * 2**20
+CLOCK = "predictd.server.worker.response_memory.time.monotonic_ns"
+KEEP_NS = 60 * 10**9
 SEGMENT_BYTES = 256 * 1024
 
 
@@ -26,7 +30,7 @@ class Supervisor:
 
     def __init__(self, limit_bytes: int) -> None:
         self.pipe = make_pipe()
-        self.memory = ResponseMemory(7, 3, limit_bytes, self.pipe.read_fd, self.hear)
+        self.memory = ResponseMemory(7, 3, limit_bytes, KEEP_NS, self.pipe.read_fd, self.hear)
         self.heard: list[Message] = []
         self.refuse: Callable[[int], str | None] = lambda _size: None
         self.maps = True
@@ -41,6 +45,8 @@ class Supervisor:
                 map_shared(fds[0], block_bytes * blocks).close()
                 if self.maps:
                     self.memory.usable(segment)
+            case SegmentRetired():
+                pass
             case _:
                 raise TypeError
 
@@ -179,7 +185,9 @@ def test_what_nobody_releases_is_not_waited_for_without_end(monkeypatch: pytest.
 def test_a_supervisor_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response_memory, "GROWTH_TIMEOUT_SECONDS", 0.01)
     with supervised() as supervisor:
-        memory = ResponseMemory(7, 3, LIMIT_BYTES, supervisor.pipe.read_fd, lambda _message, _fds: None)
+        memory = ResponseMemory(
+            7, 3, LIMIT_BYTES, KEEP_NS, supervisor.pipe.read_fd, lambda _message, _fds: None
+        )
         with pytest.raises(NoResponseMemoryError, match="supervisor does not answer"):
             memory.block(1000)
 
@@ -196,3 +204,52 @@ def test_memory_that_front_ends_map_late_is_used_then(monkeypatch: pytest.Monkey
         supervisor.memory.usable(0)
         assert supervisor.memory.block(1000).segment == 0
         assert supervisor.memory.total_bytes == SEGMENT_BYTES
+
+
+def look_often(memory: ResponseMemory, monkeypatch: pytest.MonkeyPatch, from_ns: int) -> int:
+    """Look at the memory as often as it takes to forget what was needed. Returns when it was looked at last."""
+    now_ns = from_ns
+    for _ in range(PARTS + 2):
+        now_ns += KEEP_NS // PARTS
+        monkeypatch.setattr(CLOCK, lambda moment=now_ns: moment)
+        memory.give_back()
+    return now_ns
+
+
+def test_memory_is_given_back_once_released_but_for_what_a_lane_reserved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with supervised() as supervisor:
+        memory = supervisor.memory
+        memory.reserve(1, 1000)
+        large = memory.block(300_000)
+        memory.hold(large, {1: 1})
+        now_ns = look_often(memory, monkeypatch, 0)
+        assert memory.total_bytes > SEGMENT_BYTES, "a front end has not released the answer"
+        supervisor.release(1, large.segment, large.index, 1)
+        now_ns = look_often(memory, monkeypatch, now_ns)
+        assert supervisor.heard[-1] == SegmentRetired(seq=0, owner=7, pool=3, segment=large.segment)
+        assert memory.total_bytes == SEGMENT_BYTES
+        memory.forget_lane(1)
+        look_often(memory, monkeypatch, now_ns)
+        assert memory.total_bytes == 0
+        assert memory.block(300_000).segment > large.segment, "no number is used again"
+
+
+def test_memory_that_is_refused_to_one_size_is_given_back_by_those_that_did_not_need_it_lately(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with supervised(2**20) as supervisor:
+        memory = supervisor.memory
+        memory.discard(memory.block(1000))
+        memory.discard(memory.block(500_000))
+        had_bytes = memory.total_bytes
+        for looks, left_bytes in ((0, had_bytes), (1, had_bytes), (3, 0)):
+            for look in range(looks):
+                moment_ns = look * KEEP_NS // PARTS
+                monkeypatch.setattr(CLOCK, lambda now_ns=moment_ns: now_ns)
+                memory.give_back()
+            with pytest.raises(NoResponseMemoryError, match="arena_limit"):
+                memory.block(900_000)
+            assert memory.total_bytes == left_bytes
+        assert memory.block(900_000).size_bytes >= 900_000

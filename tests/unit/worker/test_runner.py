@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from predictd.engines.api import DType, EngineError, InvalidInputError, TensorSpec
+from predictd.engines.api import DeviceLostError, DType, EngineError, InvalidInputError, TensorSpec
 from predictd.server.transport.pipes import depth
 from predictd.server.transport.records import NO_SEGMENT, Status, TicketFlag
 from tests.unit.worker.harness import (
@@ -226,6 +226,31 @@ def test_a_batch_beyond_the_engines_limit_runs_in_slices() -> None:
         assert sizes == [3, 3, 1]
         for answer, expected in zip(frontend.answers(), (rows_of(1, 2), rows_of(2, 5)), strict=True):
             np.testing.assert_array_equal(answer.outputs[0], 2 * expected)
+
+
+@pytest.mark.parametrize("shape", [(-1, 3), (-1, -1)])
+def test_an_engine_that_cuts_batches_gets_them_whole(shape: tuple[int, int]) -> None:
+    specs = [TensorSpec("x", DType.FP32, (-1, 3))], [TensorSpec("y", DType.FP32, shape)]
+    lane = make_lane(1, *specs, double, max_rows=3, cuts=True, uses_out=True)
+    with running(lane) as worker:
+        frontend = worker.frontend()
+        frontend.ask(lane, rows_of(1, 2))
+        frontend.ask(lane, rows_of(2, 5))
+        assert worker.serve() == 1
+        assert [one[0].shape[0] for one in engine_of(lane).runs if one[0] is not None] == [7]
+        for answer, expected in zip(frontend.answers(), (rows_of(1, 2), rows_of(2, 5)), strict=True):
+            np.testing.assert_array_equal(answer.outputs[0], 2 * expected)
+
+
+def test_a_lost_device_is_answered_by_whoever_comes_next() -> None:
+    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
+    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(DeviceLostError, "no more"))
+    with running(lane) as worker:
+        frontend = worker.frontend()
+        frontend.ask(lane, rows_of(1, 1))
+        with pytest.raises(DeviceLostError, match="no more"):
+            worker.serve()
+        assert frontend.answers() == []
 
 
 def test_a_request_larger_than_a_batch_runs_alone() -> None:

@@ -26,6 +26,7 @@ from predictd.engines.api import (
     Signature,
     TensorSpec,
 )
+from predictd.engines.heap import trim_heap
 from predictd.engines.onnxruntime import messages
 from predictd.engines.onnxruntime.prepacked import open_shared
 from predictd.engines.onnxruntime.session import ORT_ERRORS, SILENT, open_session
@@ -81,6 +82,12 @@ class OnnxRuntimeEngine:
         self._binding = binding.SessionIOBinding(self._session)
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = SILENT
+        # The key is an error without an arena. The public session knows what it was made with.
+        self._giving_back = onnxruntime.RunOptions()
+        self._giving_back.log_severity_level = SILENT
+        if session.get_session_options().enable_cpu_mem_arena:
+            self._giving_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._gives_back = False
         self._signature = signature
         self._inputs = [_port(spec) for spec in signature.inputs]
         self._outputs = [_port(spec) for spec in signature.outputs]
@@ -104,6 +111,22 @@ class OnnxRuntimeEngine:
 
     def run(self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None = None) -> list[Array]:
         """Compute one batch, as `Engine.run` says."""
+        if not self._gives_back:
+            return self._run(inputs, out)
+        self._gives_back = False
+        usual, self._run_options = self._run_options, self._giving_back
+        try:
+            return self._run(inputs, out)
+        finally:
+            self._run_options = usual
+            # What the arena frees goes back to the C library, which keeps it.
+            trim_heap()
+
+    def give_back(self) -> None:
+        """At the end of the next run, give back what the memory arena holds and that run does not need."""
+        self._gives_back = True
+
+    def _run(self, inputs: Sequence[Array | None], out: Sequence[Array | None] | None) -> list[Array]:
         try:
             if self._takes_text:
                 return self._run_copying(inputs)

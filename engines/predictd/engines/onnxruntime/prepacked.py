@@ -22,7 +22,7 @@ import onnxruntime
 from predictd.engines.api import EngineOptions, LoadCancelledError, ModelLoadError
 from predictd.engines.cache import WAIT_SECONDS, CacheFolder, NotMadeError
 from predictd.engines.hardware import cpu_fingerprint
-from predictd.engines.onnxruntime.files import ModelFiles, model_files
+from predictd.engines.model_files import ModelFiles, model_files
 from predictd.engines.onnxruntime.session import create_session, session_options, shares_weights
 
 if TYPE_CHECKING:
@@ -68,6 +68,32 @@ def open_shared(path: Path, options: EngineOptions) -> Any | None:
     return _Shared(path, options, options.cache, files, key).open()
 
 
+def write_prepacked(
+    path: Path, graph: Path, weights: str, options: EngineOptions, *, external_bytes_min: int
+) -> None:
+    """Load a model, and write its optimised graph with the prepacked weights beside it.
+
+    Args:
+        path: The model.
+        graph: The file to write.
+        weights: The name of the file beside it, which is not written where there are no weights for it.
+        options: With which the model is loaded.
+        external_bytes_min: Smaller weights stay in the graph.
+
+    Raises:
+        ModelLoadError: The model cannot be loaded.
+    """
+    settings = session_options(options)
+    settings.optimized_model_filepath = str(graph)
+    for name, value in (
+        ("session.optimized_model_external_initializers_file_name", weights),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", str(external_bytes_min)),
+        ("session.save_external_prepacked_constant_initializers", "1"),
+    ):
+        settings.add_session_config_entry(name, value)
+    create_session(path, settings, options.cancel)
+
+
 class _Shared:
     """One model and its entry in the cache."""
 
@@ -102,16 +128,14 @@ class _Shared:
 
     def _build(self, folder: Path) -> None:
         self._check_room(folder)
-        settings = session_options(self._options)
-        settings.optimized_model_filepath = str(folder / _GRAPH)
-        for name, value in (
-            ("session.optimized_model_external_initializers_file_name", _WEIGHTS),
-            ("session.optimized_model_external_initializers_min_size_in_bytes", str(_EXTERNAL_BYTES_MIN)),
-            ("session.save_external_prepacked_constant_initializers", "1"),
-        ):
-            settings.add_session_config_entry(name, value)
         try:
-            create_session(self._path, settings, self._options.cancel)
+            write_prepacked(
+                self._path,
+                folder / _GRAPH,
+                _WEIGHTS,
+                self._options,
+                external_bytes_min=_EXTERNAL_BYTES_MIN,
+            )
         except LoadCancelledError:
             raise
         except ModelLoadError as error:

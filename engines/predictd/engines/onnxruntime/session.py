@@ -9,9 +9,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from predictd.engines.api import EngineOptions, LoadCancelledError, ModelLoadError
 from predictd.engines.onnxruntime import messages
+from predictd.engines.onnxruntime.providers import CPU, PARAMETER, Provider, check_loaded, providers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from predictd.engines.cancellation import Cancellation
@@ -22,7 +23,6 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     *(value for value in vars(binding).values() if isinstance(value, type) and issubclass(value, Exception)),
 )
 
-PROVIDERS = ["CPUExecutionProvider"]
 # On quiet cores as fast as spinning all through a run, and more than twice as fast where something else runs on them
 # (docs/tuning.md): the thread that is waited for gets its core back. ONNX Runtime before 1.26 does not know it.
 SPIN_MICROSECONDS = "200"
@@ -60,10 +60,12 @@ def open_session(path: Path, options: EngineOptions, trace_prefix: str = "") -> 
         settings.enable_profiling = True
         settings.profile_file_prefix = trace_prefix
     _check_readable(path)
-    return create_session(path, settings, options.cancel)
+    return create_session(path, settings, options.cancel, providers(options))
 
 
-def create_session(path: Path, settings: Any, cancel: Cancellation) -> Any:
+def create_session(
+    path: Path, settings: Any, cancel: Cancellation, asked: Sequence[Provider] = (CPU,)
+) -> Any:
     """Load a file that can be read with these session options. Raises ModelLoadError."""
     try:
         # Looked at after each node and each pass over the graph.
@@ -71,7 +73,7 @@ def create_session(path: Path, settings: Any, cancel: Cancellation) -> Any:
             session = onnxruntime.InferenceSession(
                 str(path),
                 settings,
-                providers=PROVIDERS,
+                providers=list(asked),
                 # The launcher decides, not the model's metadata and not another provider.
                 read_config_from_model=0,
                 enable_fallback=0,
@@ -80,8 +82,7 @@ def create_session(path: Path, settings: Any, cancel: Cancellation) -> Any:
         raise LoadCancelledError("the load was given up") from error
     except ORT_ERRORS as error:
         raise ModelLoadError(messages.one_line(str(error))) from error
-    if session.get_providers() != PROVIDERS:
-        raise ModelLoadError(f"ONNX Runtime chose the providers {session.get_providers()}, not {PROVIDERS}")
+    check_loaded(session, asked)
     return session
 
 
@@ -89,8 +90,6 @@ def session_options(options: EngineOptions) -> Any:
     """Session options from the launcher's plan and the model's parameters."""
     if options.threads < 1:
         raise ModelLoadError(f"threads must be at least 1, not {options.threads}")
-    if options.device != "cpu":
-        raise ModelLoadError(f"engine onnxruntime runs on the device 'cpu', not on {options.device!r}")
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = SILENT
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -103,6 +102,8 @@ def session_options(options: EngineOptions) -> Any:
         settings.add_session_config_entry("session.force_spinning_stop", "1")
         settings.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
     for name, text in options.parameters.items():
+        if name == PARAMETER:
+            continue
         value = _parameter(name, text)
         if name in _SESSION_PARAMETERS:
             setattr(settings, name, value)
@@ -110,15 +111,15 @@ def session_options(options: EngineOptions) -> Any:
 
 
 def shares_weights(options: EngineOptions) -> bool:
-    """Whether workers of one model may share their weights."""
-    return options.parameters.get(_SHARE_WEIGHTS, "true") == "true"
+    """Whether workers of one model may share their weights. A GPU has a copy of its own."""
+    return options.device == "cpu" and options.parameters.get(_SHARE_WEIGHTS, "true") == "true"
 
 
 def _parameter(name: str, text: str) -> object:
     values = _PARAMETERS.get(name)
     if values is None:
         raise ModelLoadError(
-            f"unknown parameter {name!r} of engine onnxruntime; known: {', '.join(_PARAMETERS)}"
+            f"unknown parameter {name!r} of engine onnxruntime; known: {', '.join((*_PARAMETERS, PARAMETER))}"
         )
     if text not in values:
         raise ModelLoadError(f"parameter {name!r} must be one of {', '.join(values)}, not {text!r}")

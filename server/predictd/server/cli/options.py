@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from predictd.server.config.settings import CONFIG_FILE, ConfigError, Option, Settings, options, resolve
+from predictd.server.config.errors import ConfigError
+from predictd.server.config.settings import CONFIG_FILE, Option, Settings, options, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

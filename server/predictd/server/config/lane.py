@@ -49,6 +49,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         spin: Threads that wait for each other within a run may spin.
         device: Where to run, such as "cpu".
         parameters: Engine-specific settings.
+        files_by_capability: What to load instead on a GPU of a compute capability, such as "8.9".
         inputs: What the model's configuration says of inputs.
         outputs: The same of outputs.
         served_outputs: Names of the outputs that are served; empty for all.
@@ -77,6 +78,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     spin: bool = False
     device: str = "cpu"
     parameters: dict[str, str] = msgspec.field(default_factory=dict)
+    files_by_capability: dict[str, str] = msgspec.field(default_factory=dict)
     inputs: tuple[TensorConfig, ...] = ()
     outputs: tuple[TensorConfig, ...] = ()
     served_outputs: tuple[str, ...] = ()

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from predictd.server.config.settings import ConfigError
-from predictd.server.config.tuned import Tuned
+from predictd.server.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from predictd.server.config.tuned import Tuned
 
 # Each level is a queue of its own in every lane, and queues are pipes, of which a user may have few.
 MOST_PRIORITY_LEVELS = 16
@@ -210,6 +212,7 @@ class ModelConfig:
 
     Attributes:
         engine: Name in the engine registry, or "package.module:function".
+        while_building: Name of the engine that serves it while its own builds what it runs; "none" for none.
         model_file: What to load in a version's folder.
         model_files_by_capability: What to load instead on a GPU of a compute capability, such as "8.9".
         pool: Name of the pool of workers that this model shares with others that name it.
@@ -247,6 +250,7 @@ class ModelConfig:
     """
 
     engine: str | None = None
+    while_building: str | None = None
     model_file: str | None = None
     model_files_by_capability: Mapping[str, str] = field(default_factory=dict)
     pool: str | None = None

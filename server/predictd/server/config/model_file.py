@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from predictd.server.config.devices import DEVICES
 from predictd.server.config.model_config import (
     DTYPES,
     MOST_PRIORITY_LEVELS,
@@ -36,6 +37,7 @@ from predictd.server.config.settings import (
     QUEUE_SIZE,
     ROWS,
     RUN_TIMEOUT,
+    WHILE_BUILDING,
 )
 from predictd.server.config.tuned import TUNABLE, Here, Tuned, TunedValue, key_of
 from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
@@ -48,7 +50,6 @@ T = TypeVar("T")
 _ENGINE = re.compile(r"[a-z][a-z0-9_-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # Short enough for a process title, and without characters that the names of other pools are made with.
 _POOL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 _HOUR_NS = 3600 * 10**9
 _SYNTAX_ERROR_PLACE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)| \(at end of document\)")
 # Keys that are called otherwise in ModelConfig.
@@ -270,6 +271,7 @@ _QUEUE: dict[str, Kind[Any]] = {
 }
 _KINDS: dict[str, Kind[Any]] = {
     "engine": _matching(_ENGINE, 'an engine\'s name or "package.module:function"'),
+    "while_building": WHILE_BUILDING,
     "pool": _matching(_POOL, "a pool name: letters, digits, '_', '.' and '-', at most 64"),
     "max_batch_size": ROWS,
     "max_delay": DELAY,
@@ -280,7 +282,7 @@ _KINDS: dict[str, Kind[Any]] = {
     "cpu_weight": integer(1, 1000),
     "allocator": ALLOCATOR,
     "openmp": choice("libgomp", "libiomp5"),
-    "device": _matching(_DEVICE, 'a device, such as "cpu"'),
+    "device": _matching(DEVICES, 'a device, such as "cpu" or "0", or several, such as "0,1"'),
     "run_timeout": RUN_TIMEOUT,
     **_QUEUE,
     "default_deadline": DEADLINE,

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictd.engines.traits import BUILT_IN
+from predictd.server.config.connections import ConnectionRules
+from predictd.server.config.errors import ConfigError
 from predictd.server.config.units import (
     Address,
     Kind,
@@ -43,20 +45,6 @@ _SECOND = 10**9
 _HOUR = 3600 * _SECOND
 _MIB = 2**20
 _INT32 = 2**31 - 1
-
-
-class ConfigError(Exception):
-    """The configuration is wrong.
-
-    Attributes:
-        place: A flag, an environment variable or a file.
-        message: What is wrong, in one line.
-    """
-
-    def __init__(self, place: str, message: str) -> None:
-        super().__init__(f"{place}: {message}")
-        self.place = place
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +95,9 @@ RUN_TIMEOUT = duration(_SECOND, 24 * _HOUR)
 QUEUE_SIZE = integer(1, 2**20)
 QUEUE_BYTES = size(0, 2**50)
 DEADLINE = duration(0, 24 * _HOUR)
+_CONNECTION_TIME = duration(0, 7 * 24 * _HOUR)
 ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
+WHILE_BUILDING = choice("none", "onnxruntime")
 
 _ADDRESS: Kind[Address] = Kind("HOST:PORT", 'a string "HOST:PORT"', (str,), parse_address, str)
 
@@ -159,6 +149,13 @@ class Settings:
             "usual engine of each kind.",
         ),
     )
+    while_building: str = field(
+        default="none",
+        metadata=_option(
+            WHILE_BUILDING,
+            "Serves a model while its own engine builds what it runs, such as a TensorRT plan of an ONNX file.",
+        ),
+    )
     max_batch_size: int = field(
         default=32,
         metadata=_option(
@@ -205,6 +202,83 @@ class Settings:
         default=256 * _MIB,
         metadata=_option(size(1024, _INT32), "Largest gRPC message taken or given.", key="max_message_size"),
     )
+    max_connection_age_ns: int = field(
+        default=1800 * _SECOND,
+        metadata=_option(
+            _CONNECTION_TIME,
+            "When a client is asked to go on with a new connection, give or take a tenth; 0s never.",
+            key="max_connection_age",
+        ),
+    )
+    max_connection_age_grace_ns: int = field(
+        default=0,
+        metadata=_option(
+            _CONNECTION_TIME,
+            "How long calls and streams of a connection that is past its age may go on before it is cut; 0s is as long "
+            "as they take.",
+            key="max_connection_age_grace",
+        ),
+    )
+    max_connection_idle_ns: int = field(
+        default=0,
+        metadata=_option(
+            _CONNECTION_TIME,
+            "How long a connection without calls is kept; 0s until it is past its age.",
+            key="max_connection_idle",
+        ),
+    )
+    max_concurrent_streams: int = field(
+        default=10_000,
+        metadata=_option(
+            integer(1, _INT32), "Calls of one connection at once; its client holds back what is more."
+        ),
+    )
+    handshake_timeout_ns: int = field(
+        default=20 * _SECOND,
+        metadata=_option(
+            duration(_SECOND, _HOUR),
+            "A client that connects and does not begin to speak HTTP/2 for so long is cut off.",
+            key="handshake_timeout",
+        ),
+    )
+    keepalive_time_ns: int = field(
+        default=60 * _SECOND,
+        metadata=_option(
+            _CONNECTION_TIME,
+            "Silence of a client after which it is asked whether it is still there; 0s never asks.",
+            key="keepalive_time",
+        ),
+    )
+    keepalive_timeout_ns: int = field(
+        default=20 * _SECOND,
+        metadata=_option(
+            duration(_SECOND // 10, _HOUR),
+            "A client that does not answer that for so long is cut off.",
+            key="keepalive_timeout",
+        ),
+    )
+    min_ping_interval_ns: int = field(
+        default=10 * _SECOND,
+        metadata=_option(
+            duration(0, _HOUR),
+            "A client may ask whether we are still there so often; more often is a strike.",
+            key="min_ping_interval",
+        ),
+    )
+    max_ping_strikes: int = field(
+        default=2,
+        metadata=_option(
+            integer(0, 1000), "A client with more strikes is sent away with ENHANCE_YOUR_CALM; 0 never is."
+        ),
+    )
+    max_response_bytes: int = field(
+        default=0,
+        metadata=_option(
+            size(0, _INT32),
+            "Largest answer to one request, counted in bytes of its outputs. 0 leaves it to max_message_size.",
+            key="max_response_size",
+        ),
+    )
     tfs_tensor_content: bool = field(
         default=False,
         metadata=_option(
@@ -223,6 +297,22 @@ class Settings:
             auto(size(_MIB, 2**50)),
             "Shared memory for requests and answers at most; auto is a quarter of the memory limit.",
             key="arena_limit",
+        ),
+    )
+    arena_keep_ns: int = field(
+        default=60 * _SECOND,
+        metadata=_option(
+            duration(_SECOND // 10, 24 * _HOUR),
+            "How long shared memory is kept that no request needs.",
+            key="arena_keep",
+        ),
+    )
+    unread_limit_bytes: int = field(
+        default=32 * _MIB,
+        metadata=_option(
+            size(_MIB, 2**40),
+            "Answers that a client's connection may leave unread before its next requests wait.",
+            key="unread_limit",
         ),
     )
     pools: str = field(
@@ -345,6 +435,21 @@ class Settings:
     )
     # Key -> where its value came from; keys at their default are absent.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def connections(self) -> ConnectionRules:
+        """What connections may do."""
+        return ConnectionRules(
+            max_age_ns=self.max_connection_age_ns,
+            max_age_grace_ns=self.max_connection_age_grace_ns,
+            max_idle_ns=self.max_connection_idle_ns,
+            max_streams=self.max_concurrent_streams,
+            handshake_timeout_ns=self.handshake_timeout_ns,
+            keepalive_time_ns=self.keepalive_time_ns,
+            keepalive_timeout_ns=self.keepalive_timeout_ns,
+            min_ping_interval_ns=self.min_ping_interval_ns,
+            max_ping_strikes=self.max_ping_strikes,
+        )
 
     def origin(self, key: str) -> str:
         """Where a value came from: a flag, an environment variable, a file's path, or "default"."""

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from predictd.server.control.messages import AnyMessage, Message
+from predictd.server.control.message import Message
+from predictd.server.control.messages import AnyMessage
 
 MAX_MESSAGE_BYTES: Final = 160 * 1024
 MAX_DESCRIPTORS: Final = 64

@@ -7,13 +7,27 @@ from __future__ import annotations
 
 import msgspec
 
+from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.lane import LaneConfig, LaneSignature
+from predictd.server.control.commands import (
+    CommandDone,
+    LabelsDone,
+    LoadModel,
+    Reload,
+    ServeList,
+    SetLabel,
+    SetSplit,
+    UnloadModel,
+)
+from predictd.server.control.memory import (
+    Growth,
+    GrowthRequest,
+    SegmentAdded,
+    SegmentRetired,
+    SegmentUsable,
+)
+from predictd.server.control.message import Message
 from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WorkerDelta
-
-
-class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Base of all messages; the class name is the tag on the wire."""
-
 
 # Both kinds of children ---------------------------------------------------------------------------------------
 
@@ -45,40 +59,6 @@ class Pong(Message, frozen=True, kw_only=True):
     """Child: I am."""
 
 
-class GrowthRequest(Message, frozen=True, kw_only=True):
-    """Child: may I add a segment of `size_bytes` to my arena?"""
-
-    size_bytes: int
-
-
-class Growth(Message, frozen=True, kw_only=True):
-    """Supervisor: the answer. `reason` is empty when it is granted."""
-
-    granted: bool
-    reason: str = ""
-
-
-class SegmentAdded(Message, frozen=True, kw_only=True):
-    """Child: a new segment of my arena, one descriptor. Supervisor: the same, to those who shall read it.
-
-    `owner` is the id of the frontend or worker that writes it. A frontend has an arena for each pool, a worker one.
-    """
-
-    seq: int
-    owner: int
-    pool: int
-    segment: int
-    block_bytes: int
-    blocks: int
-
-
-class SegmentUsable(Message, frozen=True, kw_only=True):
-    """Supervisor: every reader mapped your segment."""
-
-    pool: int
-    segment: int
-
-
 # Worker -------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +76,7 @@ class WorkerInit(Message, frozen=True, kw_only=True):
     workers: int
     priorities: int
     arena_limit_bytes: int
+    arena_keep_ns: int
     lane_count: int
     threads: int
     cache_directory: str
@@ -123,9 +104,14 @@ class DetachFrontend(Message, frozen=True, kw_only=True):
 
 
 class LaneLoading(Message, frozen=True, kw_only=True):
-    """Worker: I start to load this lane. Names the culprit should I die."""
+    """Worker: I start to load this lane, or go on with it. Names the culprit should I die.
+
+    Attributes:
+        progress: How far it is, one line; empty at the start.
+    """
 
     lane: int
+    progress: str = ""
 
 
 class LaneLoaded(Message, frozen=True, kw_only=True):
@@ -166,27 +152,48 @@ class Stop(Message, frozen=True, kw_only=True):
     """Supervisor: finish the run in hand and exit."""
 
 
+class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
+    """How a GPU does.
+
+    Attributes:
+        gpu: Its PCI bus id.
+        utilization_percent: Of the time since the library's last look, how much something ran.
+    """
+
+    gpu: str
+    used_bytes: int
+    total_bytes: int
+    utilization_percent: int
+    temperature_celsius: int
+
+
 class WorkerCounts(Message, frozen=True, kw_only=True):
     """Worker: the answer to Collect."""
 
     seq: int
     delta: WorkerDelta
     arena_bytes: int
+    gpus: list[GpuSample] = msgspec.field(default_factory=list)
 
 
 # Frontend -----------------------------------------------------------------------------------------------------
 
 
 class FrontendInit(Message, frozen=True, kw_only=True):
-    """Who a frontend is. Descriptor: read end of its completion pipe."""
+    """Who a frontend is, and how many there are. Descriptor: read end of its completion pipe."""
 
     frontend: int
     index: int
+    frontends: int
     addresses: list[str]
     in_flight_limit: int
     arena_limit_bytes: int
+    arena_keep_ns: int
+    unread_limit_bytes: int
     max_message_bytes: int
+    max_response_bytes: int
     max_concurrent_per_client: int
+    connections: ConnectionRules
     tfs_tensor_content: bool
     allow_control: bool
     shape_secret: bytes
@@ -272,33 +279,6 @@ class PublishModel(Message, frozen=True, kw_only=True):
     settings: tuple[SettingView, ...] = ()
 
 
-class SetLabel(Message, frozen=True, kw_only=True):
-    """Frontend: give a version a label; without a version, take back what was set at run time."""
-
-    seq: int
-    model: str
-    label: str
-    version: int | None
-    allow_unready: bool
-
-
-class SetSplit(Message, frozen=True, kw_only=True):
-    """Frontend: divide the requests that name neither version nor label; empty no longer does."""
-
-    seq: int
-    model: str
-    split: tuple[tuple[int, int], ...]
-    allow_unready: bool
-
-
-class LabelsDone(Message, frozen=True, kw_only=True):
-    """Supervisor: a label or a split took effect in every front end, or `status`, a gRPC status, says why not."""
-
-    seq: int
-    status: str = ""
-    message: str = ""
-
-
 class RetireLane(Message, frozen=True, kw_only=True):
     """Supervisor: acknowledge once nothing of this lane is outstanding. It is in no publication any more."""
 
@@ -356,53 +336,6 @@ class Statistics(Message, frozen=True, kw_only=True):
     last: bool
 
 
-class LoadModel(Message, frozen=True, kw_only=True):
-    """Frontend: load a model, again if it failed. `config` is empty, or JSON that overrides its configuration."""
-
-    seq: int
-    model: str
-    config: str = ""
-
-
-class UnloadModel(Message, frozen=True, kw_only=True):
-    """Frontend: unload a model once its requests are finished."""
-
-    seq: int
-    model: str
-
-
-class Reload(Message, frozen=True, kw_only=True):
-    """Frontend: look at the disk now, as at SIGHUP."""
-
-    seq: int
-
-
-class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of a list that names all that shall be served. `config` as in LoadModel; `labels` has versions."""
-
-    name: str
-    base_path: str
-    config: str = ""
-    labels: dict[str, int] = {}
-
-
-class ServeList(Message, frozen=True, kw_only=True):
-    """Frontend: serve exactly these models."""
-
-    seq: int
-    models: list[ListedModel]
-
-
-class CommandDone(Message, frozen=True, kw_only=True):
-    """Supervisor: what became of a command. `status` is empty when it was carried out (see `control.outcomes`)."""
-
-    seq: int
-    status: str = ""
-    message: str = ""
-
-
-Command = LoadModel | UnloadModel | Reload | ServeList
-
 AnyMessage = (
     Hello
     | Ack
@@ -413,6 +346,7 @@ AnyMessage = (
     | Growth
     | SegmentAdded
     | SegmentUsable
+    | SegmentRetired
     | WorkerInit
     | AddLanes
     | RemoveLane

@@ -39,6 +39,10 @@ class WorkerMemory:
             os.close(fd)
         self._segments[segment] = _Segment(memoryview(mapping), block_bytes)
 
+    def remove_segment(self, segment: int) -> None:
+        """Unmap what its worker has given back. No completion names it: all its blocks are free."""
+        self._segments.pop(segment, None)
+
     def block(self, segment: int, index: int) -> memoryview:
         """The bytes of one block."""
         known = self._segments[segment]
@@ -63,21 +67,33 @@ class WorkerMemory:
 def cut(
     lane: Lane, block: memoryview, layout: ResponseLayout, wanted: tuple[int, ...], first_row: int, rows: int
 ) -> list[OutputTensor]:
-    """Copy the rows of one request out of a batch, for the outputs that were asked for."""
+    """Copy the rows of one request out of a batch, for the outputs that were asked for.
+
+    Raises:
+        ValueError: There are no such rows. This is a bug, or a broken worker.
+    """
     batches = lane.signature.batches
     result = []
+    size_bytes = 0
     for index in wanted:
         output = layout.outputs[index]
         if not batches:
             start, end, shape = output.offset, output.offset + output.nbytes, output.shape
         else:
+            if first_row + rows > output.shape[0]:
+                raise ValueError("an answer reaches beyond its batch")
             shape = (rows, *output.shape[1:])
             if output.row_offsets:
-                start = _offset(block, output.row_offsets, first_row) + output.offset
-                end = _offset(block, output.row_offsets, first_row + rows) + output.offset
+                first = _offset(block, output.row_offsets, first_row)
+                last = _offset(block, output.row_offsets, first_row + rows)
+                if not first <= last <= output.nbytes:
+                    raise ValueError("the row offsets of an output reach beyond it")
+                start, end = first + output.offset, last + output.offset
             else:
                 start = output.offset + first_row * output.row_bytes
                 end = start + rows * output.row_bytes
+        size_bytes += end - start
+        lane.answer_limit.check(size_bytes)
         result.append(OutputTensor(lane.output_names[index], output.dtype, shape, bytes(block[start:end])))
     return result
 

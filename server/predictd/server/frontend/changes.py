@@ -6,7 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 
-from predictd.server.control.messages import Message, SetLabel, SetSplit
+from predictd.server.control.commands import SetLabel, SetSplit
+from predictd.server.control.message import Message
 from predictd.server.control.outcomes import failure
 from predictd.server.errors import InvalidRequestError, ModelUnavailableError, UnknownModelError
 from predictd.server.repository.traffic import TrafficError, check_shape, check_shares

@@ -36,6 +36,19 @@ class ClientLimit:
         self._limit = limit
         self._in_flight: Counter[str] = Counter()
 
+    @property
+    def limited(self) -> bool:
+        """There is a limit."""
+        return bool(self._limit)
+
+    def check(self) -> None:
+        """See whether the current call's client may have one more request. Raises OverloadedError if not."""
+        if self._limit and self._in_flight[_client.get()] >= self._limit:
+            raise OverloadedError(
+                f"this client has {self._limit} requests in flight, which is its limit (max_concurrent_per_client)",
+                limit="client_limit",
+            )
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """Have a request of the current call's client in flight.
@@ -46,12 +59,8 @@ class ClientLimit:
         if not self._limit:
             yield
             return
+        self.check()
         client = _client.get()
-        if self._in_flight[client] >= self._limit:
-            raise OverloadedError(
-                f"this client has {self._limit} requests in flight, which is its limit (max_concurrent_per_client)",
-                limit="client_limit",
-            )
         self._in_flight[client] += 1
         try:
             yield
@@ -72,7 +81,7 @@ class ClientNames(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        for kind in ("unary_unary", "stream_stream"):
+        for kind in ("unary_unary", "stream_unary", "stream_stream"):
             if (handle := getattr(handler, kind)) is not None:
                 return handler._replace(**{kind: _noting(handle)})
         return handler

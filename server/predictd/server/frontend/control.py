@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 
-from predictd.server.control.messages import (
+from predictd.server.control.commands import (
     Command,
     CommandDone,
     ListedModel,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from predictd.server.frontend.heading import Heading
     from predictd.server.frontend.inference import (
         InferRequest,
         InferResponse,
@@ -32,6 +33,25 @@ class Core(Protocol):
         Raises:
             RequestError: There is no answer; its class says why.
         """
+
+    @property
+    def pressed(self) -> bool:
+        """There is so much to do that requests are worth a look before they are received and before they are parsed."""
+
+    def check_unread(self, heading: Heading, api: str, deadline_ns: int) -> None:
+        """Refuse a call of which only the headers have come, if its request would be refused.
+
+        Args:
+            heading: What the headers say.
+            api: The protocol's name.
+            deadline_ns: As in `infer`.
+
+        Raises:
+            OverloadedError: There is no point in receiving it.
+        """
+
+    def check_unparsed(self, heading: Heading, api: str, deadline_ns: int) -> None:
+        """Refuse a request of which only the heading was read, if it would be refused. As `check_unread`."""
 
     def models(self) -> Sequence[ModelInfo]:
         """All models, in the order of their names."""

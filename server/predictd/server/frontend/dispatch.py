@@ -6,32 +6,24 @@ import asyncio
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from predictd.server.errors import (
-    InferenceError,
-    OverloadedError,
-)
+from predictd.server.errors import OverloadedError
 from predictd.server.frontend.admission import Admission
-from predictd.server.frontend.calls import (
-    Answered,
-    Call,
-    CallTable,
-    Recovery,
-    held_slots,
-    recovery,
-)
-from predictd.server.frontend.failures import LaneGoneError, check_wait, full, too_heavy, too_late
+from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery
+from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.outcomes import outcome
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink, release_blocks
 from predictd.server.frontend.queues import TicketQueues
 from predictd.server.frontend.retirement import Retirements
+from predictd.server.frontend.room import check_room
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
+from predictd.server.transport.arena import Arena
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.claims import read_claims
 from predictd.server.transport.records import (
@@ -59,12 +51,14 @@ class Dispatcher:
     def __init__(
         self,
         frontend: int,
+        frontends: int,
         completion_fd: int,
         in_flight_limit: int,
         growth: ArenaGrowth,
         recorder: FrontendRecorder,
     ) -> None:
         self._frontend = frontend
+        self._frontends = frontends
         self._completion_fd = completion_fd
         self._calls = CallTable(in_flight_limit)
         self._growth = growth
@@ -77,11 +71,23 @@ class Dispatcher:
     # Links ----------------------------------------------------------------------------------------------------
 
     def attach_pool(
-        self, pool: int, name: str, queue_fds: list[int], queue_limit: int, arena_limit_bytes: int
+        self,
+        pool: int,
+        name: str,
+        queue_fds: list[int],
+        queue_limit: int,
+        arena_limit_bytes: int,
+        arena_keep_ns: int,
     ) -> None:
         """Know a pool's queues."""
-        queues = TicketQueues(queue_fds, self._refuse, queue_limit)
-        self._pools[pool] = PoolLink(pool, name, queues, arena_limit_bytes)
+        queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends)
+        arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes, arena_keep_ns)
+        self._pools[pool] = PoolLink(pool, name, queues, arena)
+
+    def shared(self, lanes: Mapping[int, int]) -> None:
+        """Know how many lanes each pool has."""
+        for pool in self._pools.values():
+            pool.lanes = lanes.get(pool.id, 0)
 
     def attach_worker(self, worker: WorkerLink) -> None:
         """Know a worker."""
@@ -101,6 +107,17 @@ class Dispatcher:
         """Shared memory of all request arenas."""
         return sum(pool.arena.total_bytes for pool in self._pools.values())
 
+    def give_back(self, *, pressed: bool = False) -> None:
+        """Do without the memory that requests did not need lately. Called now and then.
+
+        Args:
+            pressed: There was none when some was needed: give back whatever can be spared.
+        """
+        now_ns = time.monotonic_ns()
+        for pool in self._pools.values():
+            for segment in pool.arena.give_back(now_ns, pressed=pressed):
+                self._growth.retired(pool.id, segment)
+
     # Requests -------------------------------------------------------------------------------------------------
 
     async def call(
@@ -114,6 +131,8 @@ class Dispatcher:
         accepted_ns: int,
         patience_ns: int = 0,
         attempt: int = 0,
+        *,
+        moved: bool = False,
     ) -> Answered:
         """Send a request to the lane's pool and wait for its answer.
 
@@ -127,14 +146,13 @@ class Dispatcher:
             accepted_ns: When it came.
             patience_ns: How long it may wait in its queue, 0 as long as it takes.
             attempt: How often it was running in a worker that died, where it was sent before.
+            moved: It was accepted elsewhere, so that it waits for room in the queue instead of being refused.
 
         Raises:
             RequestError: Whatever came instead of an answer.
         """
         pool = self._pools[lane.pool]
-        ahead = pool.ahead(queue.level, self._workers.values())
-        self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
-        self._check_room(lane, pool, queue, ahead, admission.layout.size_bytes)
+        ahead = self.check(lane, queue, admission.layout.size_bytes, deadline_ns, moved=moved)
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
@@ -172,29 +190,36 @@ class Dispatcher:
             left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
             call.timer = asyncio.get_running_loop().call_later(left_seconds, self._waited_enough, call)
         admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
-        self._enqueue(pool, call)
+        self._enqueue(pool, call, moved=moved)
         return await self._answer(pool, call)
 
-    def _check_room(self, lane: Lane, pool: PoolLink, queue: LaneQueue, ahead: int, size_bytes: int) -> None:
-        """Raise OverloadedError for a request whose queue is full."""
-        rules = queue.rules
-        # A limit that is the pool's own is kept by the pipe, for all front ends together.
-        many = queue.out >= rules.max_queue_size < pool.queues.limit
-        heavy = bool(rules.max_queue_bytes) and queue.out_bytes + size_bytes > rules.max_queue_bytes
-        if not many and not heavy:
-            return
-        wait_ns = queue.expectation.wait_ns(ahead, time.monotonic_ns())
-        requests, waiting_bytes = self._waiting(queue, lane.pool)
-        if many and requests >= rules.max_queue_size:
-            raise full(lane, wait_ns)
-        if heavy and waiting_bytes + size_bytes > rules.max_queue_bytes:
-            raise too_heavy(lane, size_bytes, wait_ns)
+    def check(
+        self, lane: Lane, queue: LaneQueue, size_bytes: int, deadline_ns: int, *, moved: bool = False
+    ) -> int:
+        """How many requests are before one that would come now.
+
+        Raises:
+            OverloadedError: It would be refused for its wait or, unless it `moved`, for want of room in its queue.
+        """
+        pool = self._pools.get(lane.pool)
+        if pool is None:
+            return 0
+        ahead = pool.ahead(queue.level, self._workers.values())
+        self._recorder.waits(lane.id, check_wait(lane, queue.expectation, ahead, deadline_ns))
+        if not moved:
+            check_room(lane, pool, queue, ahead, size_bytes, lambda: self._taken(lane.pool))
+        return ahead
 
     async def _make_room(self, lane: Lane, pool: PoolLink, size_bytes: int) -> tuple[Block, int, int]:
         """A block, a slot and its generation for a request. Raises RequestError."""
         block = pool.arena.allocate(size_bytes)
         if block is None:
-            block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
+            try:
+                block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
+            except OverloadedError:
+                # Too late for this one: the memory is free once all readers have unmapped it.
+                self.give_back(pressed=True)
+                raise
             if pool.id not in self._pools:
                 raise LaneGoneError(f"model '{lane.model}' stopped to be served")
         try:
@@ -203,12 +228,13 @@ class Dispatcher:
             pool.arena.free(block)
             raise
 
-    def _enqueue(self, pool: PoolLink, call: Call) -> None:
+    def _enqueue(self, pool: PoolLink, call: Call, *, moved: bool) -> None:
         call.queued_ns = time.monotonic_ns()
         self._calls.put(call)
         pool.out[call.priority] += 1
         few = len(self._calls) <= FEW_CALLS
-        pool.queues.put(call.ticket(self._frontend), call.priority, call, at_once=few)
+        refusable = None if moved else call
+        pool.queues.put(call.ticket(self._frontend), call.priority, refusable, at_once=few)
 
     def _refuse(self, call: Call) -> None:
         """The queue has no room for the ticket."""
@@ -216,11 +242,10 @@ class Dispatcher:
         if call.future is not None and not call.future.done():
             call.future.set_exception(full(call.lane))
 
-    def _waiting(self, queue: LaneQueue, pool_id: int) -> tuple[int, int]:
-        """Requests of a lane's queue that no worker has taken, and their bytes."""
-        held = [self._calls.find(slot, generation) for slot, generation in self._held(pool_id)]
-        taken = [call for call in held if call is not None and call.queue is queue]
-        return queue.out - len(taken), queue.out_bytes - sum(call.size_bytes for call in taken)
+    def _taken(self, pool_id: int) -> list[Call]:
+        """Our requests that the living workers of a pool have claimed."""
+        calls = (self._calls.find(slot, generation) for slot, generation in self._held(pool_id))
+        return [call for call in calls if call is not None]
 
     def _held(self, pool_id: int) -> set[tuple[int, int]]:
         """Our tickets that the living workers of a pool have claimed."""
@@ -336,7 +361,7 @@ class Dispatcher:
             state, tickets = read_claims(link.claims)
             for slot, generation in held_slots(tickets, self._frontend):
                 call = self._calls.find(slot, generation)
-                if call is not None:
+                if call is not None and call.lane.pool == link.pool:
                     self._recover(call, recovery(state, call.attempt))
             pool = self._pools.get(link.pool)
             if pool is not None:
@@ -353,12 +378,7 @@ class Dispatcher:
             self._finish(call)
             self._recorder.poisoned(call.lane.id)
             if not call.future.done():
-                call.future.set_exception(
-                    InferenceError(
-                        f"the request crashes the engine of model '{call.lane.model}' or takes it longer than "
-                        "run_timeout; it is not tried again"
-                    )
-                )
+                call.future.set_exception(poison(call.lane))
             return
         if due is Recovery.PUT_BACK_ALONE:
             call.attempt += 1
@@ -370,6 +390,8 @@ class Dispatcher:
 
     def _probe_came_back(self, number: int) -> None:
         if probe := self._probes.take(number):
+            if pool := self._pools.get(probe.pool):
+                pool.queues.probes_back(probe.level)
             # Not now: completions that were written before the probe's may still be in the pipe or in this read.
             asyncio.get_running_loop().call_soon(self._find_lost, probe)
 

@@ -47,6 +47,15 @@ def full(lane: Lane, wait_ns: int = 0) -> OverloadedError:
     )
 
 
+def crowded(lane: Lane, pool: str, wait_ns: int) -> OverloadedError:
+    """Why a request is refused for which there is room that is left to other models."""
+    return OverloadedError(
+        f"model '{lane.model}' has its share of the queue of pool '{pool}' (max_queue_size)",
+        _retry_after(wait_ns),
+        "queue_size",
+    )
+
+
 def too_heavy(lane: Lane, size_bytes: int, wait_ns: int) -> OverloadedError:
     """Why a request is refused for whose bytes its queue has no room."""
     return OverloadedError(
@@ -90,6 +99,14 @@ def _retry_after(wait_ns: int) -> float:
     return min(wait_ns / 4e9, _RETRY_AFTER_SECONDS_MAX) if wait_ns else _RETRY_AFTER_SECONDS
 
 
+def poison(lane: Lane) -> InferenceError:
+    """Why a request is not tried again that was running in two workers that died."""
+    return InferenceError(
+        f"the request crashes the engine of model '{lane.model}' or takes it longer than run_timeout; "
+        "it is not tried again"
+    )
+
+
 def too_late(call: Call, now_ns: int) -> DeadlineError:
     """Why a request that waited in vain is refused."""
     model = call.lane.model
@@ -115,6 +132,8 @@ def failure(status: Status, call: Call, text: str) -> RequestError:
                 f"no memory for the answer of model '{model}': {text or 'the arena is full'}"
             )
         case Status.UNKNOWN_LANE:
-            return LaneGoneError(f"model '{model}' is not served by this worker; try again", call.attempt)
+            return LaneGoneError(
+                f"the version of model '{model}' that was to answer is served no more", call.attempt
+            )
         case _:
             return InferenceError(f"model '{model}' failed: {text or 'the engine failed'}")

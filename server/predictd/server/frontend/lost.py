@@ -62,7 +62,7 @@ class Probes:
         for level in range(1, pool.queues.levels + 1):
             self._number = (self._number + 1) & 0xFFFFFFFF
             self._out[self._number] = Probe(pool.id, level, now_ns)
-            pool.queues.put(probe_ticket(self._frontend, self._number, level, now_ns), level)
+            pool.queues.put_probe(probe_ticket(self._frontend, self._number, level, now_ns), level)
 
     def take(self, number: int) -> Probe | None:
         """The probe that came back; None if others were sent since."""

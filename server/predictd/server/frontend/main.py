@@ -20,35 +20,33 @@ import uvloop
 from setproctitle import setproctitle
 
 from predictd.server.control.channel import Channel, ChannelClosedError
+from predictd.server.control.commands import CommandDone, LabelsDone
+from predictd.server.control.memory import Growth, SegmentAdded, SegmentRetired, SegmentUsable
+from predictd.server.control.message import Message
 from predictd.server.control.messages import (
     Ack,
     AnyMessage,
     AttachPool,
     AttachWorker,
     Collect,
-    CommandDone,
     Drain,
     Drained,
     FrontendCounts,
     FrontendInit,
-    Growth,
     Hello,
-    LabelsDone,
     Listen,
     Listening,
-    Message,
     Ping,
     Pong,
     PoolGone,
     PublishModel,
     Ready,
     RetireLane,
-    SegmentAdded,
-    SegmentUsable,
     Statistics,
     Stop,
     WorkerGone,
 )
+from predictd.server.frontend.answer_limit import ResponseLimit
 from predictd.server.frontend.apis import (
     control_v1,
     health,
@@ -61,12 +59,14 @@ from predictd.server.frontend.apis import (
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.changes import Changes
 from predictd.server.frontend.clients import ClientLimit, ClientNames
+from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.unread import Bounded, Unread
 from predictd.server.launch.spawn import die_with_parent
 from predictd.server.observe.logs import configure
 from predictd.server.observe.recorder import FrontendRecorder
@@ -96,15 +96,17 @@ class Frontend:
         self._recorder = FrontendRecorder()
         self._growth = ArenaGrowth(init.frontend, self.send)
         self._dispatcher = Dispatcher(
-            init.frontend, completion_fd, init.in_flight_limit, self._growth, self._recorder
+            init.frontend, init.frontends, completion_fd, init.in_flight_limit, self._growth, self._recorder
         )
-        self._routes = Routes(init.shape_secret)
+        limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
+        self._routes = Routes(init.shape_secret, response_limit=limit)
         clients = ClientLimit(init.max_concurrent_per_client)
         self._service = Service(self._routes, self._dispatcher, self._recorder, self.send, clients)
         self._changes = Changes(self.send)
         self._control = Control(self.send, allowed=init.allow_control)
         self._health = health.Health(SERVICES)
-        self._streams = Streams()
+        self._unread = Unread(init.unread_limit_bytes)
+        self._streams = Streams(self._unread)
         self._server = self._make_server()
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,26 +131,30 @@ class Frontend:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
+                *server_options(self._init.connections),
+                # Else a client may send as much as the line carries before anybody decided to read it: see gate.py.
+                ("grpc.http2.bdp_probe", 0),
                 ("grpc.server.max_pending_requests", PENDING_REQUESTS),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
             ],
         )
         server.add_generic_rpc_handlers(
             (
-                predictd_v1.handlers(self._service, self._streams, limit),
+                Bounded(predictd_v1.handlers(self._service, self._streams, limit), self._unread),
                 routing_v1.handlers(
                     self._changes,
                     routing_v1.refusal(self._init.addresses, allow_control=self._init.allow_control),
                 ),
                 control_v1.handlers(self._control),
-                oip.handlers(self._service, self._streams, limit, self._control),
-                *tfs.handlers(
-                    self._service,
-                    limit,
-                    tensor_content=self._init.tfs_tensor_content,
-                    control=self._control,
+                Bounded(oip.handlers(self._service, self._streams, limit, self._control), self._unread),
+                *(
+                    Bounded(service, self._unread)
+                    for service in tfs.handlers(
+                        self._service,
+                        limit,
+                        tensor_content=self._init.tfs_tensor_content,
+                        control=self._control,
+                    )
                 ),
                 self._health.handlers(),
             )
@@ -172,7 +178,9 @@ class Frontend:
     def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AttachPool(seq=seq, pool=pool, name=name, queue_limit=limit):
-                self._dispatcher.attach_pool(pool, name, fds, limit, self._init.arena_limit_bytes)
+                self._dispatcher.attach_pool(
+                    pool, name, fds, limit, self._init.arena_limit_bytes, self._init.arena_keep_ns
+                )
                 self.send(Ack(seq=seq))
             case AttachWorker():
                 self._attach_worker(message, fds)
@@ -180,6 +188,7 @@ class Frontend:
                 self._add_segment(message, fds)
             case PublishModel(seq=seq):
                 self._routes.publish(message)
+                self._dispatcher.shared(self._routes.lanes_of_pools())
                 self._health.update(self._service)
                 self.send(Ack(seq=seq))
             case RetireLane(seq=seq, lane=lane):
@@ -197,8 +206,12 @@ class Frontend:
                 self._health.update(self._service)
             case Collect(seq=seq):
                 self._count(seq)
+            case SegmentRetired(seq=seq, owner=owner, segment=segment):
+                self._remove_segment(owner, segment)
+                self.send(Ack(seq=seq))
             case Ping():
                 self.send(Pong())
+                self._dispatcher.give_back()
             case Statistics(seq=seq, rows=rows, last=last):
                 self._service.on_statistics(seq, rows, last=last)
             case LabelsDone(seq=seq, status=status, message=text):
@@ -228,6 +241,11 @@ class Frontend:
         else:
             worker.memory.add_segment(message.segment, fds[0], message.block_bytes, message.blocks)
         self.send(Ack(seq=message.seq))
+
+    def _remove_segment(self, owner: int, segment: int) -> None:
+        worker = self._dispatcher.worker(owner)
+        if worker is not None:
+            worker.memory.remove_segment(segment)
 
     def _count(self, seq: int) -> None:
         delta = self._recorder.take()

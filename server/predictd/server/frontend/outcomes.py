@@ -21,9 +21,12 @@ def outcome(call: Call, record: tuple[int, ...], link: WorkerLink | None) -> Ans
 
     Raises:
         RequestError: It is no answer.
+        ValueError: It cannot be one. This is a bug, or a broken worker.
     """
     _, _, first_row, rows, _, segment, index, batch_rows, _, _, queue_ns, compute_ns, status = record
     if status == Status.OK and link is not None:
+        if call.lane.signature.batches and rows != call.rows:
+            raise ValueError(f"a worker answers {rows} rows where {call.rows} were asked")
         block = link.memory.block(segment, index)
         outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
         return Answered(outputs, queue_ns, compute_ns, batch_rows)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from mmap import mmap
+from weakref import WeakKeyDictionary
 
-from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
+from predictd.server.control.memory import GrowthRequest, SegmentAdded, SegmentRetired
+from predictd.server.control.message import Message
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.answers import WorkerMemory
 from predictd.server.frontend.queues import TicketQueues
@@ -64,13 +68,27 @@ class WorkerLink:
         os.close(self.release_fd)
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Growth for so many bytes was refused, after all who came before."""
+
+    size_bytes: int
+    at: int
+    reason: str
+
+
 class ArenaGrowth:
     """Grows the arenas of all pools, one segment at a time, by leave of the supervisor."""
 
     def __init__(self, frontend: int, send: Send) -> None:
         self._frontend = frontend
         self._send = send
-        self._lock = asyncio.Lock()
+        # A segment is in use once every worker of its pool has mapped it, which one that is stopped does not: the pools
+        # do not wait for each other. Of the supervisor one thing is asked at a time.
+        self._locks: WeakKeyDictionary[Arena, asyncio.Lock] = WeakKeyDictionary()
+        self._asking = asyncio.Lock()
+        self._turns = itertools.count()
+        self._refusals: WeakKeyDictionary[Arena, _Refusal] = WeakKeyDictionary()
         self._granted: asyncio.Future[str | None] | None = None
         self._usable: dict[tuple[int, int], asyncio.Future[None]] = {}
 
@@ -80,16 +98,24 @@ class ArenaGrowth:
         Raises:
             OverloadedError: The arena or the machine's memory is at its limit.
         """
+        lock = self._locks.setdefault(arena, asyncio.Lock())
+        came = next(self._turns)
         while True:
-            await self._lock.acquire()
+            await lock.acquire()
             block = arena.allocate(size_bytes)
             if block is not None:
-                self._lock.release()
+                lock.release()
+                return block
+            if (reason := self._refused(arena, size_bytes, came)) is not None:
+                lock.release()
+                block = arena.allocate_larger(size_bytes)
+                if block is None:
+                    raise OverloadedError(reason)
                 return block
             # A task of its own, which holds the lock to its end: the supervisor's answer to a client that
             # has left must not be taken for the answer to the next one.
             growth = asyncio.get_running_loop().create_task(self._grow(pool, arena, size_bytes))
-            growth.add_done_callback(self._grown)
+            growth.add_done_callback(partial(_grown, lock))
             try:
                 await asyncio.shield(growth)
             except OverloadedError:
@@ -101,10 +127,12 @@ class ArenaGrowth:
                 # The refusal knows this frame, and the task knows the refusal: such a ring would keep the request.
                 del growth
 
-    def _grown(self, growth: asyncio.Task[None]) -> None:
-        self._lock.release()
-        if not growth.cancelled():
-            growth.exception()  # Nobody else looks at it when the client has left.
+    def _refused(self, arena: Arena, size_bytes: int, came: int) -> str | None:
+        """What was said to one who asked for as little while this one waited: those who wait need not ask in turn."""
+        refusal = self._refusals.get(arena)
+        if refusal is None or size_bytes < refusal.size_bytes or came > refusal.at:
+            return None
+        return refusal.reason
 
     def granted(self, refusal: str | None) -> None:
         """The supervisor answered."""
@@ -117,7 +145,23 @@ class ArenaGrowth:
         if future is not None and not future.done():
             future.set_result(None)
 
+    def retired(self, pool: int, segment: int) -> None:
+        """An arena does without a segment from now on: have it unmapped by the workers."""
+        self._send(SegmentRetired(seq=0, owner=self._frontend, pool=pool, segment=segment), [])
+
     async def _grow(self, pool: int, arena: Arena, size_bytes: int) -> None:
+        try:
+            async with self._asking:
+                segment, mapped = await self._add(pool, arena, size_bytes)
+        except OverloadedError as error:
+            self._refusals[arena] = _Refusal(size_bytes, next(self._turns), str(error))
+            raise
+        await mapped
+        del self._usable[pool, segment]
+        arena.open_segment(segment)
+
+    async def _add(self, pool: int, arena: Arena, size_bytes: int) -> tuple[int, asyncio.Future[None]]:
+        """Make a segment and send it around; gives its number, and what is done when it can be used."""
         shape = arena.plan_growth(size_bytes)
         if shape is None:
             raise OverloadedError(f"no request memory is left for {size_bytes} bytes (arena_limit)")
@@ -134,7 +178,7 @@ class ArenaGrowth:
             raise OverloadedError(
                 f"{shape.size_bytes} bytes of memory cannot be had: {error.strerror}"
             ) from error
-        usable = self._usable[pool, segment] = asyncio.get_running_loop().create_future()
+        mapped = self._usable[pool, segment] = asyncio.get_running_loop().create_future()
         try:
             self._send(
                 SegmentAdded(
@@ -149,15 +193,19 @@ class ArenaGrowth:
             )
         finally:
             os.close(fd)
-        await usable
-        del self._usable[pool, segment]
-        arena.open_segment(segment)
+        return segment, mapped
 
     async def _ask(self, shape: SegmentShape) -> str | None:
         """Ask the supervisor whether there may be such a segment. Returns why not, or None."""
         self._granted = asyncio.get_running_loop().create_future()
         self._send(GrowthRequest(size_bytes=shape.size_bytes), [])
         return await self._granted
+
+
+def _grown(lock: asyncio.Lock, growth: asyncio.Task[None]) -> None:
+    lock.release()
+    if not growth.cancelled():
+        growth.exception()  # Nobody else looks at it when the client has left.
 
 
 def release_blocks(
@@ -184,14 +232,16 @@ class PoolLink:
 
     Attributes:
         out: Tickets of this front end that are not completed, by the level of their queue.
+        lanes: That are ready in the pool.
     """
 
-    def __init__(self, pool: int, name: str, queues: TicketQueues, arena_limit_bytes: int) -> None:
+    def __init__(self, pool: int, name: str, queues: TicketQueues, arena: Arena) -> None:
         self.id = pool
         self.name = name
         self.queues = queues
-        self.arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes)
+        self.arena = arena
         self.out = [0] * (queues.levels + 1)
+        self.lanes = 0
 
     def ahead(self, level: int, workers: Iterable[WorkerLink]) -> int:
         """Requests that are served before one that came now: those that wait, and those that run.

@@ -30,17 +30,20 @@ class TicketQueues:
         refuse: Called with a request whose queue is full.
         limit: Tickets that may wait in a level. A pipe holds at least 64, so a smaller limit is kept by looking at the
             depth; the pipe itself bounds the larger ones.
+        frontends: That write into the same queues.
 
     Attributes:
         limit: The same.
     """
 
-    def __init__(self, fds: list[int], refuse: Callable[[Call], None], limit: int) -> None:
+    def __init__(self, fds: list[int], refuse: Callable[[Call], None], limit: int, frontends: int) -> None:
         self._fds = fds
         self._refuse = refuse
         self.limit = limit
+        self._frontends = frontends
         self._counted = bool(fds) and limit < capacity(fds[0])
         self._waiting: list[deque[_Entry]] = [deque() for _ in fds]
+        self._probes = [0] * len(fds)
         self._scheduled = False
 
     @property
@@ -51,6 +54,10 @@ class TicketQueues:
     def waiting(self, level: int) -> int:
         """Tickets that wait in a level and in those that are served before it, of all front ends."""
         return sum(map(depth, self._fds[:level])) + sum(map(len, self._waiting[:level]))
+
+    def depth(self, level: int) -> int:
+        """Tickets that wait in a level, of all front ends."""
+        return depth(self._fds[level - 1]) + len(self._waiting[level - 1])
 
     def put(self, ticket: bytes, level: int, call: Call | None = None, *, at_once: bool = False) -> None:
         """Send a ticket at the end of this turn of the event loop.
@@ -69,11 +76,21 @@ class TicketQueues:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    def put_probe(self, ticket: bytes, level: int) -> None:
+        """Send a probe, which takes no room from requests."""
+        self._probes[level - 1] += 1
+        self.put(ticket, level)
+
+    def probes_back(self, level: int) -> None:
+        """The last probe of a level came back: those before it did, or are lost."""
+        self._probes[level - 1] = 0
+
     def _flush(self) -> None:
         self._scheduled = False
-        for fd, waiting in zip(self._fds, self._waiting, strict=True):
+        for fd, waiting, probes in zip(self._fds, self._waiting, self._probes, strict=True):
             if self._counted and waiting:
-                self._refuse_after(waiting, self.limit - depth(fd))
+                # While probes of ours are out, the other front ends have as many in the queue.
+                self._refuse_after(waiting, self.limit + probes * self._frontends - depth(fd))
             while waiting and _write_some(fd, waiting):
                 pass
             self._refuse_after(waiting, 0)
@@ -101,6 +118,7 @@ class TicketQueues:
             os.close(fd)
         self._fds = []
         self._waiting = []
+        self._probes = []
 
 
 def _write_some(fd: int, waiting: deque[_Entry]) -> bool:

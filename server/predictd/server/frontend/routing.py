@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,9 +14,14 @@ from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.control.messages import LaneView, PublishModel
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
+from predictd.server.frontend.answer_limit import NO_LIMIT, AnswerLimit, ResponseLimit
 from predictd.server.frontend.inference import LabelInfo, ModelInfo, SettingInfo, TensorInfo, VersionInfo
 from predictd.server.frontend.labels import Names, names_by_digest
 from predictd.server.frontend.waiting import LaneQueues
+
+
+class LoadingError(ModelUnavailableError):
+    """What is asked for is not ready yet."""
 
 
 @dataclass(slots=True)
@@ -24,6 +31,7 @@ class Lane:
     Attributes:
         inputs: Checks requests and remembers the layouts of shapes it has seen.
         queues: Where requests wait.
+        answer_limit: How large an answer may be.
         selections: Output indices of the combinations of names that were asked for.
     """
 
@@ -35,6 +43,7 @@ class Lane:
     signature: LaneSignature
     inputs: LaneInputs
     queues: LaneQueues
+    answer_limit: AnswerLimit
     output_names: tuple[str, ...]
     selections: dict[tuple[str, ...], tuple[int, ...]] = field(default_factory=dict)
 
@@ -60,13 +69,21 @@ class Routes:
     Args:
         shape_secret: Keeps clients from guessing shape keys.
         draw: A number from 0 to below 1, drawn for each request to a model whose default is split.
+        response_limit: Of one answer.
     """
 
-    def __init__(self, shape_secret: bytes, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        shape_secret: bytes,
+        draw: Callable[[], float] = random.random,
+        response_limit: ResponseLimit = NO_LIMIT,
+    ) -> None:
         self._shape_secret = shape_secret
+        self._response_limit = response_limit
         self._draw = draw
         self._models: dict[str, _Model] = {}
         self._infos: tuple[ModelInfo, ...] = ()
+        self._news = asyncio.Event()
 
     def publish(self, model: PublishModel) -> None:
         """Take in a model; without versions it is forgotten."""
@@ -76,12 +93,24 @@ class Routes:
             known = self._models.get(model.name)
             self._models[model.name] = self._build(model, known)
         self._infos = tuple(self._models[name].info for name in sorted(self._models))
+        # Wakes those who wait now, and them alone.
+        self._news.set()
+        self._news.clear()
+
+    def lanes_of_pools(self) -> Mapping[int, int]:
+        """How many lanes each pool has."""
+        return Counter(lane.pool for model in self._models.values() for lane in model.lanes.values())
+
+    async def published(self) -> None:
+        """Wait until a model is published."""
+        await self._news.wait()
 
     def lane(self, name: str, version: int | None, label: str | None) -> Lane:
         """The lane for a request.
 
         Raises:
             UnknownModelError: No such model, version or label.
+            LoadingError: It exists and is not ready yet.
             ModelUnavailableError: It exists and does not serve.
         """
         model = self._models.get(name)
@@ -90,6 +119,11 @@ class Routes:
         if model.shares and version is None and label is None:
             return self._drawn(model.shares)
         return self._chosen(model, version, label)
+
+    def candidates(self, name: str) -> Sequence[Lane]:
+        """The lanes that may serve a request to a model, or to any if it is not named."""
+        models = (self._models.get(name),) if name else self._models.values()
+        return [lane for model in models if model is not None for lane in model.lanes.values()]
 
     def model(self, name: str) -> ModelInfo:
         """A model's metadata. Raises UnknownModelError."""
@@ -172,17 +206,21 @@ class Routes:
             signature=signature,
             inputs=LaneInputs(config, signature, self._shape_secret),
             queues=LaneQueues(config),
+            answer_limit=AnswerLimit.of(config.model, signature, self._response_limit),
             output_names=tuple(output.name for output in signature.outputs),
         )
 
 
 def _not_serving(info: ModelInfo, number: int) -> ModelUnavailableError:
-    version = next((v for v in info.versions if v.version == number), None) or info.versions[0]
+    # No version is the default one while none is ready: one that loads will be.
+    version = next(
+        (v for v in info.versions if v.version == number or (not number and v.state == "LOADING")),
+        info.versions[0],
+    )
     state = {"LOADING": "is still loading", "FAILED": "failed to load", "UNLOADING": "is being unloaded"}
     what = f"version {version.version} of model '{info.name}' {state.get(version.state, 'is not ready')}"
-    return ModelUnavailableError(
-        f"{what}; the daemon's log and 'predictd models' say why" if version.reason else what
-    )
+    kind = LoadingError if version.state == "LOADING" else ModelUnavailableError
+    return kind(f"{what}; the daemon's log and 'predictd models' say why" if version.reason else what)
 
 
 def _tensors(tensors: Sequence[WireTensor], names: Mapping[str, Names]) -> tuple[TensorInfo, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from predictd.server.config.units import format_duration
-from predictd.server.control.messages import Message, StatisticsRequest
+from predictd.server.control.message import Message
+from predictd.server.control.messages import StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -17,10 +17,11 @@ from predictd.server.errors import (
     OverloadedError,
     RequestError,
 )
-from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.failures import LaneGoneError
+from predictd.server.frontend.gate import Gate
+from predictd.server.frontend.heading import Heading
 from predictd.server.frontend.inference import (
     DurationSum,
     InferRequest,
@@ -29,7 +30,7 @@ from predictd.server.frontend.inference import (
     ModelInfo,
     VersionInfo,
 )
-from predictd.server.frontend.routing import Lane, Routes
+from predictd.server.frontend.routing import Lane, LoadingError, Routes
 from predictd.server.frontend.status import status_name
 from predictd.server.observe.deltas import LaneStatisticsRow
 from predictd.server.observe.recorder import FrontendRecorder
@@ -59,6 +60,7 @@ class Service:
         clients: ClientLimit,
     ) -> None:
         self._clients = clients
+        self._gate = Gate(routes, dispatcher, recorder, clients)
         self._routes = routes
         self._dispatcher = dispatcher
         self._recorder = recorder
@@ -92,6 +94,19 @@ class Service:
         lane = self._routes.lane(name, version, label)
         return self._routes.version(name, lane.version, None)
 
+    @property
+    def pressed(self) -> bool:
+        """See `Core`."""
+        return self._gate.pressed
+
+    def check_unread(self, heading: Heading, api: str, deadline_ns: int) -> None:
+        """Refuse a call at its headers. Raises OverloadedError."""
+        self._gate.check_unread(heading, api, deadline_ns)
+
+    def check_unparsed(self, heading: Heading, api: str, deadline_ns: int) -> None:
+        """Refuse a request at its heading. Raises OverloadedError."""
+        self._gate.check_unparsed(heading, api, deadline_ns)
+
     async def infer(self, request: InferRequest, api: str, deadline_ns: int) -> InferResponse:
         """Answer a request. Raises RequestError."""
         accepted_ns = time.monotonic_ns()
@@ -103,9 +118,10 @@ class Service:
                 self.refused += 1
                 raise ModelUnavailableError("the server is shutting down")
             with self._clients.request():
-                response = await self._wherever(lane, request, deadline_ns, accepted_ns)
+                response = await self._in_time(lane, request, deadline_ns, accepted_ns)
         except RequestError as error:
             if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
+                self._gate.press()
                 self._recorder.shed(lane.id, error.limit)
             self._failed(lane, api, status_name(error), accepted_ns)
             raise
@@ -128,44 +144,66 @@ class Service:
         )
         return response
 
+    async def _in_time(
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+    ) -> InferResponse:
+        """Answer a request within the time that it has by its own time-out, or by its model's default."""
+        within_ns = lane.queues.of(request.priority).answer_within_ns(request.timeout_ns)
+        default_ns = 0 if deadline_ns or within_ns else lane.config.default_deadline_ns
+        allowed_ns = within_ns or default_ns
+        if not allowed_ns:
+            return await self._wherever(lane, request, deadline_ns, accepted_ns)
+        by_ns = accepted_ns + allowed_ns
+        try:
+            async with asyncio.timeout(allowed_ns / 1e9):
+                return await self._wherever(lane, request, min(deadline_ns or by_ns, by_ns), accepted_ns)
+        except TimeoutError:
+            raise DeadlineError(
+                f"the request's time-out of {within_ns // 1000} µs passed"
+                if within_ns
+                else f"the default deadline of {format_duration(default_ns)} passed (default_deadline)"
+            ) from None
+
     async def _wherever(
         self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
     ) -> InferResponse:
         """Answer a request, elsewhere if its lane goes, or gets another pool, while the request waits."""
-        attempt = 0
+        attempt, moved = 0, False
         while True:
             try:
-                return await self._infer(lane, request, deadline_ns, accepted_ns, attempt)
+                return await self._infer(lane, request, deadline_ns, accepted_ns, attempt, moved=moved)
             except LaneGoneError as gone:
-                other = self._elsewhere(lane, request)
-                if other is None:
-                    raise
-                lane, attempt = other, gone.attempt
+                attempt, moved = gone.attempt, True
+                lane = await self._elsewhere(lane, request, gone)
 
     async def _infer(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int, attempt: int
+        self,
+        lane: Lane,
+        request: InferRequest,
+        deadline_ns: int,
+        accepted_ns: int,
+        attempt: int,
+        *,
+        moved: bool,
     ) -> InferResponse:
         admission = lane.inputs.admit(request.inputs)
         wanted = _selection(lane, request.outputs)
+        lane.answer_limit.expect(wanted, admission.layout.rows)
         queue = lane.queues.of(request.priority)
+        queue.asked_ns = accepted_ns
         patience_ns = queue.patience_ns(request.timeout_ns)
-        within_ns = queue.answer_within_ns(request.timeout_ns)
-        default_ns = 0 if deadline_ns or within_ns else lane.config.default_deadline_ns
-        if within_ns or default_ns:
-            own_ns = accepted_ns + (within_ns or default_ns)
-            deadline_ns = min(deadline_ns or own_ns, own_ns)
-        call = self._dispatcher.call(
-            lane, admission, request.inputs, wanted, queue, deadline_ns, accepted_ns, patience_ns, attempt
+        answered = await self._dispatcher.call(
+            lane,
+            admission,
+            request.inputs,
+            wanted,
+            queue,
+            deadline_ns,
+            accepted_ns,
+            patience_ns,
+            attempt,
+            moved=moved,
         )
-        if within_ns:
-            answered = await _within(
-                within_ns, call, f"the request's time-out of {within_ns // 1000} µs passed"
-            )
-        elif default_ns:
-            said = f"the default deadline of {format_duration(default_ns)} passed (default_deadline)"
-            answered = await _within(default_ns, call, said)
-        else:
-            answered = await call
         return InferResponse(
             model=lane.model,
             version=lane.version,
@@ -176,19 +214,26 @@ class Service:
             rows=admission.layout.rows,
         )
 
-    def _elsewhere(self, gone: Lane, request: InferRequest) -> Lane | None:
-        """Where a request may go whose lane is not there any more; None if nowhere."""
-        try:
-            lane = self._routes.lane(request.model, request.version, request.label)
-        except RequestError:
-            return None
-        # The same lane may be in another pool by now, where it kills no others.
-        if (lane.id, lane.pool) == (gone.id, gone.pool) or (
-            request.version is not None and lane.id != gone.id
-        ):
-            return None
-        self._recorder.retried(lane.id)
-        return lane
+    async def _elsewhere(self, lane: Lane, request: InferRequest, gone: LaneGoneError) -> Lane:
+        """Where a request goes whose lane is not there any more, once that is ready.
+
+        The supervisor publishes, soon if it has not yet, what becomes of a lane that no worker of its pool has: it
+        moves to a pool of its own, another lane takes its place, or it has failed.
+
+        Raises:
+            LaneGoneError: `gone`, as there is nowhere to go.
+        """
+        while True:
+            try:
+                other = self._routes.lane(request.model, request.version, request.label)
+            except LoadingError:
+                other = lane
+            except RequestError:
+                raise gone from None
+            if (other.id, other.pool) != (lane.id, lane.pool):
+                self._recorder.retried(other.id)
+                return other
+            await self._routes.published()
 
     def _failed(self, lane: Lane | None, api: str, status: str, accepted_ns: int) -> None:
         if lane is None:
@@ -223,15 +268,6 @@ class Service:
         waiting[0].extend(rows)
         if last and not waiting[1].done():
             waiting[1].set_result(None)
-
-
-async def _within(timeout_ns: int, call: Coroutine[Any, Any, Answered], otherwise: str) -> Answered:
-    """Wait for an answer only so long."""
-    try:
-        async with asyncio.timeout(timeout_ns / 1e9):
-            return await call
-    except TimeoutError:
-        raise DeadlineError(otherwise) from None
 
 
 def _selection(lane: Lane, names: Sequence[str]) -> tuple[int, ...]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from predictd.server.config.lane import LaneConfig, QueueRules
 from predictd.server.frontend.expectation import Expectation
+
+# What was asked for within this time may be asked for again.
+LIKELY_NS = 10 * 10**9
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +22,7 @@ class LaneQueue:
         out: Requests of this front end that have a ticket out and whose clients wait, running ones among them.
         out_bytes: Of their blocks.
         expectation: How long they wait.
+        asked_ns: When a request last came for this queue.
     """
 
     level: int
@@ -25,6 +30,7 @@ class LaneQueue:
     out: int = 0
     out_bytes: int = 0
     expectation: Expectation = field(default_factory=Expectation)
+    asked_ns: int = -LIKELY_NS
 
     def patience_ns(self, asked_ns: int) -> int:
         """How long a request may wait in its queue; 0 as long as it takes.
@@ -62,3 +68,9 @@ class LaneQueues:
         if 1 <= priority <= len(self._queues):
             return self._queues[priority - 1]
         return self._default if self._own_levels or priority == 0 else self._queues[-1]
+
+    def likely(self, now_ns: int) -> Sequence[LaneQueue]:
+        """Those that a request of unknown priority may be for: the default, and those that were asked for lately."""
+        return [
+            queue for queue in self._queues if queue is self._default or now_ns - queue.asked_ns < LIKELY_NS
+        ]

@@ -175,6 +175,12 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "predictd_arena_bytes", "gauge", ("role", "index"), "Shared memory that a process owns for tensors."
     ),
+    MetricSpec(
+        "predictd_arena_given_back_bytes_total",
+        "counter",
+        ("role", "index"),
+        "Shared memory that a process had no more need of and no process has mapped any more.",
+    ),
     MetricSpec("predictd_ready", "gauge", (), "1 while /readyz says ready, else 0."),
     MetricSpec(
         "predictd_process_start_time_seconds",
@@ -182,6 +188,17 @@ METRICS: tuple[MetricSpec, ...] = (
         (),
         "When the supervisor started, in seconds since the epoch.",
     ),
+    MetricSpec(
+        "predictd_gpu_memory_used_bytes", "gauge", ("gpu",), "Memory in use of a GPU that models run on."
+    ),
+    MetricSpec("predictd_gpu_memory_bytes", "gauge", ("gpu",), "All memory of such a GPU."),
+    MetricSpec(
+        "predictd_gpu_utilization_ratio",
+        "gauge",
+        ("gpu",),
+        "Share of the last moments in which such a GPU ran something, from 0 to 1.",
+    ),
+    MetricSpec("predictd_gpu_temperature_celsius", "gauge", ("gpu",), "Temperature of such a GPU."),
     MetricSpec(
         "predictd_build_info",
         "gauge",

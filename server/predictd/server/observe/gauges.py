@@ -86,6 +86,22 @@ class ProcessGauge:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuGauge:
+    """A GPU that workers use.
+
+    Attributes:
+        gpu: Its PCI bus id.
+        utilization_ratio: Of the time, how much something ran; of whatever process.
+    """
+
+    gpu: str
+    used_bytes: int
+    total_bytes: int
+    utilization_ratio: float
+    temperature_celsius: int
+
+
+@dataclass(frozen=True, slots=True)
 class BuildInfo:
     """Versions of what runs."""
 
@@ -108,7 +124,9 @@ class Gauges:
         worker_states: Every state that a worker can have.
         worker_restarts: Since the start, by pool. Pools without any are listed too.
         kills: Since the start, of children that hung, by role and reason.
+        given_back_bytes: Shared memory that was given back since the start, by role and place.
         processes: The supervisor and its children.
+        gpus: One entry a GPU.
     """
 
     readiness: Readiness
@@ -120,7 +138,9 @@ class Gauges:
     worker_states: tuple[str, ...] = ()
     worker_restarts: Mapping[str, int] = field(default_factory=dict)
     kills: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    given_back_bytes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     processes: tuple[ProcessGauge, ...] = ()
+    gpus: tuple[GpuGauge, ...] = ()
 
 
 def build_info() -> BuildInfo:

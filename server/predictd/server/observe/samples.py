@@ -211,8 +211,19 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_arena_bytes": lambda view: {
         (process.role, process.index): process.arena_bytes for process in view.gauges.processes
     },
+    "predictd_arena_given_back_bytes_total": lambda view: {
+        (role, index): count for (role, index), count in view.gauges.given_back_bytes.items()
+    },
     "predictd_ready": lambda view: {(): view.gauges.readiness.ready},
     "predictd_process_start_time_seconds": lambda view: {(): view.gauges.start_unix_seconds},
+    "predictd_gpu_memory_used_bytes": lambda view: {(gpu.gpu,): gpu.used_bytes for gpu in view.gauges.gpus},
+    "predictd_gpu_memory_bytes": lambda view: {(gpu.gpu,): gpu.total_bytes for gpu in view.gauges.gpus},
+    "predictd_gpu_utilization_ratio": lambda view: {
+        (gpu.gpu,): gpu.utilization_ratio for gpu in view.gauges.gpus
+    },
+    "predictd_gpu_temperature_celsius": lambda view: {
+        (gpu.gpu,): gpu.temperature_celsius for gpu in view.gauges.gpus
+    },
     "predictd_build_info": _build,
 }
 """Counters and gauges by metric name."""

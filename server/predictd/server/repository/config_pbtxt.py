@@ -242,6 +242,8 @@ class _Reader:
 
     def _instances(self) -> None:
         count = 0
+        # In turn, as instances are placed: each GPU of a group has as many as the group says.
+        devices: list[str] = []
         for group in self.record.records("instance_group"):
             place, said = "instance_group", group.whole("count")
             if said < 0:
@@ -253,10 +255,14 @@ class _Reader:
             if group.text("kind") == "KIND_GPU" and not self._tensorrt:
                 message = "KIND_GPU: this engine runs on the CPU here"
                 self.notes.warn(group.line_of("kind"), f"{place}.kind", message)
+            gpus = [str(gpu) for gpu in group.wholes("gpus")] if self._tensorrt else []
             for name, message in _UNUSED_OF_GROUPS:
-                if name in group:
+                if name in group and not (name == "gpus" and self._tensorrt):
                     self.notes.warn(group.line_of(name), f"{place}.{name}", message)
-            count += max(0, said)
+            devices += gpus * min(max(1, said), _MOST_COUNTED)
+            count += max(1, said) * len(gpus) if gpus else max(0, said)
+        if devices:
+            self._set("device", ",".join(devices), self.record.line_of("instance_group"))
         line = self.record.line_of("instance_group")
         if count > _MOST_COUNTED:
             message = f"{count} instances are more than {_MOST_COUNTED}"
@@ -354,7 +360,7 @@ _UNUSED = (
 )
 _UNUSED_OF_GROUPS = (
     ("rate_limiter", "runs are not rationed; each instance takes work when it is free"),
-    ("gpus", "which GPU an instance runs on is not chosen here"),
+    ("gpus", "this engine runs on the CPU here; model.toml's device places it"),
     ("secondary_devices", "there are no secondary devices"),
     ("profile", "TensorRT's optimization profile is chosen by the shapes of each batch"),
     ("host_policy", "CPUs and memory nodes are planned by predictd itself: see predictd plan"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from predictd.engines.traits import engine_for_suffix
+from predictd.engines.traits import engine_for_suffix, engine_traits
 from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS, LaneConfig, QueueRules
 from predictd.server.config.model_config import ModelConfig, QueuePolicy
 from predictd.server.config.settings import Settings
@@ -21,7 +21,6 @@ from predictd.server.repository.placement import Placeable, place, pool_instance
 from predictd.server.repository.watch import content_bytes
 
 DEFAULT_ENGINE = "onnxruntime"
-DEFAULT_DEVICE = "cpu"
 # A worker process has one of each, whichever lanes it hosts.
 _OF_A_PROCESS = ("allocator", "openmp")
 _DECLARED = ("inputs", "outputs", "warmup")
@@ -188,7 +187,7 @@ def pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
 
 def _engines(pool: PoolModels, settings: Settings) -> frozenset[str]:
     return frozenset(
-        _engine(model, version, settings) for model in pool.models for version in served_versions(model)
+        engine_of(model, version, settings) for model in pool.models for version in served_versions(model)
     )
 
 
@@ -237,7 +236,8 @@ def lanes(
     return [_lane(next(ids), model, version, plans[0], settings) for model, version in found]
 
 
-def _engine(model: FoundModel, version: FoundVersion, settings: Settings) -> str:
+def engine_of(model: FoundModel, version: FoundVersion, settings: Settings) -> str:
+    """The engine that loads a version."""
     usual = engine_for_suffix(version.path.suffix, settings.engine)
     return model.file.engine or usual or DEFAULT_ENGINE
 
@@ -246,13 +246,14 @@ def _lane(
     lane: int, model: FoundModel, version: FoundVersion, plan: ChildPlan, settings: Settings
 ) -> LaneConfig:
     file = model.file
+    engine = engine_of(model, version, settings)
     queues = queue_rules(file, settings)
     return LaneConfig(
         lane=lane,
         model=model.name,
         version=version.version,
         path=str(version.path),
-        engine=_engine(model, version, settings),
+        engine=engine,
         max_batch_size=_max_batch_size(file, settings),
         max_delay_ns=settings.max_delay_ns if file.max_delay_ns is None else file.max_delay_ns,
         max_queue_size=max(rules.max_queue_size for rules in queues),
@@ -260,8 +261,9 @@ def _lane(
         run_timeout_ns=settings.run_timeout_ns if file.run_timeout_ns is None else file.run_timeout_ns,
         threads=min(file.threads, plan.threads) if file.threads else plan.threads,
         spin=plan.spin if file.spin is None else file.spin,
-        device=file.device or DEFAULT_DEVICE,
+        device=file.device or engine_traits(engine).device,
         parameters=dict(file.parameters),
+        files_by_capability=dict(file.model_files_by_capability),
         inputs=file.inputs,
         outputs=file.outputs,
         served_outputs=file.served_outputs,

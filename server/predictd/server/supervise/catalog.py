@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from predictd.server.config.lane import LaneConfig, LaneSignature
-from predictd.server.control.messages import LabelView, LaneView, PublishModel, SettingView
+from predictd.server.control.messages import (
+    LabelView,
+    LaneView,
+    PublishModel,
+    SettingView,
+)
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
 from predictd.server.repository.traffic import Known, Traffic, default_version, labels_now
 
@@ -20,11 +25,13 @@ class LaneRecord:
     Attributes:
         pool: Id of the pool that hosts it.
         reason: Why it failed; for operators, one line.
+        progress: How far its load is, where that takes long; one line.
         load_seconds: From the start of its load until it was warm.
         fingerprint: Of the files that it was made from.
         started: When its load began, in seconds of the event loop's clock.
         loaded_by: Ids of the workers that have it.
         settings: What holds for it, and where that comes from.
+        stand_in: It serves while the model's own engine builds what it runs.
     """
 
     config: LaneConfig
@@ -32,17 +39,24 @@ class LaneRecord:
     instances: int
     state: LaneState = "LOADING"
     reason: str = ""
+    progress: str = ""
     signature: LaneSignature | None = None
     load_seconds: float | None = None
     fingerprint: str = ""
     started: float = 0.0
     loaded_by: set[int] = field(default_factory=set)
     settings: tuple[SettingView, ...] = ()
+    stand_in: bool = False
 
     @property
     def name(self) -> str:
         """For log lines."""
         return f"{self.config.model} version {self.config.version}"
+
+    @property
+    def remark(self) -> str:
+        """What operators shall know of its state."""
+        return (self.state == "LOADING" and self.progress) or self.reason
 
 
 class Catalog:
@@ -90,8 +104,11 @@ class Catalog:
 
     @property
     def settled(self) -> bool:
-        """Every lane is ready or has failed."""
-        return all(record.state in ("READY", "FAILED") for record in self._records.values())
+        """Every lane is ready, has failed, or has another one that serves its version meanwhile."""
+        served = {record.name for record in self._records.values() if record.state == "READY"}
+        return all(
+            record.state in ("READY", "FAILED") or record.name in served for record in self._records.values()
+        )
 
     @property
     def failed(self) -> list[LaneRecord]:
@@ -159,7 +176,7 @@ class Catalog:
             shown[record.config.model, record.config.version] = record
         gauges = tuple(
             LaneGauge(
-                record.config.model, record.config.version, record.state, record.reason, record.load_seconds
+                record.config.model, record.config.version, record.state, record.remark, record.load_seconds
             )
             for record in sorted(shown.values(), key=lambda record: record.config.lane)
         )
@@ -174,23 +191,34 @@ def _one_a_version(records: Iterable[LaneRecord]) -> list[LaneRecord]:
     return [best[version] for version in sorted(best, reverse=True)]
 
 
-def _standing(record: LaneRecord) -> tuple[bool, int]:
-    return record.state == "READY", record.config.lane
+def _standing(record: LaneRecord) -> tuple[bool, bool, int]:
+    return record.state == "READY", not record.stand_in, record.config.lane
 
 
 def _reason(shown: LaneRecord, records: Iterable[LaneRecord]) -> str:
     """Why a version failed; of one that serves, why its newer content does not."""
+    others = [record for record in records if record.config.version == shown.config.version]
+    if shown.stand_in and shown.state == "READY":
+        return _meanwhile(shown, others)
     failed = [
         record
-        for record in records
-        if record.state == "FAILED"
-        and record.config.version == shown.config.version
-        and record.config.lane > shown.config.lane
+        for record in others
+        if record.state == "FAILED" and record.config.lane > shown.config.lane and not record.stand_in
     ]
     if shown.state != "READY" or not failed:
-        return shown.reason
+        return shown.remark
     newest = max(failed, key=lambda record: record.config.lane)
     return f"the old content serves on, as the new one failed: {newest.reason}"
+
+
+def _meanwhile(shown: LaneRecord, others: Iterable[LaneRecord]) -> str:
+    """What operators shall know of a version that a stand-in serves."""
+    own = max((record for record in others if not record.stand_in), key=_standing, default=None)
+    if own is None:
+        return shown.remark
+    if own.state == "FAILED":
+        return f"{shown.config.engine} serves on, as {own.config.engine} failed: {own.reason}"
+    return f"{shown.config.engine} serves meanwhile; {own.config.engine}: {own.remark or 'it loads'}"
 
 
 def _view(record: LaneRecord, reason: str) -> LaneView:

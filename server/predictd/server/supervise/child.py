@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from predictd.server.control.channel import Channel, ChannelClosedError
-from predictd.server.control.messages import AnyMessage, Message
+from predictd.server.control.message import Message
+from predictd.server.control.messages import AnyMessage
 from predictd.server.launch.spawn import spawn
 
 OnMessage = Callable[["Child", AnyMessage, list[int]], None]

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 from predictd.server.config.model_config import ModelConfig
-from predictd.server.control.messages import (
+from predictd.server.control.commands import (
     Command,
     CommandDone,
     ListedModel,
     LoadModel,
-    Message,
     Reload,
     ServeList,
     UnloadModel,
 )
+from predictd.server.control.message import Message
 from predictd.server.control.outcomes import status_of
 from predictd.server.errors import (
     FailedPreconditionError,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from predictd.server.control.messages import (
     Collect,
     FrontendCounts,
+    GpuSample,
     Statistics,
     StatisticsRequest,
     WorkerCounts,
@@ -31,11 +32,13 @@ class Counts:
     Attributes:
         aggregate: The totals.
         in_flight: Of each front end, by child id, as of its last answer.
+        gpus: Of each worker, by child id, what it told of its GPUs in its last answer.
     """
 
     def __init__(self, aggregate: Aggregate, children: Callable[[], Iterable[Child]]) -> None:
         self.aggregate = aggregate
         self.in_flight: dict[int, int] = {}
+        self.gpus: dict[int, list[GpuSample]] = {}
         self._children = children
         self._sequence = itertools.count(1)
         self._waiting: dict[int, tuple[int, asyncio.Future[None]]] = {}
@@ -69,6 +72,7 @@ class Counts:
             self.in_flight[child.id] = message.in_flight
         else:
             self.aggregate.add_worker(message.delta)
+            self.gpus[child.id] = message.gpus
         if message.delta.more:
             child.send(Collect(seq=message.seq))
             return
@@ -79,6 +83,7 @@ class Counts:
     def forget(self, child_id: int) -> None:
         """A child is gone."""
         self.in_flight.pop(child_id, None)
+        self.gpus.pop(child_id, None)
         self.aggregate.frontend_gone(child_id)
         for seq in [seq for seq, (owner, _) in self._waiting.items() if owner == child_id]:
             self._waiting.pop(seq)[1].set_result(None)

@@ -186,7 +186,7 @@ async def _started(
             f"model {first.config.model} version {first.config.version}: {first.reason} ({which})"
         )
         return
-    number = len(supervisor.catalog.records()) - len(failed)
+    number = len({record.name for record in supervisor.catalog.records() if record.state == "READY"})
     models = "1 model" if number == 1 else f"{number} models"
     _log.info("ready: %s on gRPC %s, HTTP %s", models, addresses["grpc"], addresses["http"])
     if settings.ready_file is not None:

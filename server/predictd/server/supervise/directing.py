@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from predictd.server.control.messages import LabelsDone, PublishModel, SetLabel, SetSplit
+from predictd.server.control.commands import LabelsDone, SetLabel, SetSplit
+from predictd.server.control.messages import PublishModel
 from predictd.server.control.outcomes import failure
 from predictd.server.errors import ModelUnavailableError
 from predictd.server.repository.traffic import (

@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+from predictd.server.control.message import Message
 from predictd.server.control.messages import (
     AnyMessage,
     Drain,
     Drained,
-    FrontendInit,
     Listen,
     Listening,
-    Message,
     PublishModel,
     Ready,
 )
 from predictd.server.launch.plan import ChildPlan
 from predictd.server.supervise.child import Child, OnMessage, describe_exit
+from predictd.server.supervise.frontend_init import FrontendSettings, frontend_init
 from predictd.server.supervise.pool import Place
 from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
@@ -33,21 +32,6 @@ MODULE = "predictd.server.frontend.main"
 COMPLETION_RECORDS = 4096
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class FrontendSettings:
-    """What every front end is told."""
-
-    addresses: Sequence[str]
-    arena_limit_bytes: int
-    max_message_bytes: int
-    max_concurrent_per_client: int
-    tfs_tensor_content: bool
-    allow_control: bool
-    shape_secret: bytes
-    log_level: str
-    environment: Mapping[str, str]
 
 
 class Frontends:
@@ -142,19 +126,7 @@ class Frontends:
         place.move(Event.HELLO)
         assert place.pipe is not None  # noqa: S101 - made in _spawn
         child.send(
-            FrontendInit(
-                frontend=child.id,
-                index=place.index,
-                addresses=list(self._settings.addresses),
-                in_flight_limit=place.pipe.records // 2,
-                arena_limit_bytes=self._settings.arena_limit_bytes,
-                max_message_bytes=self._settings.max_message_bytes,
-                max_concurrent_per_client=self._settings.max_concurrent_per_client,
-                tfs_tensor_content=self._settings.tfs_tensor_content,
-                allow_control=self._settings.allow_control,
-                shape_secret=self._settings.shape_secret,
-                log_level=self._settings.log_level,
-            ),
+            frontend_init(self._settings, place, child.id, len(self.places)),
             [place.pipe.read_fd],
         )
         self._wiring.add_frontend(place, child)

@@ -97,7 +97,13 @@ class Housing:
         return Start(plan, pools, records)
 
     def home(
-        self, model: FoundModel, known: Iterable[FoundModel], pools: Mapping[int, Pool], catalog: Catalog
+        self,
+        model: FoundModel,
+        known: Iterable[FoundModel],
+        pools: Mapping[int, Pool],
+        catalog: Catalog,
+        *,
+        alone: bool = False,
     ) -> Home:
         """The pool for a new lane: the one that its model shares with others, or one of its own.
 
@@ -106,8 +112,9 @@ class Housing:
             known: All models that were found.
             pools: Those that run.
             catalog: What is in them.
+            alone: It shares its pool with no other model.
         """
-        members = self._members(model, known, catalog)
+        members = PoolModels(model.name, (model,)) if alone else self._members(model, known, catalog)
         pool = next((p for p in pools.values() if p.name == members.name), None)
         if pool is not None and len(members.models) > 1 and not pool.leaving:
             return Home(tuple(place.plan for place in pool.places), pool, runs=True)

@@ -22,8 +22,9 @@ from predictd.server.repository.reconcile import (
     Wanted,
     reconcile,
 )
-from predictd.server.repository.watch import Decision, Sight, decide, look, only, untuned, updated
+from predictd.server.repository.watch import Decision, Sight, Sighting, decide, look, only, untuned, updated
 from predictd.server.supervise.catalog import Catalog, LaneRecord
+from predictd.server.supervise.stand_in import still_needed
 from predictd.server.supervise.takeable import check_takeable
 
 POLL_SECONDS = 1.0
@@ -99,6 +100,11 @@ class Keeper:
     def models(self) -> tuple[FoundModel, ...]:
         """Those that were found at the last look."""
         return self._sight.scan.models
+
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """The versions that were to be served at the last look."""
+        return tuple(self._sight.versions.values())
 
     def look_now(self) -> None:
         """Look at once (SIGHUP)."""
@@ -243,6 +249,7 @@ class Keeper:
                 self._actions.drop_lane(lane)
 
     def _observed(self) -> list[Observed]:
+        records = self._catalog.records()
         return [
             Observed(
                 record.config.lane,
@@ -250,7 +257,9 @@ class Keeper:
                 Content(record.config.version, record.fingerprint),
                 LaneState(record.state),
             )
-            for record in self._catalog.records()
+            for record in records
+            # A stand-in is nothing that is wanted, and must not be given up for that before it is ready.
+            if not (record.stand_in and record.state == "LOADING" and still_needed(record, records))
         ]
 
     def _serving(self, again: Collection[str] = ()) -> dict[tuple[str, int], str]:

@@ -28,6 +28,11 @@ class SharedSegment:
     blocks: int
     fd: int
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole segment."""
+        return self.block_bytes * self.blocks
+
 
 @dataclass(slots=True, eq=False)
 class Place:
@@ -42,6 +47,8 @@ class Place:
         claims_fd: The same, for front ends yet to come.
         pipe: A worker's release pipe, or a front end's completion pipe.
         segments: What the child's arena consists of.
+        retired: What it has given back and some reader may still have mapped.
+        given_back_bytes: Of all time.
     """
 
     index: int
@@ -56,6 +63,8 @@ class Place:
     claims_fd: int | None = None
     pipe: Pipe | None = None
     segments: list[SharedSegment] = field(default_factory=list)
+    retired: list[SharedSegment] = field(default_factory=list)
+    given_back_bytes: int = 0
 
     def move(self, event: Event) -> None:
         """Take a transition. Raises IllegalTransitionError."""
@@ -90,7 +99,7 @@ class Place:
         if self.claims is not None:
             self.claims.close()
             self.claims = None
-        for pool in {segment.pool for segment in self.segments}:
+        for pool in {segment.pool for segment in (*self.segments, *self.retired)}:
             self.drop_segments(pool)
 
     def drop_segments(self, pool: int) -> None:
@@ -99,11 +108,34 @@ class Place:
             if segment.pool == pool:
                 os.close(segment.fd)
         self.segments = [segment for segment in self.segments if segment.pool != pool]
+        self.retired = [segment for segment in self.retired if segment.pool != pool]
+
+    def retire(self, pool: int, number: int) -> bool:
+        """The child gave a segment back: its bytes count until its readers have unmapped it.
+
+        Returns:
+            False when it is not known, because its pool went meanwhile.
+        """
+        for segment in self.segments:
+            if (segment.pool, segment.segment) == (pool, number):
+                os.close(segment.fd)
+                self.segments.remove(segment)
+                self.retired.append(segment)
+                return True
+        return False
+
+    def unmapped(self, pool: int, number: int) -> None:
+        """Nobody has a retired segment mapped any more."""
+        for segment in self.retired:
+            if (segment.pool, segment.segment) == (pool, number):
+                self.retired.remove(segment)
+                self.given_back_bytes += segment.size_bytes
+                return
 
     @property
     def arena_bytes(self) -> int:
-        """Shared memory that the child has made."""
-        return sum(segment.block_bytes * segment.blocks for segment in self.segments)
+        """Shared memory that the child has made and somebody may have mapped."""
+        return sum(segment.size_bytes for segment in (*self.segments, *self.retired))
 
 
 class Pool:
@@ -166,6 +198,12 @@ class Pool:
     def leaving(self) -> bool:
         """No worker will serve any more, though some may be on their way out."""
         return all(place.state in (State.FAILED, State.STOPPED, State.STOPPING) for place in self.places)
+
+    @property
+    def initialised(self) -> list[tuple[Place, Child]]:
+        """The workers that were told who they are and shall stay."""
+        states = (State.LOADING, State.MAPPING, State.SERVING)
+        return [(place, place.child) for place in self.places if place.child and place.state in states]
 
     def as_running(self) -> RunningPool:
         """What the launcher must know of it to plan another."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from predictd.server.control.messages import GpuSample
 from predictd.server.observe.gauges import (
     Gauges,
+    GpuGauge,
     ProcessGauge,
     QueueGauge,
     Readiness,
@@ -25,8 +27,10 @@ def snapshot(
     pools: Sequence[Pool],
     workers: Sequence[tuple[Pool, Place, Child]],
     frontends: Sequence[tuple[Place, Child]],
+    frontend_places: Sequence[Place],
     in_flight: Mapping[int, int],
     kills: Mapping[tuple[str, str], int],
+    gpus: Iterable[GpuSample],
 ) -> Gauges:
     """Look at everything.
 
@@ -36,8 +40,10 @@ def snapshot(
         pools: All that are known.
         workers: Those that run, with their pool and place.
         frontends: Those that run, with their place.
+        frontend_places: Of all front ends.
         in_flight: Requests of each front end, by child id.
         kills: Children that were killed because they hung, by role and reason.
+        gpus: What workers told of their GPUs; several may tell of the same.
     """
     return Gauges(
         readiness=readiness,
@@ -56,8 +62,27 @@ def snapshot(
         worker_states=tuple(state.value for state in State),
         worker_restarts={pool.name: sum(place.restarts for place in pool.places) for pool in pools},
         kills=kills,
+        given_back_bytes=_given_back_bytes(pools, frontend_places),
         processes=_processes(workers, frontends),
+        gpus=tuple(
+            GpuGauge(
+                gpu.gpu,
+                gpu.used_bytes,
+                gpu.total_bytes,
+                gpu.utilization_percent / 100,
+                gpu.temperature_celsius,
+            )
+            for gpu in {gpu.gpu: gpu for gpu in gpus}.values()
+        ),
     )
+
+
+def _given_back_bytes(pools: Sequence[Pool], frontend_places: Sequence[Place]) -> dict[tuple[str, str], int]:
+    given = {("frontend", str(place.index)): place.given_back_bytes for place in frontend_places}
+    for pool in pools:
+        for place in pool.places:
+            given["worker", f"{pool.name}/{place.index}"] = place.given_back_bytes
+    return given
 
 
 def _processes(

@@ -5,61 +5,58 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
+from predictd.server.control.commands import (
+    LoadModel,
+    Reload,
+    ServeList,
+    SetLabel,
+    SetSplit,
+    UnloadModel,
+)
+from predictd.server.control.memory import Growth, GrowthRequest, SegmentAdded, SegmentRetired
 from predictd.server.control.messages import (
     Ack,
     AnyMessage,
     ClaimTable,
     FrontendCounts,
-    Growth,
-    GrowthRequest,
     Hello,
-    LoadModel,
     Pong,
     Ready,
-    Reload,
-    SegmentAdded,
-    ServeList,
-    SetLabel,
-    SetSplit,
     StatisticsRequest,
-    UnloadModel,
     WorkerCounts,
 )
 from predictd.server.launch.memory import MemoryHeadroom
 from predictd.server.observe.aggregate import Aggregate
-from predictd.server.observe.gauges import (
-    Gauges,
-    Readiness,
-)
-from predictd.server.repository.models import FoundModel, FoundVersion, Scan
+from predictd.server.observe.gauges import Gauges, Readiness
+from predictd.server.repository.models import Scan
 from predictd.server.repository.watch import Sight, untuned
 from predictd.server.supervise.assembly import Planner
-from predictd.server.supervise.catalog import Catalog, LaneRecord
+from predictd.server.supervise.catalog import Catalog
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.commands import Commands
 from predictd.server.supervise.counts import Counts
 from predictd.server.supervise.directing import Director
-from predictd.server.supervise.frontends import Frontends, FrontendSettings
+from predictd.server.supervise.frontend_init import frontend_settings
+from predictd.server.supervise.frontends import Frontends
 from predictd.server.supervise.growth import GrowthPolicy
-from predictd.server.supervise.housing import Housing, cannot_be_made
+from predictd.server.supervise.housing import Housing
 from predictd.server.supervise.keeper import Keeper
+from predictd.server.supervise.lanes import Lanes
 from predictd.server.supervise.limits import work_limit
 from predictd.server.supervise.loads import LoadJournal, Restored
-from predictd.server.supervise.ports import ReservedPort, is_private
+from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
 from predictd.server.supervise.watching import WORKER, Watch
 from predictd.server.supervise.wiring import Wiring
-from predictd.server.supervise.worker_init import WorkerSettings
+from predictd.server.supervise.worker_init import worker_settings
 from predictd.server.supervise.workers import Workers
 
 # The abi of transport.records, which imports NumPy; the supervisor does without. A test compares the two.
@@ -91,8 +88,8 @@ class Supervisor:
         tune: Callable[[Scan], Scan] = untuned,
     ) -> None:
         sight = wanted.sight
-        self._housing = Housing(settings, planner)
-        made = self._housing.start(sight)
+        housing = Housing(settings, planner)
+        made = housing.start(sight)
         self.plan = made.plan
         self.settled = False
         self.fatal: str | None = None
@@ -106,7 +103,7 @@ class Supervisor:
         self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
         self._pools = made.pools
         self.catalog = Catalog(made.records)
-        self._wiring = Wiring(self._mapped, self._lane_idle)
+        self._wiring = Wiring(self._mapped, lambda lane: self.spawn(self._lanes.end_lane(lane)))
         self._workers = self._make_workers()
         self._frontends = self._make_frontends(port)
         self._watch = Watch(
@@ -116,16 +113,15 @@ class Supervisor:
             partial(work_limit, settings, self.catalog),
         )
         self.counts = Counts(Aggregate(), self._children)
-        for record in self.catalog.records():
-            self._name(record)
         self._director = Director(
             self.catalog, state, self._wiring.publish, tfs_unready_labels=settings.tfs_unready_labels
         )
+        self._lanes = self._make_lanes(housing)
         self.keeper = Keeper(
             settings.paths,
             sight,
             self.catalog,
-            self,
+            self._lanes,
             polls=settings.model_control == "poll",
             chosen=_names(sight) if settings.model_control == "explicit" else None,
             tune=tune,
@@ -134,45 +130,23 @@ class Supervisor:
         self._commands = Commands(
             self.keeper, self, self.counts.collect, self._director.replace_labels, LoadJournal(state)
         )
-        self.take_labels(sight)
-
-    def _name(self, record: LaneRecord) -> None:
-        self.counts.aggregate.name_lane(record.config.lane, record.config.model, record.config.version)
+        self._lanes.take_labels(sight)
 
     def _make_workers(self) -> Workers:
-        settings = WorkerSettings(
-            arena_limit_bytes=self._growth.limit_bytes,
-            load_timeout_seconds=self._settings.load_timeout_ns / 1e9,
-            cache_directory=str(cache_folder(self._settings, os.environ) or ""),
-            cache_limit_bytes=self._settings.cache_limit_bytes,
-            log_level=self._settings.log_level,
-            environment=dict(os.environ),
-        )
         return Workers(
-            settings,
+            worker_settings(self._settings, self._growth.limit_bytes),
             self.catalog,
             self._wiring,
             self._next_id,
             self._publish,
-            self._isolate,
+            lambda record: self._lanes.isolate(record),  # noqa: PLW0108 - they are made later
             self._on_message,
             self._gone,
         )
 
     def _make_frontends(self, port: ReservedPort) -> Frontends:
-        settings = FrontendSettings(
-            addresses=port.targets,
-            arena_limit_bytes=self._growth.limit_bytes,
-            max_message_bytes=self._settings.max_message_bytes,
-            max_concurrent_per_client=self._settings.max_concurrent_per_client,
-            tfs_tensor_content=self._settings.tfs_tensor_content,
-            allow_control=self._settings.allow_control or is_private(port),
-            shape_secret=os.urandom(16),
-            log_level=self._settings.log_level,
-            environment=dict(os.environ),
-        )
         return Frontends(
-            settings,
+            frontend_settings(self._settings, port, self._growth.limit_bytes),
             self.plan.frontends,
             self._wiring,
             self._next_id,
@@ -184,10 +158,27 @@ class Supervisor:
             on_gone=self._gone,
         )
 
+    def _make_lanes(self, housing: Housing) -> Lanes:
+        return Lanes(
+            self.catalog,
+            housing,
+            self._workers,
+            self._wiring,
+            self.counts,
+            self._director,
+            self._settings,
+            known=lambda: self.keeper.models,
+            settled=lambda: self.settled,
+            publish=self._publish,
+            on_ended=self._check,
+        )
+
     def start(self) -> None:
         """Start every child."""
         for pool in self._pools:
             self._workers.add_pool(pool)
+        for sighting in self.keeper.sightings:
+            self._lanes.start_stand_in(sighting.model, sighting.version, sighting.fingerprint)
         self._frontends.start()
         self.spawn(self.counts.run())
         self.spawn(self._watch.run())
@@ -214,7 +205,7 @@ class Supervisor:
     def _is_worker(self, child: Child) -> bool:
         return any(child is worker for _, _, worker in self._workers.children())
 
-    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case Hello(abi=abi):
                 self._hello(child, abi)
@@ -226,6 +217,8 @@ class Supervisor:
             case SegmentAdded():
                 self._growth.settle(child.id)
                 self._wiring.segment_added(child, message, fds[0])
+            case SegmentRetired(pool=pool, segment=segment):
+                self._wiring.segment_retired(child, pool, segment)
             case ClaimTable():
                 self._wiring.claims(child, fds[0])
             case Pong():
@@ -259,106 +252,11 @@ class Supervisor:
         self._frontends.send_all(self.catalog.publication(model))
         self._check()
 
-    def _isolate(self, record: LaneRecord) -> None:
-        """Give a lane of a shared pool a worker of its own, with the CPUs of those that it had."""
-        try:
-            pool = self._housing.isolation(record, self._workers.pools[record.pool])
-        except OSError as error:
-            self._workers.fail_lane(record, cannot_be_made(record.name, error))
-            return
-        record.pool = pool.id
-        record.instances = 1
-        record.signature = None
-        self._workers.add_pool(pool)
-
-    # Lanes that come and go (LaneActions) -------------------------------------------------------------------
-
-    def start_lane(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
-        """Load a version: into the pool that its model shares with others, else into one of its own."""
-        home = self._housing.home(model, self.keeper.models, self._workers.pools, self.catalog)
-        record = self._housing.record(home, model, version, fingerprint)
-        self.catalog.add(record)
-        self._name(record)
-        _log.info("loading %s from %s", record.name, record.config.path)
-        if home.pool is None:
-            self._workers.fail_lane(record, home.failure)
-        elif home.runs:
-            self._workers.load(home.pool, record)
-        else:
-            self._workers.add_pool(home.pool, in_turn=True)
-        self._publish(model.name)
-
-    def retire_lane(self, lane: int) -> None:
-        """Take a ready lane out of the routes, and end it once it is finished with."""
-        record = self.catalog.record(lane)
-        record.state = "UNLOADING"
-        _log.info("retiring %s", record.name)
-        self._publish(record.config.model)
-        self._wiring.retire(lane)
-
-    def _lane_idle(self, lane: int) -> None:
-        self.spawn(self._end_lane(lane))
-
-    async def _end_lane(self, lane: int) -> None:
-        """No request of the lane is left: have its workers' last counts, and end it."""
-        await self.counts.collect()
-        if self.catalog.find(lane) is not None:
-            self.drop_lane(lane)
-
-    def drop_lane(self, lane: int) -> None:
-        """End a lane: one that is finished with, loads, or has failed.
-
-        It is known until the workers of its pool are gone: so long they have its memory.
-        """
-        record = self.catalog.record(lane)
-        pool = self._workers.pools.get(record.pool)
-        if pool is not None:
-            self._workers.drop(pool, record)
-        self.catalog.remove(lane)
-        if self._lingers(record):
-            record.state = "UNLOADING"
-            self.catalog.add(record)
-        self.counts.aggregate.forget_lane(lane)
-        self._publish(record.config.model)
-
-    def _lingers(self, record: LaneRecord) -> bool:
-        """Whether a lane was the last of its pool, whose workers are on their way out."""
-        left = {pool.id for pool, _, _ in self._workers.children()} - self._workers.pools.keys()
-        return record.pool in left
-
-    def _forget_ended(self) -> None:
-        """Drop the lanes whose workers are gone, and then start what waited for that."""
-        ended = [
-            record
-            for record in self.catalog.records()
-            if record.state == "UNLOADING"
-            and record.pool not in self._workers.pools
-            and not self._lingers(record)
-        ]
-        for record in ended:
-            self.catalog.remove(record.config.lane)
-        self._check()
-        # Only now: a model of which nothing is left for a moment must not be forgotten by those who route.
-        for record in ended:
-            self._publish(record.config.model)
-
-    def take_labels(self, sight: Sight) -> None:
-        """Take in what the models' configurations say of labels. What cannot be read now says what it said before."""
-        found = {model.name: model.file.labels for model in sight.scan.models}
-        known = self.catalog.configured_labels
-        kept = {model.name: known.get(model.name, {}) for model in sight.scan.rejected}
-        for model in sorted(self.catalog.configure_labels({**kept, **found})):
-            self._publish(model)
-        versions: dict[str, set[int]] = {}
-        for name, version in sight.versions:
-            versions.setdefault(name, set()).add(version)
-        self._director.complain(versions)
-
     def _gone(self, child: Child) -> None:
         """A child was reaped: nobody waits for what it owed."""
         self.counts.forget(child.id)
         self._growth.settle(child.id)
-        self._forget_ended()
+        self._lanes.forget_ended()
 
     def give_up(self, reason: str) -> None:
         """The daemon cannot go on. The first reason counts."""
@@ -451,8 +349,10 @@ class Supervisor:
             list(self._workers.pools.values()),
             self._workers.children(),
             self._frontends.children(),
+            self._frontends.places,
             self.counts.in_flight,
             kills,
+            [gpu for gpus in self.counts.gpus.values() for gpu in gpus],
         )
 
     # End ----------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ class Look:
     Attributes:
         stopped: A signal has stopped it.
         answered: It has answered all that it was asked.
-        excused: It loads a model, starts or leaves: it need neither answer nor come round.
+        excused: It starts, loads its first models, or leaves: it need neither answer nor come round.
+        loads: It loads a model beside its run loop: it need not answer, but comes round where it does.
         held_back: It would go on, but gets no CPU, or waits for the disk.
         pulse: What a worker's run loop says of itself; None for others.
     """
@@ -43,6 +44,7 @@ class Look:
     stopped: bool = False
     answered: bool = True
     excused: bool = False
+    loads: bool = False
     held_back: bool = False
     pulse: Pulse | None = None
 
@@ -142,7 +144,7 @@ def _busy(pulse: Pulse | None) -> int:
 
 
 def _is_silent(look: Look) -> bool:
-    return not look.answered and not look.excused
+    return not look.answered and not (look.excused or look.loads)
 
 
 def _is_stuck(look: Look, last: Look) -> bool:

@@ -133,11 +133,11 @@ class Watch:
         if watched.killed:
             return
         answering = place.state in _ANSWERING
-        loads = place.loading is not None or place.state is State.LOADING
         look = Look(
             stopped=child.stopped,
             answered=not watched.asked,
-            excused=loads or not answering,
+            excused=_excused(place),
+            loads=place.loading is not None and answering,
             pulse=None if place.claims is None else read_pulse(place.claims),
         )
         look = _with_activity(watched, child, look)
@@ -173,6 +173,14 @@ class Watch:
                     f"it answers, but for {silent_seconds:g} s has neither run anything nor looked for requests "
                     "(hang_timeout)"
                 )
+
+
+def _excused(place: Place) -> bool:
+    """Whether a child need neither answer nor come round."""
+    if place.state is State.STOPPING:
+        # Leaving, a worker's run loop comes to the closing of its engines, which takes as long as it takes.
+        return place.claims is None
+    return place.state is State.LOADING or place.state not in _ANSWERING
 
 
 def _with_activity(watched: _Watched, child: Child, look: Look) -> Look:

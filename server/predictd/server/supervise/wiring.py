@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from predictd.server.control.memory import SegmentAdded, SegmentRetired, SegmentUsable
 from predictd.server.control.messages import (
     AttachFrontend,
     AttachPool,
@@ -21,8 +22,6 @@ from predictd.server.control.messages import (
     PoolGone,
     PublishModel,
     RetireLane,
-    SegmentAdded,
-    SegmentUsable,
     WorkerGone,
 )
 from predictd.server.supervise.acks import Acknowledgements, Matter
@@ -42,6 +41,15 @@ class ChildMapped:
 @dataclass(frozen=True, slots=True)
 class SegmentMapped:
     """Matter: every reader mapped a segment."""
+
+    owner: int
+    pool: int
+    segment: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentUnmapped:
+    """Matter: no reader has a retired segment mapped."""
 
     owner: int
     pool: int
@@ -202,19 +210,37 @@ class Wiring:
         segment = SharedSegment(message.pool, message.segment, message.block_bytes, message.blocks, fd)
         if child.id in self._workers:
             self._workers[child.id][1].segments.append(segment)
-            readers = [frontend for _, frontend in self._frontends.values()]
+            readers = self._readers(child.id, segment.pool)
         elif segment.pool not in self._pools:
             # The pool went while its memory was made: nobody reads it, and PoolGone tells its maker.
             os.close(fd)
             readers = []
         else:
             self._frontends[child.id][0].segments.append(segment)
-            readers = [w for pool, _, w in self._workers.values() if pool.id == segment.pool]
+            readers = self._readers(child.id, segment.pool)
         for reader in readers:
             self._send_segment(reader, child, segment)
         matter = SegmentMapped(child.id, segment.pool, segment.segment)
         if self._acks.is_settled(matter):
             self._settled([matter])
+
+    def segment_retired(self, child: Child, pool: int, segment: int) -> None:
+        """A child has given a segment back: have its readers unmap it. Until they have, its bytes count."""
+        place = self._place(child.id)
+        if place is None or not place.retire(pool, segment):
+            return
+        matter = SegmentUnmapped(child.id, pool, segment)
+        for reader in self._readers(child.id, pool):
+            seq = self._acks.expect(reader.id, matter)
+            reader.send(SegmentRetired(seq=seq, owner=child.id, pool=pool, segment=segment))
+        if self._acks.is_settled(matter):
+            self._settled([matter])
+
+    def _readers(self, owner: int, pool_id: int) -> list[Child]:
+        """Who maps the memory that a child has for a pool."""
+        if owner in self._workers:
+            return [frontend for _, frontend in self._frontends.values()]
+        return [worker for pool, _, worker in self._workers.values() if pool.id == pool_id]
 
     def _send_segment(self, reader: Child, owner: Child, segment: SharedSegment) -> None:
         matters = (
@@ -253,8 +279,19 @@ class Wiring:
                     if child is not None and matter not in self._usable:
                         self._usable.add(matter)
                         child.send(SegmentUsable(pool=pool, segment=segment))
+                case SegmentUnmapped(owner=owner, pool=pool, segment=segment):
+                    self._usable.discard(SegmentMapped(owner, pool, segment))
+                    place = self._place(owner)
+                    # Gone with its owner, if that is dead.
+                    if place is not None:
+                        place.unmapped(pool, segment)
                 case _:
                     raise TypeError(f"{matter!r} is no matter of the wiring. This is a bug.")
+
+    def _place(self, child_id: int) -> Place | None:
+        if child_id in self._workers:
+            return self._workers[child_id][1]
+        return self._frontends[child_id][0] if child_id in self._frontends else None
 
     def _child(self, child_id: int) -> Child | None:
         if child_id in self._workers:

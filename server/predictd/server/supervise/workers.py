@@ -150,16 +150,18 @@ class Workers:
         if place.state is State.STOPPING:
             return
         match message:
-            case LaneLoading(lane=lane):
+            case LaneLoading(lane=lane, progress=progress):
                 place.loading = lane
+                # What goes on has its time anew.
                 self._start_deadline(child)
+                self._note_progress(lane, progress)
             case LaneLoaded(lane=lane):
                 self._load_over(place, child, lane)
                 self._lane_loaded(pool, place, child, message)
             case LaneFailed(lane=lane, reason=reason):
                 self._load_over(place, child, lane)
-                record = self._catalog.find(lane)
-                if record is not None and record.state != "FAILED":
+                record = self._hosted(pool, lane)
+                if record is not None:
                     self._lane_failed(pool, child, record, reason)
             case Warm():
                 place.loading = None
@@ -173,6 +175,17 @@ class Workers:
             case _:
                 raise TypeError(f"a worker sent {type(message).__name__}. This is a bug.")
 
+    def _hosted(self, pool: Pool, lane: int) -> LaneRecord | None:
+        """A lane that the pool shall serve. It may have failed, or moved, while its workers load it."""
+        return next((record for record in self._catalog.in_pool(pool.id) if record.config.lane == lane), None)
+
+    def _note_progress(self, lane: int, progress: str) -> None:
+        """Let operators see how far a load is."""
+        record = self._catalog.find(lane)
+        if record is not None and progress:
+            record.progress = progress
+            self._publish(record.config.model)
+
     def _load_over(self, place: Place, child: Child, lane: int) -> None:
         """A load came to its end. The next one may have begun: its time goes on."""
         if place.loading == lane:
@@ -182,8 +195,8 @@ class Workers:
 
     def _lane_loaded(self, pool: Pool, place: Place, child: Child, news: LaneLoaded) -> None:
         """A worker has a lane: publish it if it was the last of those that serve."""
-        record = self._catalog.find(news.lane)
-        if record is None or record.state == "FAILED":
+        record = self._hosted(pool, news.lane)
+        if record is None:
             child.send(RemoveLane(lane=news.lane))
             return
         record.signature = news.signature
@@ -281,7 +294,9 @@ class Workers:
             )
             place.barren_crashes = 0
             self._isolate(record)
+            # Before the workers let go of it: what they send back then follows it to its new place.
             self._publish(record.config.model)
+            self._take_away(pool, record)
 
     def _give_up(self, pool: Pool, place: Place, reason: str) -> None:
         place.move(Event.GIVE_UP)
@@ -316,6 +331,7 @@ class Workers:
             child.kill()
         else:
             self.fail_lane(record, reason)
+            self._take_away(pool, record)
 
     def _start_deadline(self, child: Child) -> None:
         """Each lane has its time, however many there are, and so has starting."""
@@ -324,7 +340,7 @@ class Workers:
     def _load_timed_out(self, child: Child) -> None:
         pool, place = self._by_child[child.id]
         limit = self._settings.load_timeout_seconds
-        late = None if place.loading is None else self._catalog.find(place.loading)
+        late = None if place.loading is None else self._hosted(pool, place.loading)
         others = len(self._catalog.in_pool(pool.id)) > 1 or place.state is State.SERVING
         if late is not None and late.state == "LOADING" and others:
             # The worker has others, too: they must not wait for the same again, nor be disturbed if that can be helped.
@@ -348,7 +364,7 @@ class Workers:
 
     def load(self, pool: Pool, record: LaneRecord) -> None:
         """Have a pool load one more lane. Workers that do not run yet get it with the others."""
-        for place, child in _initialised(pool):
+        for place, child in pool.initialised:
             key = (child.id, record.config.lane)
             self._turns.ask(key, place.plan.cpus, partial(_give, child, record))
 
@@ -366,7 +382,7 @@ class Workers:
 
     def _take_away(self, pool: Pool, record: LaneRecord) -> None:
         """Have no worker of a pool load a lane, or keep it."""
-        for _, child in _initialised(pool):
+        for _, child in pool.initialised:
             self._turns.over((child.id, record.config.lane))
             child.send(RemoveLane(lane=record.config.lane))
 
@@ -389,11 +405,3 @@ class Workers:
 def _give(child: Child, record: LaneRecord) -> None:
     for message in lane_messages([record.config], LANES_PER_MESSAGE):
         child.send(message)
-
-
-def _initialised(pool: Pool) -> list[tuple[Place, Child]]:
-    """The workers of a pool that were told who they are and shall stay."""
-    states = (State.LOADING, State.MAPPING, State.SERVING)
-    return [
-        (place, place.child) for place in pool.places if place.child is not None and place.state in states
-    ]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from predictd.server.transport.allocator import Block, BlockAllocator, SegmentShape
 from predictd.server.transport.memory import create_shared
+from predictd.server.transport.retention import Retention
+
+_NOTHING: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -19,12 +24,19 @@ class Arena:
     """Blocks of shared memory that only this process writes.
 
     A new segment is created in two steps: `create_segment` makes it and gives the descriptor to send around;
-    `open_segment` puts its blocks to use once every reader has mapped it.
+    `open_segment` puts its blocks to use once every reader has mapped it. What the load does without for long is
+    given back by `give_back`.
+
+    Args:
+        name: Of the memory, for people.
+        limit_bytes: The most that all segments together may have.
+        keep_ns: How long memory is kept that nobody needs.
     """
 
-    def __init__(self, name: str, limit_bytes: int) -> None:
+    def __init__(self, name: str, limit_bytes: int, keep_ns: int) -> None:
         self._name = name
         self._allocator = BlockAllocator(limit_bytes)
+        self._retention = Retention(keep_ns)
         self._segments: dict[int, _Segment] = {}
         self._pending: dict[int, SegmentShape] = {}
         self._next = 0
@@ -63,6 +75,39 @@ class Arena:
         shape = self._pending.pop(segment, None)
         if shape is not None:
             self._allocator.add_segment(segment, shape)
+
+    def give_back(
+        self, now_ns: int, *, pressed: bool = False, reserved: Mapping[int, int] = _NOTHING
+    ) -> list[int]:
+        """Do without what was not needed lately. Called now and then.
+
+        Numbers of segments are not used again, so that a reader which still has one mapped mistakes it for no other.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+            pressed: Memory was asked for and refused: give back whatever can be spared.
+            reserved: Blocks of each size class that are kept whatever was needed.
+
+        Returns:
+            Segments that are unmapped here, and that their readers shall unmap.
+        """
+        allocator = self._allocator
+        surplus: list[int] = []
+        if pressed:
+            surplus = self._retention.pressed(
+                allocator.segments, allocator.used_by_segment(), reserved, allocator.peaks()
+            )
+        elif self._retention.is_due(now_ns):
+            self._retention.ended(now_ns, allocator.peaks())
+            allocator.forget_peaks()
+            surplus = self._retention.surplus(allocator.segments, allocator.used_by_segment(), reserved)
+        for segment in surplus:
+            allocator.retire(segment)
+        gone = allocator.remove_retired()
+        for segment in gone:
+            # The last reference: this unmaps it.
+            del self._segments[segment]
+        return gone
 
     def view(self, block: Block) -> memoryview:
         """The bytes of a block, writable."""

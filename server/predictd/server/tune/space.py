@@ -70,7 +70,12 @@ def stages(subject: Subject) -> tuple[Stage, ...]:
 
 def _engines(subject: Subject) -> list[Move]:
     usual = engine_for_suffix(subject.suffix)
-    able = (name for name, traits in BUILT_IN.items() if subject.suffix.lower() in traits.all_suffixes)
+    # What is tried is how the machine's CPUs are used; an engine of a GPU builds for minutes and knows none of it.
+    able = (
+        name
+        for name, traits in BUILT_IN.items()
+        if subject.suffix.lower() in traits.all_suffixes and traits.device == "cpu"
+    )
     return _each(subject, "engine", tuple(name for name in able if name != usual))
 
 

@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 # Above this an indexed copy, which goes through a temporary array, costs more than a loop of plain copies.
 INDEXED_COPY_LIMIT_BYTES = 16 * 1024
 _LAYOUTS_KEPT = 4096
+_TOO_SMALL = "a ticket names more bytes than its block has"
 
 
 class Gatherer:
@@ -71,7 +72,10 @@ class Gatherer:
                 data = np.empty((count, placed.nbytes), np.uint8)
                 for name in np.unique(names):
                     at = np.flatnonzero(names == name)
-                    _copy_rows(data, at, self._memory.slab(int(name)), blocks, start, end)
+                    slab = self._memory.slab(int(name))
+                    if end > slab.shape[1]:
+                        raise ValueError(_TOO_SMALL)
+                    _copy_rows(data, at, slab, blocks, start, end)
             shape = (count * placed.shape[0], *placed.shape[1:])
             result.append(data.reshape(-1).view(placed.dtype.numpy).reshape(shape))
         return result
@@ -91,6 +95,8 @@ class Gatherer:
     def _layout(self, ticket: Any, segment: RequestSegment, index: int) -> RequestLayout:
         if ticket["flags"] & int(TicketFlag.VARYING):
             return read_request(segment.block(index))
+        if ticket["bytes"] > segment.block_bytes:
+            raise ValueError(_TOO_SMALL)
         key = (int(ticket["lane"]), int(ticket["shape_key"]), int(ticket["rows"]), int(ticket["bytes"]))
         layout = self._layouts.get(key)
         if layout is None:

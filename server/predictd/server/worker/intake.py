@@ -6,6 +6,7 @@ completed; a worker that dies in between loses tickets that their front ends fin
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import time
@@ -19,11 +20,13 @@ from predictd.server.transport import pipes
 from predictd.server.transport.claims import CLAIMS_CAPACITY, ClaimWriter
 from predictd.server.transport.records import RECORD_BYTES, TICKET, Records, Status
 from predictd.server.worker.planning import BatchPlan, LaneRules, Shares, plan_batch
-from predictd.server.worker.request_memory import FrontendMemory
+from predictd.server.worker.request_memory import ForgedTicketError, FrontendMemory
 
 # Tickets that are looked at together when the head of the queue is not one homogeneous batch.
 WINDOW_TICKETS = 256
 _EMPTY: Records = np.empty(0, TICKET)
+
+_log = logging.getLogger(__name__)
 
 
 class Dropper(Protocol):
@@ -45,6 +48,13 @@ class Batch:
     tickets: Records
     uniform: bool
     rows: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the requests' blocks that are in use."""
+        if self.uniform:
+            return len(self.tickets) * int(self.tickets[0]["bytes"])
+        return int(self.tickets["bytes"].sum())
 
 
 def claimed(tickets: Records, *, uniform: bool) -> Batch:
@@ -101,7 +111,12 @@ class Intake:
             if not len(window):
                 continue
             now_ns = time.monotonic_ns()
-            cancelled = self._memory.cancelled(window)
+            try:
+                cancelled = self._memory.cancelled(window)
+            except ForgedTicketError:
+                window = self._drop_forged(window, now_ns)
+                wait_seconds = 0.0 if len(window) else None
+                continue
             room = len(window) < self._window_limit(rules, window)
             plan = plan_batch(window, cancelled, now_ns, rules, shares, room=room)
             batch, window = self._carry_out(window, plan, now_ns)
@@ -132,6 +147,16 @@ class Intake:
             self._drop_some(window[drops.probes], Status.PROBE, now_ns)
         return batch, rest
 
+    def _drop_forged(self, window: Records, now_ns: int) -> Records:
+        """Fail tickets that name memory that is not there. Returns the others."""
+        forged = self._memory.forged(window)
+        for frontend in np.unique(window["frontend"][forged]):
+            _log.error(
+                "front end %d sends tickets for memory that it does not have. This is a bug.", frontend
+            )
+        self._drop(window[forged], Status.ENGINE_FAILED, now_ns)
+        return window[~forged]
+
     def _drop_some(self, tickets: Records, status: Status, now_ns: int) -> None:
         if len(tickets):
             self._drop(tickets, status, now_ns)
@@ -160,9 +185,11 @@ class Intake:
     def _window_limit(self, rules: Mapping[int, LaneRules], window: Records) -> int:
         """Tickets to have in hand: one batch while the pool has one lane and nothing was left over.
 
+        Lanes take turns among the tickets in hand alone: where there are several, all that wait are read, or one lane
+        would be served once the queue of another is done.
         For a preferred size that can be had no ticket must be missing, because others turned out to be expired.
         """
-        limit = WINDOW_TICKETS
+        limit = self._room
         if len(rules) == 1:
             lane = next(iter(rules.values()))
             batch = lane.max_batch_size if lane.batches else 1

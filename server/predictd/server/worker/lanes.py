@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from predictd.engines.cache import CacheFolder
 from predictd.engines.cancellation import Cancellation
 from predictd.engines.heap import trim_heap
 from predictd.engines.registry import resolve
+from predictd.server.config.devices import device_of
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.worker.declared import as_declared, declared_specs, label_digests
 from predictd.server.worker.efficiency import Efficiency
@@ -41,7 +43,12 @@ class WarmLane:
 
 
 def load_lane(
-    config: LaneConfig, cache: CacheFolder | None, instances: int, cancel: Cancellation
+    config: LaneConfig,
+    cache: CacheFolder | None,
+    instances: int,
+    instance: int,
+    cancel: Cancellation,
+    report: Callable[[str], None],
 ) -> WarmLane:
     """Load a model, compare it with its configuration, and run it once for each batch size that will occur.
 
@@ -49,14 +56,19 @@ def load_lane(
         config: The lane.
         cache: For what can be made again; None to keep nothing.
         instances: Workers that load the same lane.
+        instance: Which of them this is, from 0.
         cancel: Gives the load up.
+        report: Told how far a load is that takes long.
 
     Raises:
         LoadCancelledError: It was given up.
         EngineError: The model cannot be served; the message is one line.
     """
     started = time.monotonic()
-    engine = resolve(config.engine)(Path(config.path), engine_options(config, cache, instances, cancel))
+    options = dataclasses.replace(
+        engine_options(config, cache, instances, cancel, instance=instance), report=report
+    )
+    engine = resolve(config.engine)(Path(config.path), options)
     trim_heap()
     loaded = time.monotonic()
     try:
@@ -68,23 +80,31 @@ def load_lane(
 
 
 def engine_options(
-    config: LaneConfig, cache: CacheFolder | None, instances: int, cancel: Cancellation
+    config: LaneConfig,
+    cache: CacheFolder | None,
+    instances: int,
+    cancel: Cancellation,
+    *,
+    instance: int = 0,
 ) -> EngineOptions:
     """What a lane's engine is told; the arguments are those of `load_lane`."""
     return EngineOptions(
         threads=config.threads,
         spin=config.spin,
         instances=instances,
-        device=config.device,
+        device=device_of(config.device, instance),
+        files_by_capability=config.files_by_capability,
         cache=cache,
         parameters=config.parameters,
         inputs=declared_specs(config.inputs),
         outputs=declared_specs(config.outputs),
+        batch_sizes=tuple(sorted({*config.preferred_batch_sizes, config.max_batch_size})),
         cancel=cancel,
     )
 
 
 def _made_ready(engine: Engine, config: LaneConfig, cancel: Cancellation) -> LoadedLane:
+    loaded = engine
     engine, signature = as_declared(engine, config)
     digests = label_digests(config)
     if signature.batches and not batches_indeed(engine, signature):
@@ -102,6 +122,7 @@ def _made_ready(engine: Engine, config: LaneConfig, cancel: Cancellation) -> Loa
         digests,
         efficiency=_efficiency(config, signature),
         run_times=RunTimes(LOW if _varies(signature) else MOST),
+        loaded=loaded,
     )
 
 

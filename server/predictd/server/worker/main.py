@@ -18,15 +18,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from setproctitle import setproctitle
 
-from predictd.engines.api import EngineError
+from predictd.engines.api import DeviceLostError, EngineError, GivesBack
 from predictd.engines.cache import CacheFolder
 from predictd.engines.cancellation import Cancellation
+from predictd.server.config.devices import device_of
 from predictd.server.config.lane import LaneConfig
 from predictd.server.control.channel import Channel, ChannelClosedError
+from predictd.server.control.memory import Growth, SegmentAdded, SegmentRetired, SegmentUsable
+from predictd.server.control.message import Message
 from predictd.server.control.messages import (
     Ack,
     AddLanes,
@@ -35,17 +39,13 @@ from predictd.server.control.messages import (
     ClaimTable,
     Collect,
     DetachFrontend,
-    Growth,
     Hello,
     LaneFailed,
     LaneLoaded,
     LaneLoading,
-    Message,
     Ping,
     Pong,
     RemoveLane,
-    SegmentAdded,
-    SegmentUsable,
     Serve,
     Stop,
     Warm,
@@ -57,6 +57,9 @@ from predictd.server.observe.logs import configure
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import ABI_VERSION
+from predictd.server.worker.engine_memory import EngineMemory, inputs_bytes
+from predictd.server.worker.giving_back import ask_engines, run_made_up
+from predictd.server.worker.gpus import Gpus
 from predictd.server.worker.intake import Intake
 from predictd.server.worker.lanes import WarmLane, load_lane, wire_signature
 from predictd.server.worker.planning import LaneRules, Shares
@@ -86,6 +89,8 @@ class Worker:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stop = False
         self._serve = False
+        self._look_back = False
+        self._idle_lanes: deque[int] = deque()
         self._gone_frontends: deque[int] = deque()
         self._lanes_given: list[LaneConfig] = []
         self._lanes_complete = threading.Event()
@@ -95,7 +100,9 @@ class Worker:
         self._claims = ClaimWriter()
         self._recorder = WorkerRecorder()
         self._token = LeaderToken(lock, baton_read, baton_write, contended=init.workers > 1)
-        self._responses = ResponseMemory(init.worker, init.pool, init.arena_limit_bytes, release, self.send)
+        self._responses = ResponseMemory(
+            init.worker, init.pool, init.arena_limit_bytes, init.arena_keep_ns, release, self.send
+        )
         self._runner = Runner(init.worker, self._memory, self._responses, self._claims, self._recorder)
         self._intake = Intake(
             queue_fds, (carry_read, carry_write), self._wake_fd, self._memory, self._claims, self._runner.drop
@@ -103,6 +110,7 @@ class Worker:
         self._lanes: dict[int, LoadedLane] = {}
         self._rules: dict[int, LaneRules] = {}
         self._shares = Shares()
+        self._gpus = Gpus()
         self._loaded: deque[WarmLane] = deque()
         self._removed: deque[int] = deque()
         self._cancellations: dict[int, Cancellation] = {}
@@ -143,7 +151,9 @@ class Worker:
             return
         self.send(LaneLoading(lane=config.lane))
         try:
-            self._loaded.append(load_lane(config, self._cache, self._init.workers, cancel))
+            report = partial(self._load_goes_on, config.lane)
+            workers, index = self._init.workers, self._init.index
+            self._loaded.append(load_lane(config, self._cache, workers, index, cancel, report))
         except EngineError as error:
             self.send(LaneFailed(lane=config.lane, reason=str(error)))
         except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
@@ -151,6 +161,9 @@ class Worker:
             self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
         finally:
             del self._cancellations[config.lane]
+
+    def _load_goes_on(self, lane: int, progress: str) -> None:
+        self.send(LaneLoading(lane=lane, progress=progress))
 
     def _load_later(self, lanes: list[LaneConfig]) -> None:
         """Control thread: have lanes loaded beside the run loop, by a thread that most workers never need."""
@@ -170,8 +183,13 @@ class Worker:
     def _take_in(self, warm: WarmLane) -> None:
         """From now on the lane is served."""
         lane = warm.lane
+        self._memory.pins.add_engine(lane.loaded)
+        self._gpus.use(device_of(lane.config.device, self._init.index))
         self._reserve_answers(lane)
         config = lane.config
+        if isinstance(lane.engine, GivesBack):
+            warmed_bytes = inputs_bytes(lane.signature, config.max_batch_size)
+            lane.memory = EngineMemory(self._init.arena_keep_ns, warmed_bytes)
         self._lanes[config.lane] = lane
         self._recorder.expects(config.lane, lane.run_times.expected)
         self._rules[config.lane] = LaneRules(
@@ -196,7 +214,7 @@ class Worker:
         if layout is None:
             return
         try:
-            self._responses.discard(self._responses.block(layout.size_bytes))
+            self._responses.reserve(lane.config.lane, layout.size_bytes)
         except NoResponseMemoryError as error:
             # A worker that comes back while memory is short must not take its models down with it.
             _log.warning("no memory yet for a full batch of model %s: %s", lane.config.model, error)
@@ -206,10 +224,12 @@ class Worker:
         following.register(self._token.baton_fd, select.POLLIN)
         following.register(self._wake_fd, select.POLLIN)
         while self._keep_house():
+            while self._idle_lanes:
+                self._tidy(self._idle_lanes.popleft())
             if not self._token.try_acquire():
                 self._follow(following)
                 continue
-            batch = self._intake.next_batch(self._rules, self._shares, self._keep_house)
+            batch = self._intake.next_batch(self._rules, self._shares, self._may_lead_on)
             self._token.release()
             if batch is not None:
                 lane = self._lanes[int(batch.tickets[0]["lane"])]
@@ -219,10 +239,28 @@ class Worker:
                 lane.run_times.ran(batch.rows, ended_ns - started_ns, ended_ns)
                 self._shares.charge(lane.config.lane, compute_ns)
                 self._learn(lane, batch.rows, compute_ns)
+                if lane.memory is not None:
+                    lane.memory.ran(batch.size_bytes)
         # To the end of the process: it must not hang there either.
         self._claims.busy()
         for lane in self._lanes.values():
-            lane.engine.close()
+            self._close(lane)
+
+    def _close(self, lane: LoadedLane) -> None:
+        self._memory.pins.drop_engine(lane.loaded)
+        lane.engine.close()
+
+    def _may_lead_on(self) -> bool:
+        """Keep house. False when the leader's token shall be given up."""
+        return self._keep_house() and not self._idle_lanes
+
+    def _tidy(self, number: int) -> None:
+        """Have the engine of an idle lane give memory back, while others lead."""
+        lane = self._lanes.get(number)
+        if lane is not None:
+            self._claims.busy()
+            run_made_up(lane)
+            self._claims.done()
 
     def _learn(self, lane: LoadedLane, rows: int, compute_ns: int) -> None:
         """Have the next batch of a lane as large as suits it."""
@@ -247,17 +285,25 @@ class Worker:
             self._memory.detach(frontend)
             self._responses.forget_frontend(frontend)
         while self._loaded:
+            # Memory for answers is waited for.
+            self._claims.busy()
             self._take_in(self._loaded.popleft())
+            self._claims.done()
         while self._removed:
             number = self._removed.popleft()
             self._rules.pop(number, None)
             self._recorder.expects(number, None)
             self._shares.forget(number)
+            self._responses.forget_lane(number)
             removed = self._lanes.pop(number, None)
             if removed is not None:
                 self._claims.busy()
-                removed.engine.close()
+                self._close(removed)
                 self._claims.done()
+        if self._look_back:
+            self._look_back = False
+            self._responses.give_back()
+            self._idle_lanes += ask_engines(self._lanes, time.monotonic_ns())
         return not self._stop
 
     # Control thread -------------------------------------------------------------------------------------------
@@ -279,7 +325,7 @@ class Worker:
             _log.exception("the control channel failed")
             os._exit(1)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901 - one case a message
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AddLanes(lanes=lanes):
                 self._add(lanes)
@@ -293,6 +339,9 @@ class Worker:
             case SegmentAdded(seq=seq, owner=owner, segment=segment, block_bytes=block_bytes, blocks=blocks):
                 self._memory.add_segment(owner, segment, fds[0], block_bytes, blocks)
                 self.send(Ack(seq=seq))
+            case SegmentRetired(seq=seq, owner=owner, segment=segment):
+                self._memory.remove_segment(owner, segment)
+                self.send(Ack(seq=seq))
             case DetachFrontend(frontend=frontend):
                 self._gone_frontends.append(frontend)
                 self._wake()
@@ -302,10 +351,18 @@ class Worker:
                 self._responses.usable(segment)
             case Collect(seq=seq):
                 delta = self._recorder.take()
-                self.send(WorkerCounts(seq=seq, delta=delta, arena_bytes=self._responses.total_bytes))
+                self.send(
+                    WorkerCounts(
+                        seq=seq,
+                        delta=delta,
+                        arena_bytes=self._responses.total_bytes,
+                        gpus=self._gpus.samples(),
+                    )
+                )
             case Ping():
                 self.send(Pong())
                 # A run loop that is not stuck comes round, and shows that in its claim table.
+                self._look_back = True
                 self._wake()
             case Serve():
                 self._serve = True
@@ -358,7 +415,12 @@ def main() -> None:
     configure(title, init.log_level)
     worker = Worker(channel, init, fds)
     threading.Thread(target=worker.listen, name="control", daemon=True).start()
-    worker.main()
+    try:
+        worker.main()
+    except DeviceLostError as error:
+        # At once and without a word more to the device. What was claimed is run by another worker.
+        _log.error("the device is lost to this process: %s", error)
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -313,8 +313,12 @@ def _choose(
 
 def _linger_end_ns(tickets: Records, now_ns: int, lane: LaneRules) -> int:
     """Until when a batch of these may wait for more, and still be in time once it is full."""
-    left_ns = (tickets["deadline_ns"] - tickets["enqueued_ns"]) // 2
-    end_ns = int((tickets["enqueued_ns"] + np.minimum(left_ns, lane.max_delay_ns)).min())
+    came_ns = tickets["enqueued_ns"]
+    if int(came_ns.min()) < 0 or int(came_ns.max()) > now_ns:
+        # A front end that says so is broken, and there is no telling how long its request has waited.
+        return now_ns
+    left_ns = (tickets["deadline_ns"] - came_ns) // 2
+    end_ns = int((came_ns + np.minimum(left_ns, lane.max_delay_ns)).min())
     start_by_ns = int(_must_be_answered_by_ns(tickets).min()) - lane.expected_ns(lane.full, now_ns)
     return min(end_ns, start_by_ns)
 

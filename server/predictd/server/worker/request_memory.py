@@ -11,6 +11,7 @@ import numpy.typing as npt
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.memory import map_shared
 from predictd.server.transport.records import Records, TicketFlag, words
+from predictd.server.worker.pinning import Pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,20 @@ class RequestSegment:
         return self.view[index * self.block_bytes : (index + 1) * self.block_bytes]
 
 
+class ForgedTicketError(Exception):
+    """A ticket names memory that its front end does not have: the front end is broken."""
+
+
 class FrontendMemory:
-    """All segments of the living front ends. The control thread adds, the run loop reads and removes."""
+    """All segments of the living front ends.
+
+    The control thread adds and removes; the run loop reads, and removes those of the dead.
+    """
 
     def __init__(self) -> None:
         self._segments: dict[tuple[int, int], RequestSegment] = {}
         self.completion_fds: dict[int, int] = {}
+        self.pins = Pins()
 
     def attach(self, frontend: int, completion_fd: int) -> None:
         """Know a front end."""
@@ -54,11 +63,18 @@ class FrontendMemory:
         self._segments[frontend, segment] = RequestSegment(
             slab, slab[:, CANCELLED_OFFSET].view(bool), view, block_bytes
         )
+        self.pins.add_segment((frontend, segment), slab)
+
+    def remove_segment(self, frontend: int, segment: int) -> None:
+        """Unmap what its front end has given back. No ticket names it: all its blocks are free."""
+        self.pins.drop_segment((frontend, segment))
+        self._segments.pop((frontend, segment), None)
 
     def detach(self, frontend: int) -> None:
         """Forget a dead front end. Its memory is unmapped when the last view of it is dropped."""
+        self.pins.drop_frontend(frontend)
         for key in [key for key in list(self._segments) if key[0] == frontend]:
-            del self._segments[key]
+            self._segments.pop(key, None)
         completion_fd = self.completion_fds.pop(frontend, None)
         if completion_fd is not None:
             os.close(completion_fd)
@@ -72,7 +88,11 @@ class FrontendMemory:
         return self._segments[slab & 0xFFFFFFFF, slab >> 32].slab
 
     def cancelled(self, window: Records) -> npt.NDArray[np.bool_]:
-        """For each ticket, whether its client gave up or its front end is dead."""
+        """For each ticket, whether its client gave up or its front end is dead.
+
+        Raises:
+            ForgedTicketError: Some of them are `forged`.
+        """
         slabs = words(window)[:, 0]
         if len(window) == 1 or (slabs[1:] == slabs[0]).all():
             return self._marks(int(slabs[0]), window)
@@ -87,8 +107,34 @@ class FrontendMemory:
         key = (slab & 0xFFFFFFFF, slab >> 32)
         segment = self._segments.get(key)
         if segment is not None:
-            marks: npt.NDArray[np.bool_] = segment.cancelled[tickets["block"]]
+            try:
+                marks: npt.NDArray[np.bool_] = segment.cancelled[tickets["block"]]
+            except IndexError:
+                raise ForgedTicketError from None
             return marks
-        # A probe has no block. Any other ticket here belongs to a front end that is dead.
-        is_probe = (tickets["flags"] & int(TicketFlag.PROBE)) != 0
-        return np.asarray(~is_probe | (key[0] not in self.completion_fds))
+        if key[0] not in self.completion_fds:
+            return np.ones(len(tickets), bool)
+        if not _is_probe(tickets).all():
+            raise ForgedTicketError
+        return np.zeros(len(tickets), bool)
+
+    def forged(self, window: Records) -> npt.NDArray[np.bool_]:
+        """For each ticket, whether it names memory that its front end, which lives, does not have."""
+        result = np.zeros(len(window), bool)
+        slabs = words(window)[:, 0]
+        for slab in np.unique(slabs):
+            frontend, number = int(slab) & 0xFFFFFFFF, int(slab) >> 32
+            if frontend not in self.completion_fds:
+                continue
+            at = slabs == slab
+            segment = self._segments.get((frontend, number))
+            if segment is None:
+                result[at] = ~_is_probe(window[at])
+            else:
+                result[at] = window["block"][at] >= len(segment.slab)
+        return result
+
+
+def _is_probe(tickets: Records) -> npt.NDArray[np.bool_]:
+    """A probe has no block, and names no segment."""
+    return np.asarray((tickets["flags"] & int(TicketFlag.PROBE)) != 0)

@@ -6,10 +6,12 @@ import os
 import select
 import struct
 import threading
+import time
 from collections.abc import Callable
 
-from predictd.server.control.messages import GrowthRequest, Message, SegmentAdded
-from predictd.server.transport.allocator import Block, SegmentShape
+from predictd.server.control.memory import GrowthRequest, SegmentAdded, SegmentRetired
+from predictd.server.control.message import Message
+from predictd.server.transport.allocator import Block, SegmentShape, size_class
 from predictd.server.transport.arena import Arena
 from predictd.server.transport.records import RECORD_BYTES, RELEASE_STRUCT
 
@@ -27,13 +29,16 @@ class NoResponseMemoryError(Exception):
 class ResponseMemory:
     """Owned by the run loop; the control thread only delivers the supervisor's answers to `granted` and `usable`."""
 
-    def __init__(self, worker: int, pool: int, limit_bytes: int, release_fd: int, send: Send) -> None:
+    def __init__(
+        self, worker: int, pool: int, limit_bytes: int, keep_ns: int, release_fd: int, send: Send
+    ) -> None:
         self._worker = worker
         self._pool = pool
-        self._arena = Arena("predictd-responses", limit_bytes)
+        self._arena = Arena("predictd-responses", limit_bytes, keep_ns)
         self._limit_bytes = limit_bytes
         self._release_fd = release_fd
         self._send = send
+        self._reserved: dict[int, int] = {}
         self._held: dict[tuple[int, int], tuple[Block, dict[int, int]]] = {}
         self._answer = threading.Event()
         self._refusal: str | None = None
@@ -80,8 +85,34 @@ class ResponseMemory:
             self.collect_releases()
             block = self._allocate_any(size_bytes)
         if block is None:
+            self.give_back(pressed=True)
             raise NoResponseMemoryError(refusal or "the front ends do not release answers")
         return block
+
+    def reserve(self, lane: int, size_bytes: int) -> None:
+        """Have a block for an answer of a lane from now on, however rarely it comes.
+
+        Raises:
+            NoResponseMemoryError: There is none now.
+        """
+        self._reserved[lane] = size_class(size_bytes)
+        self.discard(self.block(size_bytes))
+
+    def forget_lane(self, lane: int) -> None:
+        """Nothing is reserved for a lane any more."""
+        self._reserved.pop(lane, None)
+
+    def give_back(self, *, pressed: bool = False) -> None:
+        """Do without the memory that was not needed lately. Called now and then, between runs.
+
+        Args:
+            pressed: There was none when some was needed: give back whatever can be spared.
+        """
+        self.collect_releases()
+        reserved = dict.fromkeys(self._reserved.values(), 1)
+        for segment in self._arena.give_back(time.monotonic_ns(), pressed=pressed, reserved=reserved):
+            self._usable.discard(segment)
+            self._send(SegmentRetired(seq=0, owner=self._worker, pool=self._pool, segment=segment), [])
 
     def _allocate_any(self, size_bytes: int) -> Block | None:
         return self._arena.allocate(size_bytes) or self._arena.allocate_larger(size_bytes)

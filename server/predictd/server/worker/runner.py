@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from predictd.engines.api import Engine, EngineError, InvalidInputError, Signature, TensorSpec
+from predictd.engines.api import (
+    DeviceLostError,
+    Engine,
+    EngineError,
+    InvalidInputError,
+    RunsRows,
+    Signature,
+    TensorSpec,
+)
 from predictd.server.config.lane import LaneConfig
 from predictd.server.observe.recorder import DropReason, WorkerRecorder
 from predictd.server.transport.allocator import Block
@@ -29,6 +37,7 @@ from predictd.server.transport.records import (
     words,
 )
 from predictd.server.worker.efficiency import Efficiency
+from predictd.server.worker.engine_memory import EngineMemory
 from predictd.server.worker.gather import Gatherer
 from predictd.server.worker.intake import Batch, claimed
 from predictd.server.worker.request_memory import FrontendMemory
@@ -52,7 +61,10 @@ class LoadedLane:
         layouts: What `layout` remembers.
         efficiency: What is learned about the size of its batches; None where the configuration decides alone, or
             where rows of different requests cost differently.
+        memory: What is known of the memory that its engine holds; None for an engine that cannot give any back.
         run_times: What is learned about how long its runs take.
+        loaded: The engine itself, without what fits it to the configuration.
+        by_rows: The engine, where it cuts batches by itself.
     """
 
     config: LaneConfig
@@ -61,7 +73,13 @@ class LoadedLane:
     labels: dict[str, str] = field(default_factory=dict)
     layouts: dict[int, ResponseLayout | None] = field(default_factory=dict)
     efficiency: Efficiency | None = None
+    memory: EngineMemory | None = None
     run_times: RunTimes = field(default_factory=RunTimes)
+    loaded: Engine | None = None
+    by_rows: RunsRows | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_rows = self.engine if isinstance(self.engine, RunsRows) else None
 
     def layout(self, rows: int) -> ResponseLayout | None:
         """Where the outputs of a batch of `rows` go, None when only the run can tell."""
@@ -162,6 +180,8 @@ class Runner:
             block = self._compute(lane, inputs, batch.rows if lane.signature.batches else 0)
         except (NoResponseMemoryError, MemoryError) as error:
             status, text = Status.NO_MEMORY, str(error) or "out of memory"
+        except DeviceLostError:
+            raise
         except InvalidInputError as error:
             status, text = Status.INVALID_INPUT, str(error)
         except (EngineError, ValueError) as error:
@@ -181,12 +201,13 @@ class Runner:
         """Run the engine, straight into a response block where the sizes are known before."""
         layout = lane.layout(rows) if rows else None
         limit = lane.signature.max_rows
-        if layout is not None and (limit is None or rows <= limit):
+        by_rows = lane.by_rows
+        if layout is not None and (limit is None or rows <= limit or by_rows is not None):
             block = self._responses.block(layout.size_bytes)
             try:
                 view = self._responses.view(block)
                 out = output_views(layout, view)
-                results = lane.engine.run(inputs, out)
+                results = lane.engine.run(inputs, out) if by_rows is None else by_rows.run_rows(inputs, out)
                 _check_types(results, lane.signature.outputs)
                 for destination, result, spec in zip(out, results, lane.signature.outputs, strict=True):
                     if result is not destination:
@@ -197,7 +218,10 @@ class Runner:
                 self._responses.discard(block)
                 raise
             return block
-        results = _run_in_slices(lane.engine, inputs, rows, limit)
+        if by_rows is not None and rows:
+            results = by_rows.run_rows(inputs)
+        else:
+            results = _run_in_slices(lane.engine, inputs, rows, limit)
         _check_types(results, lane.signature.outputs)
         if lane.signature.batches:
             for result, spec in zip(results, lane.signature.outputs, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from predictd.engines.api import Array, Engine, Signature
+from predictd.engines.api import Array, Engine, GivesBack, Signature
 
 
 class SelectingEngine:
@@ -35,6 +35,11 @@ class SelectingEngine:
                 buffers[at] = buffer
         results = self._engine.run(inputs, buffers)
         return [results[at] for at in self._places]
+
+    def give_back(self) -> None:
+        """Give memory back at the end of the next run, where the engine can. See `predictd.engines.api.GivesBack`."""
+        if isinstance(self._engine, GivesBack):
+            self._engine.give_back()
 
     def close(self) -> None:
         """Release the model."""

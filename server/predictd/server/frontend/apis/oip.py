@@ -9,7 +9,7 @@ import grpc
 
 from predictd.protos.oip import grpc_service_pb2 as pb
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
-from predictd.server.frontend.apis import oip_control
+from predictd.server.frontend.apis import headings, oip_control
 from predictd.server.frontend.apis.oip_classification import check_classification, classified
 from predictd.server.frontend.apis.oip_inference import (
     OipRequest,
@@ -32,6 +32,8 @@ from predictd.server.frontend.apis.rpc import (
     Handler,
     deadline_ns,
     fitting,
+    glance,
+    inference,
     parse,
     unary,
 )
@@ -154,9 +156,9 @@ def _repository(core: Core) -> dict[str, Handler]:
 
 
 def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str, Handler]:
-    async def infer(data: bytes, context: Context) -> bytes:
+    async def infer(data: bytes, deadline: int) -> bytes:
         request = decode(data)
-        response = await _infer(core, request, deadline_ns(context))
+        response = await _infer(core, request, deadline)
         return fitting(encode(response, request.id), max_message_bytes)
 
     async def stream_infer(_: object, context: Context) -> None:
@@ -165,6 +167,12 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
         async def answer(data: bytes) -> bytes:
             message = pb.ModelInferRequest()
             try:
+                if heading := glance(data, core, headings.oip):
+                    version = str(heading.version or "")
+                    message = pb.ModelInferRequest(
+                        model_name=heading.model, model_version=version, id=heading.id
+                    )
+                    core.check_unparsed(heading, API, deadline)
                 message = parse(pb.ModelInferRequest, data)
                 response = await _infer(core, infer_request(message), deadline)
                 return fitting(encode_streamed(response, message.id), max_message_bytes)
@@ -175,7 +183,7 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
         await streams.serve(context, answer, request_order())
 
     return {
-        "ModelInfer": unary(infer, STATUSES),
+        "ModelInfer": inference(infer, STATUSES, core, API, headings.oip),
         "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream_infer),
     }
 

@@ -9,7 +9,17 @@ import grpc
 from predictd.engines.api import DType
 from predictd.protos.v1 import predictd_pb2 as pb
 from predictd.server.errors import InvalidRequestError
-from predictd.server.frontend.apis.rpc import MESSAGE_BYTES_MAX, Context, deadline_ns, fitting, parse, unary
+from predictd.server.frontend.apis import headings
+from predictd.server.frontend.apis.rpc import (
+    MESSAGE_BYTES_MAX,
+    Context,
+    deadline_ns,
+    fitting,
+    glance,
+    inference,
+    parse,
+    unary,
+)
 from predictd.server.frontend.apis.streams import Streams, completion_order
 from predictd.server.frontend.inference import (
     InferRequest,
@@ -103,9 +113,9 @@ def handlers(
     """
     open_streams = streams or Streams()
 
-    async def predict(data: bytes, context: Context) -> bytes:
+    async def predict(data: bytes, deadline: int) -> bytes:
         request = decode(data)
-        response = await core.infer(request, API, deadline_ns(context))
+        response = await core.infer(request, API, deadline)
         return fitting(encode(response, request.id), max_message_bytes)
 
     async def predict_stream(_: object, context: Context) -> None:
@@ -114,6 +124,9 @@ def handlers(
         async def answer(data: bytes) -> bytes:
             request_id = ""
             try:
+                if heading := glance(data, core, headings.predictd_v1):
+                    request_id = heading.id
+                    core.check_unparsed(heading, API, deadline)
                 message = parse(pb.PredictRequest, data)
                 request_id = message.id
                 response = await core.infer(_request(message), API, deadline)
@@ -133,7 +146,7 @@ def handlers(
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            "Predict": unary(predict, STATUSES),
+            "Predict": inference(predict, STATUSES, core, API, headings.predictd_v1),
             "PredictStream": grpc.stream_stream_rpc_method_handler(predict_stream),
             "ListModels": unary(list_models, STATUSES),
             "GetModel": unary(get_model, STATUSES),

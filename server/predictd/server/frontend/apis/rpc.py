@@ -10,10 +10,13 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from predictd.server.errors import InvalidRequestError
+from predictd.server.frontend.heading import from_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from predictd.server.frontend.core import Core
+    from predictd.server.frontend.heading import Heading, Read
     from predictd.server.frontend.status import StatusTable
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -22,6 +25,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 # nanoseconds is beyond 64 bits.
 _FOREVER_SECONDS = 1e9
 MESSAGE_BYTES_MAX = 2**31 - 1
+# A smaller request is parsed as fast as it is looked at.
+SCANNED_BYTES = 16 * 1024
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -67,6 +72,51 @@ async def abort(context: Context, error: Exception, statuses: StatusTable) -> No
     """End a call with the status of a failure."""
     failure = statuses.failure(error)
     await context.abort(failure.code, failure.message, failure.trailers)
+
+
+def glance(data: bytes, core: Core, heading: Read) -> Heading | None:
+    """What a request is for, where it may have to be refused before it is parsed."""
+    return heading(data) if len(data) >= SCANNED_BYTES and core.pressed else None
+
+
+def inference(
+    answer: Callable[[bytes, int], Awaitable[bytes]],
+    statuses: StatusTable,
+    core: Core,
+    api: str,
+    heading: Read,
+) -> Handler:
+    """A handler of one request and one answer that refuses what it can before the request is received or parsed.
+
+    To the client it is a unary method; to gRPC it is one of many requests, which are read when the handler asks.
+
+    Args:
+        answer: From the request's bytes and its deadline to the answer's. What it raises becomes the call's status.
+        statuses: Of the protocol.
+        core: Knows what would be refused.
+        api: The protocol's name.
+        heading: What a request is for.
+    """
+
+    async def handle(_: object, context: Context) -> bytes:  # noqa: RET503 - abort raises
+        data: object = None
+        try:
+            deadline = deadline_ns(context)
+            if core.pressed:
+                core.check_unread(from_metadata(context.invocation_metadata()), api, deadline)
+            data = await context.read()
+            if not isinstance(data, bytes):
+                raise InvalidRequestError("the call ended without a request")
+            if found := glance(data, core, heading):
+                core.check_unparsed(found, api, deadline)
+            return await answer(data, deadline)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
+            failure = statuses.failure(error)
+        # As in `unary`.
+        del data
+        await context.abort(failure.code, failure.message, failure.trailers)
+
+    return grpc.stream_unary_rpc_method_handler(handle)
 
 
 def unary(answer: Callable[[bytes, Context], Awaitable[bytes]], statuses: StatusTable) -> Handler:

@@ -2,7 +2,8 @@
 
 A request is read only when fewer than `IN_FLIGHT_MAX` of its stream are unanswered, and counts until its
 answer is written: a client that does not read its answers is not read from. Each request is a task of its
-own. All tasks of a stream are children of the call, so a client that cancels, cancels them all.
+own. All tasks of a stream are children of the call, so a client that cancels, cancels them all. What a connection
+has unread is bounded in bytes, too: see `frontend/unread.py`.
 
 On shutdown the streams are not cut: each stops reading, answers what it has read, and ends with UNAVAILABLE,
 from which the client knows that what has no answer was not accepted.
@@ -19,6 +20,7 @@ import grpc
 
 if TYPE_CHECKING:
     from predictd.server.frontend.apis.rpc import Context
+    from predictd.server.frontend.unread import Turn, Unread
 
 IN_FLIGHT_MAX = 256
 
@@ -27,9 +29,14 @@ Turns: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
 
 class Streams:
-    """The open streams of a server."""
+    """The open streams of a server.
 
-    def __init__(self) -> None:
+    Args:
+        unread: Counts what clients have not read; without it nothing does.
+    """
+
+    def __init__(self, unread: Unread | None = None) -> None:
+        self._unread = unread
         self._readers: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -50,7 +57,7 @@ class Streams:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(_read(context, answer, turns, tasks))
+                reader = tasks.create_task(_read(context, answer, turns, tasks, self._unread))
                 self._readers.add(reader)
                 reader.add_done_callback(self._readers.discard)
                 if self._closed:
@@ -65,11 +72,16 @@ class Streams:
             )
 
 
-async def _read(context: Context, answer: Answer, turns: Turns, tasks: asyncio.TaskGroup) -> None:
+async def _read(
+    context: Context, answer: Answer, turns: Turns, tasks: asyncio.TaskGroup, unread: Unread | None
+) -> None:
     slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+    peer = context.peer()
 
-    async def serve(data: bytes, turn: AbstractAsyncContextManager[object]) -> None:
+    async def serve(data: bytes, turn: AbstractAsyncContextManager[object], share: Turn | None) -> None:
         message = await answer(data)
+        if share is not None:
+            share.answered(len(message))
         async with turn:
             await context.write(message)
         slots.release()
@@ -79,7 +91,11 @@ async def _read(context: Context, answer: Answer, turns: Turns, tasks: asyncio.T
         data: object = await context.read()
         if not isinstance(data, bytes):  # EOF: the client sends no more
             return
-        tasks.create_task(serve(data, turns()))
+        share = None if unread is None else await unread.turn(peer)
+        task = tasks.create_task(serve(data, turns(), share))
+        if share is not None:
+            # Not in the task itself: one that is cancelled before it begins never comes to its end.
+            task.add_done_callback(share.done)
 
 
 def completion_order() -> Turns:

@@ -13,12 +13,13 @@ from predictd.server.errors import (
     ModelUnavailableError,
     UnknownModelError,
 )
+from predictd.server.frontend.apis import headings
 from predictd.server.frontend.apis.rpc import (
     MESSAGE_BYTES_MAX,
     Context,
     Handler,
-    deadline_ns,
     fitting,
+    inference,
     parse,
     unary,
 )
@@ -86,17 +87,17 @@ def handlers(
 
 
 def _predict(core: Core, max_message_bytes: int, as_content: bool) -> Handler:
-    async def predict(data: bytes, context: Context) -> bytes:
+    async def predict(data: bytes, deadline: int) -> bytes:
         message = parse(pb.PredictRequest, data)
         if not _is_served(message.model_spec):
             resolve(core, choice(message.model_spec))
             name = message.model_spec.signature_name
             raise FailedPreconditionError(f'Serving signature key "{name}" not found.')
         request = decode_predict(message, max_message_bytes)
-        response = await _infer(core, request, deadline_ns(context))
+        response = await _infer(core, request, deadline)
         return fitting(encode_predict(response, as_content=as_content), max_message_bytes)
 
-    return unary(predict, STATUSES)
+    return inference(predict, STATUSES, core, API, headings.tfs)
 
 
 def _scores(
@@ -105,7 +106,7 @@ def _scores(
     kind: type[pb.ClassificationRequest | pb.RegressionRequest],
     encoding: Callable[[VersionInfo], Encode],
 ) -> Handler:
-    async def answer(data: bytes, context: Context) -> bytes:
+    async def answer(data: bytes, deadline: int) -> bytes:
         message = parse(kind, data)
         spec = message.model_spec
         version = resolve(core, choice(spec), draw=True)
@@ -116,10 +117,10 @@ def _scores(
         inputs = example_inputs(given, version.inputs, max_message_bytes)
         # Of the very version whose signature was read.
         request = InferRequest(model=spec.name, inputs=inputs, version=version.version)
-        response = await _infer(core, request, deadline_ns(context))
+        response = await _infer(core, request, deadline)
         return fitting(encode(response, len(given.rows)), max_message_bytes)
 
-    return unary(answer, STATUSES)
+    return inference(answer, STATUSES, core, API, headings.tfs)
 
 
 def _metadata(core: Core) -> Handler:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.json_format import MessageToDict
 
 from predictd.protos.tfs import serving_pb2 as pb
-from predictd.server.control.messages import ListedModel
+from predictd.server.control.commands import ListedModel
 from predictd.server.errors import ForbiddenError, InvalidRequestError, RequestError
 from predictd.server.frontend.status import status_name
 

@@ -1,0 +1,89 @@
+"""The fields of an encoded protocol buffer message, found without parsing it.
+
+A request is mostly tensors, which are skipped by their length here: the cost is that of the few fields around them,
+where parsing copies every byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+VARINT = 0
+LENGTH = 2
+
+_FIXED_BYTES = {1: 8, 5: 4}
+_VARINT_BYTES_MAX = 10
+_UINT64_MAX = 2**64 - 1
+_TAG_MAX = 2**32 - 1
+# A message of so many fields is left to the parser: a walk in Python would hold up everybody else.
+FIELDS_MAX = 256
+
+
+class ScanError(ValueError):
+    """The bytes are no message, or one that is not worth the walk."""
+
+
+def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """The fields of a message in their order, repeated ones each time.
+
+    Args:
+        data: Where the message is.
+        start: Its first byte.
+        end: The byte after its last one.
+
+    Yields:
+        Number, wire type, and for VARINT the value and 0, for LENGTH the first byte and the one after the last.
+        Fields of other types are passed over.
+
+    Raises:
+        ScanError: There is no message, or it has groups, or more than FIELDS_MAX fields.
+    """
+    at = start
+    for _ in range(FIELDS_MAX):
+        if at == end:
+            return
+        tag, at = _varint(data, at, end)
+        number, kind = tag >> 3, tag & 7
+        if tag > _TAG_MAX or not number:
+            raise ScanError("a tag that no field has")
+        if kind == VARINT:
+            value, at = _varint(data, at, end)
+            yield number, kind, value, 0
+        elif kind == LENGTH:
+            size, at = _varint(data, at, end)
+            if size > end - at:
+                raise ScanError("a field that reaches beyond the message")
+            yield number, kind, at, at + size
+            at += size
+        else:
+            at += _FIXED_BYTES.get(kind, end)
+            if at > end:
+                raise ScanError("a group, or a field that reaches beyond the message")
+    if at != end:
+        raise ScanError("too many fields")
+
+
+def text(data: bytes, start: int, end: int) -> str:
+    """A field as a string. Raises ScanError if it is none."""
+    try:
+        return data[start:end].decode()
+    except UnicodeDecodeError:
+        raise ScanError("a string that is not UTF-8") from None
+
+
+def signed(value: int) -> int:
+    """A varint as an int64."""
+    return value - 2**64 if value >> 63 else value
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 7 * _VARINT_BYTES_MAX, 7):
+        if at >= end:
+            break
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & _UINT64_MAX, at
+    raise ScanError("a number without an end")

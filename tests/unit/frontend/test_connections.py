@@ -1,0 +1,50 @@
+"""What gRPC is told of connections, in words that it knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+
+from predictd.server.config.settings import Settings
+from predictd.server.frontend.connections import server_options
+
+DEFAULTS = Settings().connections
+UNBOUNDED = 2**31 - 1
+
+
+def test_every_name_is_one_that_grpc_knows() -> None:
+    """An option that it does not know it passes over in silence."""
+    (library,) = [path.read_bytes() for path in Path(grpc.__file__).parent.glob("_cython/cygrpc.*.so")]
+    assert [name for name, _ in server_options(DEFAULTS) if name.encode() not in library] == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "name"),
+    [
+        ("max_age_ns", "grpc.max_connection_age_ms"),
+        ("max_age_grace_ns", "grpc.max_connection_age_grace_ms"),
+        ("max_idle_ns", "grpc.max_connection_idle_ms"),
+        ("keepalive_time_ns", "grpc.keepalive_time_ms"),
+    ],
+)
+@pytest.mark.parametrize(("ns", "ms"), [(0, UNBOUNDED), (1, 1), (10**6, 1), (3 * 10**9, 3000)])
+def test_a_time_is_rounded_up_and_none_is_no_bound(attribute: str, name: str, ns: int, ms: int) -> None:
+    assert dict(server_options(replace(DEFAULTS, **{attribute: ns})))[name] == ms
+
+
+def test_the_patience_with_a_client_that_should_answer_is_the_same_wherever_grpc_has_one() -> None:
+    options = dict(
+        server_options(replace(DEFAULTS, keepalive_timeout_ns=5 * 10**9, handshake_timeout_ns=7 * 10**9))
+    )
+    assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 5000
+    assert options["grpc.server_handshake_timeout_ms"] == options["grpc.http2.settings_timeout"] == 7000
+
+
+def test_clients_may_ask_as_often_as_they_are_let() -> None:
+    assert dict(server_options(replace(DEFAULTS, min_ping_interval_ns=0, max_ping_strikes=0))).items() >= {
+        ("grpc.http2.min_ping_interval_without_data_ms", 0),
+        ("grpc.http2.max_ping_strikes", 0),
+    }
