@@ -48,8 +48,11 @@ PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
 export PREFIX SYSCONFDIR DESTDIR PYTHON WHEELHOUSE
 
-install uninstall:
-	@deploy/install $@
+install:
+	@deploy/install install
+
+uninstall:
+	@deploy/install uninstall
 
 # The environment is made from the lock file alone: names, versions and hashes, from whatever index pip is set up for.
 $(STAMP): pyproject.toml clients/pyproject.toml requirements.lock hatch_build.py $(PROTOS)

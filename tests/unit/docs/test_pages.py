@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 }
-FOLDERS = ("server", "engines", "clients", "protos", "tests", "docs")
+FOLDERS = ("server", "engines", "clients", "protos", "tests", "docs", "deploy")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _FILE = re.compile(r"[A-Za-z_][\w./-]*(?:/|\.(?:py|md|toml|proto|lock))")
@@ -30,6 +30,16 @@ _THEIR_FLAGS = {
     *("--require-hashes", "--no-deps"),
     *("--quick", "--json", "--only", "--rounds", "--clients", "--serve"),
     *("--count", "--first", "--seed"),
+    *(
+        "--now",
+        "--create",
+        "--read-only",
+        "--cap-drop",
+        "--security-opt",
+        "--build",
+        "--secret",
+        "--stop-timeout",
+    ),
 }
 
 
