@@ -29,7 +29,7 @@ def health(name: str, target: str) -> None:
             )
         except grpc.RpcError as error:
             raise click.ClickException(
-                f"{what} at {target}: {error.code().name} {' '.join(error.details().split())}"
+                f"{what} at {target}: {error.code().name} {' '.join((error.details() or '').split())}"
             ) from error
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     if status != "SERVING":
