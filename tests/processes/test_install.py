@@ -79,17 +79,6 @@ def test_the_configuration_shows_every_setting(installed: tuple[Path, Path]) -> 
     assert text == template({"paths": ["/var/lib/predictd/models"]})
 
 
-def test_an_operators_settings_survive_another_installation(installed: tuple[Path, Path]) -> None:
-    prefix, _ = installed
-    path = prefix / "etc" / "predictd" / "predictd.toml"
-    before = path.read_text()
-    path.write_text('paths = ["mine"]\n')
-    make("install", prefix)
-    assert path.read_text() == 'paths = ["mine"]\n'
-    assert path.with_suffix(".toml.new").read_text() == before
-    path.write_text(before)
-
-
 def test_the_daemon_runs_from_there(installed: tuple[Path, Path], tmp_path: Path) -> None:
     prefix, _ = installed
     command = prefix / "bin" / "predictd"
