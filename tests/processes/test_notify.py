@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from predictd.client import Client
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.notify_socket import Message, NotifySocket
-from tests.fixtures.processes import assert_gone, family, log, versioned
+from tests.fixtures.processes import X, assert_gone, family, log, versioned
 
 # Long enough for a busy machine to send two pings in, short enough to wait for.
 WATCHDOG_SECONDS = 4.0
@@ -85,7 +86,8 @@ def test_every_phase_of_its_life_is_announced_and_only_by_the_supervisor(
     assert before_usec <= int(began["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
     # By then the new version serves.
     assert daemon.get("/readyz") == (200, "ready\n")
-    assert daemon.metric("predictd_model_state", model="scaled", version="2", state="READY") == 1.0
+    with Client(daemon.grpc) as client:
+        assert client.predict("scaled", {"x": X}).version == 2
 
     manager.until(lambda message: message == PING, 2 * WATCHDOG_SECONDS)
     daemon.signal(signal.SIGTERM)
