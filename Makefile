@@ -9,7 +9,7 @@ PROTOS := $(shell find protos -name '*.proto')
 export PYTHONSAFEPATH := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: run test test-gpu check bench simulate soak docs lock install clean
+.PHONY: run test test-gpu check bench simulate soak docs lock locks install uninstall clean
 
 run: $(STAMP)
 	$(BIN)/predictd demo $(ARGS)
@@ -42,7 +42,17 @@ soak: $(STAMP)
 docs: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m tests.unit.docs.test_tables
 
-install: $(STAMP)
+# What a machine serves from: an environment of its own, units of systemd, a configuration file. Settable: PREFIX,
+# SYSCONFDIR, DESTDIR, PYTHON, and WHEELHOUSE, a folder of wheels to take instead of an index.
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+export PREFIX SYSCONFDIR DESTDIR PYTHON WHEELHOUSE
+
+install:
+	@deploy/install install
+
+uninstall:
+	@deploy/install uninstall
 
 # The environment is made from the lock file alone: names, versions and hashes, from whatever index pip is set up for.
 $(STAMP): pyproject.toml clients/pyproject.toml requirements.lock hatch_build.py $(PROTOS)
@@ -59,10 +69,20 @@ $(STAMP): pyproject.toml clients/pyproject.toml requirements.lock hatch_build.py
 
 # Versions and hashes without the address of an index. uv takes its own from UV_DEFAULT_INDEX.
 # openvino-telemetry, which openvino requires, is left out: it reports.
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
 lock: $(STAMP)
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-uv.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+	$(BIN)/uv pip compile $(LOCK) --upgrade \
 	  --no-emit-package predictd-client --no-emit-package openvino-telemetry --extra demo --group dev -o requirements.lock pyproject.toml clients/pyproject.toml
+	@$(MAKE) --no-print-directory locks
+
+# Of the same versions: what runs the daemon, and what builds its wheels.
+locks: $(STAMP)
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-uv.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements.lock --no-emit-package predictd-client --extra demo \
+	  -o requirements-daemon.lock pyproject.toml clients/pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) -c requirements.lock --group build -o requirements-build.lock
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

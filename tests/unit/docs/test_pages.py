@@ -30,6 +30,16 @@ _THEIR_FLAGS = {
     *("--require-hashes", "--no-deps"),
     *("--quick", "--json", "--only", "--rounds", "--clients", "--serve"),
     *("--count", "--first", "--seed"),
+    *(
+        "--now",
+        "--create",
+        "--read-only",
+        "--cap-drop",
+        "--security-opt",
+        "--build",
+        "--secret",
+        "--stop-timeout",
+    ),
 }
 
 

@@ -164,6 +164,11 @@ def test_every_pools_allocator_that_is_missing_is_warned_about() -> None:
     )
 
 
+def test_no_child_speaks_to_the_service_manager() -> None:
+    base = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "2", "INVOCATION_ID": "3"}
+    assert child_environment(base, {}) == {"INVOCATION_ID": "3"}
+
+
 def test_the_rest_of_the_environment_is_passed_on_and_the_base_is_not_changed() -> None:
     base = {"PATH": "/bin", "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "64"}
     assert child_environment(base, {"OMP_NUM_THREADS": "4"}) == {

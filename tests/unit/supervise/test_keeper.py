@@ -237,8 +237,11 @@ def test_without_polling_it_looks_when_asked_and_takes_what_is_settled(play: Cal
         assert (house.looks, house.done()) == (0, [])
         house.keeper.look_now()
         # Seen twice without a change, and then there is nothing more to look at.
-        await house.look(2)
+        await house.look()
+        assert house.keeper.looking
+        await house.look()
         assert (house.looks, house.done()) == (2, ["start m 2"])
+        assert not house.keeper.looking
         house.keeper.look_now()
         await house.look()
         assert (house.looks, house.done()) == (3, [])

@@ -206,3 +206,33 @@ def test_a_longer_hang_timeout_is_more_patience_with_all(monkeypatch: pytest.Mon
     one.look(1000, silent=one.worker)
     one.close()
     assert not one.worker.killed
+
+
+def test_front_ends_are_lost_when_none_answers_for_twice_the_patience(scene: Scene) -> None:
+    scene.look(100)
+    assert scene.watch.frontends_answer
+    scene.look(80, silent=scene.frontend)
+    assert scene.watch.frontends_answer
+    scene.look(silent=scene.frontend)
+    assert not scene.watch.frontends_answer
+    scene.look()
+    assert scene.watch.frontends_answer
+
+
+def test_front_ends_that_have_not_answered_yet_are_not_lost(scene: Scene) -> None:
+    scene.look(200, silent=scene.frontend)
+    assert scene.watch.frontends_answer
+
+
+def test_front_ends_that_get_no_cpu_are_not_lost(scene: Scene) -> None:
+    scene.look()
+    scene.activity = Activity(0.0, waits=True)
+    scene.look(200, silent=scene.frontend)
+    assert scene.watch.frontends_answer
+
+
+def test_a_worker_that_answers_is_no_front_end(scene: Scene) -> None:
+    scene.look()
+    scene.look(100, silent=scene.frontend)
+    assert len(scene.worker.got(Ping)) == 101
+    assert not scene.watch.frontends_answer

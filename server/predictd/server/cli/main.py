@@ -13,6 +13,7 @@ COMMANDS = {
     "plan": "Show what would run on which CPUs, and why.",
     "demo": "Serve a small pretrained model and show how to ask it.",
     "predict": "Send one request to a running daemon.",
+    "health": "Ask a running daemon whether it serves.",
     "models": "List the models of a running daemon.",
     "top": "Watch a running daemon: models, latencies, processes.",
     "check": "Say all that is wrong with models, without loading them.",

@@ -22,6 +22,8 @@ from predictd.server.launch.openmp import (
 )
 from predictd.server.launch.variables import Variable, unless_exported
 
+_SUPERVISORS_OWN = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+
 
 class Role(enum.StrEnum):
     """What a child is."""
@@ -107,10 +109,12 @@ def child_environment(base: Mapping[str, str], planned: Mapping[str, str]) -> di
     """The whole environment to exec a child with.
 
     Args:
-        base: The supervisor's environment; not changed. All of it is passed on, `PYTHONSAFEPATH` included.
+        base: The supervisor's environment; not changed. All of it is passed on, `PYTHONSAFEPATH` included, but for
+            what makes the supervisor a service: no child speaks for it.
         planned: `ChildPlan.environment`, which already holds the user's values where those win.
     """
-    return {**base, **planned}
+    kept = {name: value for name, value in base.items() if name not in _SUPERVISORS_OWN}
+    return {**kept, **planned}
 
 
 def _library_threads(role: Role, engines: frozenset[str], threads: int) -> list[Variable]:

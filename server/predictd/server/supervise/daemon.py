@@ -27,15 +27,20 @@ from predictd.server.repository.models import Scan
 from predictd.server.repository.tuning import TunedError
 from predictd.server.repository.watch import look
 from predictd.server.supervise import unix_socket
+from predictd.server.supervise.announcer import Announcer, Sight
 from predictd.server.supervise.assembly import read_planner
 from predictd.server.supervise.guard import LoopGuard
+from predictd.server.supervise.notify import Notifier
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
 from predictd.server.supervise.selection import at_start, tuned_results, unservable
 from predictd.server.supervise.state_file import Loads, StateError, StateFile
-from predictd.server.supervise.supervisor import Supervisor
+from predictd.server.supervise.supervisor import STOP_SECONDS, Supervisor
 
 OnReady = Callable[[dict[str, str]], None]
+
+# What ending the children takes at most, and as much again.
+_END_SECONDS = 4 * STOP_SECONDS
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
 
@@ -153,17 +158,20 @@ async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_read
         _log.info("%s", line)
     asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
     addresses = {"grpc": str(port.address), "http": str(http_address), **_unix_address(settings)}
-    signals = _Signals(supervisor.keeper.look_now, supervisor.log_level.toggle)
+    announcer = Announcer(Notifier(os.environ, os.getpid()), lambda: _sight(supervisor))
+    signals = _Signals(lambda: _reload(supervisor, announcer), supervisor.log_level.toggle)
     servers = [HttpServer(_routes(supervisor, log.recent)) for _ in http_sockets]
     try:
         for server, sock in zip(servers, http_sockets, strict=True):
             await server.serve(sock)
         supervisor.start()
+        announcer.start()
         # Not before: until here every millisecond is one more until the first answer.
         log.start()
         with LoopGuard():
-            return await _live(settings, supervisor, signals, addresses, on_ready)
+            return await _live(settings, supervisor, signals, announcer, addresses, on_ready)
     finally:
+        await announcer.close()
         await asyncio.gather(*(server.close() for server in servers))
         if state is not None:
             state.close()
@@ -173,19 +181,22 @@ async def _live(
     settings: Settings,
     supervisor: Supervisor,
     signals: _Signals,
+    announcer: Announcer,
     addresses: dict[str, str],
     on_ready: OnReady | None,
 ) -> int:
     """From start to the last child's end."""
-    supervisor.spawn(_started(settings, supervisor, addresses, on_ready))
+    supervisor.spawn(_started(settings, supervisor, announcer, addresses, on_ready))
     failed = asyncio.ensure_future(supervisor.wait(lambda: supervisor.fatal is not None))
     asked = asyncio.ensure_future(signals.first.wait())
     try:
         await asyncio.wait({failed, asked}, return_when=asyncio.FIRST_COMPLETED)
         if not asked.done():
             _log.critical("predictd stops: %s", supervisor.fatal)
+            announcer.stop(_END_SECONDS)
             await supervisor.stop()
             return EXIT_FAILED
+        announcer.stop(settings.drain_timeout_ns / 1e9 + _END_SECONDS)
         return await _leave(supervisor, signals)
     finally:
         for task in (failed, asked):
@@ -194,7 +205,11 @@ async def _live(
 
 
 async def _started(
-    settings: Settings, supervisor: Supervisor, addresses: dict[str, str], on_ready: OnReady | None
+    settings: Settings,
+    supervisor: Supervisor,
+    announcer: Announcer,
+    addresses: dict[str, str],
+    on_ready: OnReady | None,
 ) -> None:
     """Wait until everything is loaded or failed, and tell whoever waits for it."""
     await supervisor.wait(lambda: supervisor.settled)
@@ -220,6 +235,17 @@ async def _started(
             return
     if on_ready is not None:
         on_ready(addresses)
+    announcer.ready()
+
+
+def _sight(supervisor: Supervisor) -> Sight:
+    settled = supervisor.catalog.settled and not supervisor.keeper.looking
+    return Sight(supervisor.readiness(), settled, supervisor.responsive)
+
+
+def _reload(supervisor: Supervisor, announcer: Announcer) -> None:
+    announcer.reload()
+    supervisor.keeper.look_now()
 
 
 async def _leave(supervisor: Supervisor, signals: _Signals) -> int:

@@ -63,6 +63,9 @@ class Keeper:
         chosen: Names of the models that are wanted; None for all that are there.
         overrides: What lies over the configurations of models, by name; `first` was seen with it.
         tune: Puts what was tuned below the models' configurations.
+
+    Attributes:
+        looking: A look was asked for by signal, and what it finds that is still being written is not taken yet.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Keeper:
         self._looking = asyncio.Lock()
         self._wanted: dict[str, Wanted] = dict(decide(None, first, {}).wanted)
         self._asked = asyncio.Event()
+        self.looking = False
         self._complained: set[str] = {str(problem) for problem in first.scan.problems}
         self._reconciling = False
 
@@ -105,6 +109,7 @@ class Keeper:
     def look_now(self) -> None:
         """Look at once (SIGHUP)."""
         _log.info("SIGHUP: looking for new, changed and removed models")
+        self.looking = True
         self._asked.set()
 
     async def run(self) -> None:
@@ -114,6 +119,7 @@ class Keeper:
             await _is_set(self._asked, wait_seconds)
             self._asked.clear()
             held = await self.look_at_all()
+            self.looking = held or self._asked.is_set()
             wait_seconds = LOOK_AGAIN_SECONDS if held else POLL_SECONDS if self._polls else None
 
     async def look_until_settled(self) -> list[str]:

@@ -323,6 +323,11 @@ class Supervisor:
         return self.settled and self._frontends.any_listening and able and not self._draining
 
     @property
+    def responsive(self) -> bool:
+        """Front ends answer the supervisor, or have had no time to yet."""
+        return self._watch.frontends_answer
+
+    @property
     def draining(self) -> bool:
         """We were asked to leave."""
         return self._draining

@@ -41,11 +41,13 @@ class _Watched:
     """What is known of one child.
 
     Attributes:
+        role: WORKER or FRONTEND.
         asked: A question of ours is unanswered.
         activity: Of its threads at the last look, while it is suspected.
         killed: It was found to hang; the kernel has the rest to do.
     """
 
+    role: str
     record: Record = field(default_factory=Record)
     asked: bool = False
     activity: Activity | None = None
@@ -81,6 +83,8 @@ class Watch:
             FRONTEND: patience(hang_timeout_seconds, FRONTEND_FACTOR),
         }
         self._watched: dict[int, _Watched] = {}
+        # Looks since any front end answered, as far as it could; None before the first answer.
+        self._quiet_looks: int | None = None
         self.kills: Counter[tuple[str, str]] = Counter(
             {
                 **{(WORKER, reason.value): 0 for reason in Reason},
@@ -104,15 +108,28 @@ class Watch:
             del self._watched[child_id]
         for role, place, child in living:
             self._look_at(role, place, child)
+        if self._quiet_looks is not None and not self._frontend_held_back():
+            self._quiet_looks += 1
 
     def heard(self, child: Child) -> None:
         """A child answered."""
         watched = self._watched.get(child.id)
         if watched is not None:
             watched.asked = False
+            if watched.role == FRONTEND:
+                self._quiet_looks = 0
+
+    @property
+    def frontends_answer(self) -> bool:
+        """Some front end made progress lately, or may still do so once the silent ones were killed."""
+        return (self._quiet_looks or 0) <= 2 * self._patience[FRONTEND].silent
+
+    def _frontend_held_back(self) -> bool:
+        frontends = (watched for watched in self._watched.values() if watched.role == FRONTEND)
+        return any(watched.record.last is not None and watched.record.last.held_back for watched in frontends)
 
     def _look_at(self, role: str, place: Place, child: Child) -> None:
-        watched = self._watched.setdefault(child.id, _Watched())
+        watched = self._watched.setdefault(child.id, _Watched(role))
         if watched.killed:
             return
         answering = place.state in _ANSWERING

@@ -1,0 +1,47 @@
+"""The locks of what is installed hold what pyproject.toml asks for, in the versions that are tested."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from tests.fixtures.daemon import REPOSITORY
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+_ENTRY = re.compile(r"^([a-z0-9-]+)==(\S+)((?: ; .*?)?) \\\n((?:    --hash=.*\n?)+)", re.MULTILINE)
+
+
+def entries(name: str) -> set[tuple[str, ...]]:
+    """What a lock holds: name, version, hashes. Markers follow from what is asked for, and differ."""
+    found = _ENTRY.findall((REPOSITORY / name).read_text())
+    return {(package, version, hashes.strip()) for package, version, _, hashes in found}
+
+
+def asked(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w-]", text)[0].lower().replace("_", "-") for text in requirements}
+
+
+@pytest.mark.parametrize(
+    ("lock", "requirements"),
+    [
+        (
+            "requirements-daemon.lock",
+            [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["demo"]],
+        ),
+        ("requirements-build.lock", PROJECT["build-system"]["requires"]),
+    ],
+)
+def test_the_lock_has_all_that_is_asked_for_as_it_is_tested(lock: str, requirements: list[str]) -> None:
+    locked = entries(lock)
+    assert locked <= entries("requirements.lock"), "run: make locks"
+    assert asked(requirements) - {name for name, *_ in locked} == {"predictd-client"} & asked(requirements), (
+        "run: make locks"
+    )
+
+
+def test_what_builds_is_what_the_project_says() -> None:
+    groups = PROJECT["dependency-groups"]
+    assert sorted(groups["build"]) == sorted(PROJECT["build-system"]["requires"])
+    assert {"include-group": "build"} in groups["dev"]
