@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from predictd.client import Client, InvalidRequestError, NotFoundError
+from predictd.server.launch.cpulist import parse_cpulist
 from predictd.server.observe.catalogue import METRICS, MetricSpec
 from tests.fixtures.daemon import Daemon
 from tests.fixtures.gated_engine import HOLD
@@ -73,8 +74,12 @@ def test_requests_are_counted_exactly_also_after_workers_and_front_ends_were_res
         assert daemon.metric("predictd_batch_rows_count", model="double") == runs
         assert 400 / 16 <= runs <= 400
 
+        places = {"role": "worker", "index": "double/0"}
+        spent = daemon.metric("predictd_process_cpu_seconds_total", **places)
+        assert 0 < spent < 60
         os.kill(daemon.pids("workers")[0], signal.SIGKILL)
         daemon.wait_until(lambda: daemon.metric("predictd_worker_restarts_total") == 1, 30, "one restart")
+        assert daemon.metric("predictd_process_cpu_seconds_total", **places) >= spent
         daemon.wait_until(
             lambda: daemon.metric("predictd_worker_state", state="serving") == 2, 30, "complete again"
         )
@@ -95,6 +100,7 @@ def test_requests_are_counted_exactly_also_after_workers_and_front_ends_were_res
             "ready again",
         )
         assert set(counted(daemon).values()) == {700}
+        assert daemon.metric("predictd_frontend_restarts_total") == 2
         send(daemon, 100, first=2000)
         assert set(counted(daemon).values()) == {800}
 
@@ -167,7 +173,8 @@ _MAY_BE_EMPTY = {"predictd_dropped_total", "predictd_expected_run_seconds"}
 
 def _check_samples(spec: MetricSpec, family: Metric) -> None:
     samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-    assert samples or spec.name in _MAY_BE_EMPTY, f"{spec.name} has no sample"
+    on_gpus = spec.labels == ("gpu",)
+    assert samples or on_gpus or spec.name in _MAY_BE_EMPTY, f"{spec.name} has no sample"
     for sample in samples:
         assert set(sample.labels) - {"le"} == set(spec.labels), sample
         assert sample.value >= 0
@@ -219,11 +226,15 @@ def test_gauges_show_what_waits_and_what_runs(tmp_path: Path) -> None:
             daemon.wait_until(
                 lambda: daemon.metric("predictd_queue_depth", pool="gated") == 7, 30, "7 in the queue"
             )
+            assert daemon.metric("predictd_waiting_requests", model="gated") == 7
+            assert daemon.metric("predictd_queue_fill_ratio", model="gated") == pytest.approx(7 / 1024)
+            assert 0 < daemon.metric("predictd_oldest_wait_seconds", model="gated") < 90
             gate.touch()
             for call in calls:
                 call.result()
         daemon.wait_until(lambda: daemon.metric("predictd_in_flight") == 0, 30, "idle")
-        assert daemon.metric("predictd_queue_depth") == 0
+        assert daemon.metric("predictd_queue_depth") == daemon.metric("predictd_oldest_wait_seconds") == 0
+        assert daemon.metric("predictd_queue_capacity", pool="gated", priority="1") >= 1024
         assert daemon.metric("predictd_ready") == 1
         assert daemon.metric("predictd_lane_state", model="gated", version="1", state="READY") == 1
         assert daemon.metric("predictd_lane_state") == 1
@@ -240,6 +251,30 @@ def test_gauges_show_what_waits_and_what_runs(tmp_path: Path) -> None:
             ("worker", "gated/0"),
         }
         assert all(10e6 < sample.value < 1e9 for sample in resident)
+        anonymous = {
+            sample.labels["index"]: sample.value
+            for sample in families(daemon)["predictd_process_anonymous_bytes"].samples
+            if sample.labels["role"] == "worker"
+        }
+        assert anonymous.keys() == {"gated/0"}
+        assert 5e6 < anonymous["gated/0"] < daemon.metric("predictd_process_resident_bytes", role="worker")
+        plans = families(daemon)["predictd_plan_info"].samples
+        assert {(plan.labels["role"], plan.labels["index"]) for plan in plans} == {
+            ("frontend", "0"),
+            ("frontend", "1"),
+            ("worker", "gated/0"),
+        }
+        for plan in plans:
+            cpus = parse_cpulist(plan.labels["cpus"])
+            assert set(cpus) <= os.sched_getaffinity(0)
+            where = {"role": plan.labels["role"], "index": plan.labels["index"]}
+            assert daemon.metric("predictd_plan_cpus", **where) == len(cpus) >= int(plan.labels["threads"])
+        assert (
+            0 < daemon.metric("predictd_memory_headroom_bytes") < daemon.metric("predictd_memory_limit_bytes")
+        )
+        assert 0 < daemon.metric("predictd_arena_bytes") <= daemon.metric("predictd_arena_limit_bytes"), (
+            "the request and its answer lie in shared memory"
+        )
         (build,) = families(daemon)["predictd_build_info"].samples
         assert build.value == 1
         assert all(re.fullmatch(r"\d+\.\d+.*", version) for version in build.labels.values())

@@ -38,6 +38,7 @@ class SimulatedChild:
         self.title = title
         self.pid = child_id
         self.over = False
+        self.spent_cpu_seconds = 0.0
         self._world = world
         self._on_message = on_message
         self._on_exit = on_exit

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 }
-FOLDERS = ("server", "engines", "clients", "protos", "tests", "docs")
+FOLDERS = ("server", "engines", "clients", "protos", "deploy", "tests", "docs")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _FILE = re.compile(r"[A-Za-z_][\w./-]*(?:/|\.(?:py|md|toml|proto|lock))")

@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from predictd.server.config.lane import QueueRules
 from predictd.server.errors import OverloadedError
-from predictd.server.frontend.calls import Call, CallTable, Recovery, held_slots, probe_ticket, recovery
+from predictd.server.frontend.calls import (
+    Call,
+    CallTable,
+    Recovery,
+    held_slots,
+    probe_ticket,
+    recovery,
+    waiting,
+)
+from predictd.server.frontend.waiting import LaneQueue
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.claims import ClaimState
 from predictd.server.transport.records import (
@@ -51,6 +62,28 @@ def test_slots_are_lent_up_to_the_limit_and_come_back() -> None:
     table.end(first)
     assert (len(table), list(table)) == (1, [second])
     assert table.take_slot()[0] == first.slot
+
+
+def test_calls_wait_that_no_worker_holds_and_somebody_waits_for() -> None:
+    table = CallTable(6)
+    first, second = (LaneQueue(level, QueueRules(max_queue_size=9)) for level in (1, 2))
+    held, given_up, older, younger, urgent, other = (
+        call(table, queue=second, enqueued_ns=1),
+        call(table, queue=None, enqueued_ns=2),
+        call(table, queue=second, enqueued_ns=30),
+        call(table, queue=second, enqueued_ns=40),
+        call(table, queue=first, enqueued_ns=50),
+        call(table, queue=second, enqueued_ns=90, lane=lane(pool=2)),
+    )
+    calls = [held, given_up, younger, older, urgent, other]
+    taken = {(held.slot, held.generation), (older.slot, older.generation + 1)}
+    own, others = lane().id, lane(pool=2).id
+    assert sorted(waiting(calls, taken, 100), key=lambda series: (series.lane, series.priority)) == [
+        WaitingSeries(own, 1, 1, 50),
+        WaitingSeries(own, 2, 2, 70),
+        WaitingSeries(others, 2, 1, 10),
+    ]
+    assert waiting([held, given_up], taken, 100) == ()
 
 
 def test_a_late_record_finds_nobody() -> None:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import os
+import dataclasses
 import platform
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -13,24 +12,24 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS
 from predictd.server.observe.catalogue import METRICS, MetricSpec
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.observe.exposition import render
 from predictd.server.observe.gauges import (
     BuildInfo,
     Gauges,
     GpuGauge,
     LaneGauge,
+    MemoryGauge,
+    PlanGauge,
     ProcessGauge,
     QueueGauge,
     Readiness,
     WorkerGauge,
     build_info,
-    resident_bytes,
 )
+from predictd.server.observe.processes import Memory
 from predictd.server.observe.recorder import FrontendRecorder, WorkerRecorder
 from predictd.server.observe.samples import HISTOGRAMS, NUMBERS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -42,7 +41,7 @@ def gauges(*lanes: LaneGauge, ready: bool = True) -> Gauges:
         readiness=Readiness(ready, lanes),
         build=BUILD,
         start_unix_seconds=1_700_000_000.5,
-        queues=(QueueGauge("resnet", 0, 17), QueueGauge("resnet", 1, 0)),
+        queues=(QueueGauge("resnet", 0, 17, 1024), QueueGauge("resnet", 1, 0, 1024)),
         in_flight={0: 3, 1: 0},
         workers=(WorkerGauge("resnet", 0, "ready"), WorkerGauge("resnet", 1, "starting")),
         worker_states=("starting", "ready", "backoff"),
@@ -50,10 +49,13 @@ def gauges(*lanes: LaneGauge, ready: bool = True) -> Gauges:
         kills={("worker", "silent"): 3, ("frontend", "stopped"): 0},
         given_back_bytes={("worker", "resnet/0"): 4096},
         processes=(
-            ProcessGauge("supervisor", "0", 30_000_000),
-            ProcessGauge("worker", "resnet/0", 90_000_000, arena_bytes=1 << 20),
-            ProcessGauge("worker", "resnet/1", None, arena_bytes=0),
+            ProcessGauge("supervisor", "0", Memory(30_000_000, 20_000_000), 1.5),
+            ProcessGauge("worker", "resnet/0", Memory(90_000_000, 70_000_000), 60.25, arena_bytes=1 << 20),
+            ProcessGauge("worker", "resnet/1", None, 2.0, arena_bytes=0),
         ),
+        frontend_restarts={0: 0, 1: 4},
+        plans=(PlanGauge("worker", "resnet/0", "0-2,7", 4, 2),),
+        memory=MemoryGauge(limit_bytes=1 << 30, headroom_bytes=1 << 29, arena_limit_bytes=1 << 28),
         gpus=(GpuGauge("0000:65:00.0", 1 << 30, 1 << 33, 0.4, 61),),
     )
 
@@ -121,7 +123,7 @@ def test_metric_names_follow_the_conventions(spec: MetricSpec) -> None:
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
 def test_every_metric_of_the_catalogue_is_exposed_with_its_labels(accept: str) -> None:
-    rendered = render(busy(), gauges(LaneGauge("resnet", 3, "READY", load_seconds=1.0)), accept)
+    rendered = render(busy(), gauges(LaneGauge("resnet", 3, "READY", "", 1.0, (8,))), accept)
     parse = parse_openmetrics if accept else parse_plain
     families = {family.name: family for family in parse(rendered.body.decode())}
     for spec in METRICS:
@@ -238,6 +240,55 @@ def test_gauges_show_the_snapshot() -> None:
     assert value(scrape(Aggregate(), gauges(ready=False)), "predictd_ready") == 0
     gone = ("predictd_process_resident_bytes", (("index", "resnet/1"), ("role", "worker")))
     assert gone not in series
+    assert value(series, "predictd_process_anonymous_bytes", role="worker", index="resnet/0") == 70_000_000
+    assert value(series, "predictd_process_cpu_seconds_total", role="worker", index="resnet/0") == 60.25
+    # Its process is gone, what it took is not.
+    assert value(series, "predictd_process_cpu_seconds_total", role="worker", index="resnet/1") == 2
+    assert value(series, "predictd_queue_capacity", pool="resnet", priority="1") == 1024
+    assert value(series, "predictd_frontend_restarts_total", frontend="1") == 4
+    plan = {"role": "worker", "index": "resnet/0"}
+    assert value(series, "predictd_plan_info", **plan, cpus="0-2,7", threads="2") == 1
+    assert value(series, "predictd_plan_cpus", **plan) == 4
+    assert value(series, "predictd_memory_limit_bytes") == 1 << 30
+    assert value(series, "predictd_memory_headroom_bytes") == 1 << 29
+    assert value(series, "predictd_arena_limit_bytes") == 1 << 28
+
+
+def test_of_memory_that_the_kernel_does_not_show_nothing_is_said() -> None:
+    series = scrape(Aggregate(), dataclasses.replace(gauges(), memory=None))
+    assert not {name for name, _ in series} & {"predictd_memory_limit_bytes", "predictd_arena_limit_bytes"}
+
+
+def test_what_waits_in_all_front_ends_is_added_up() -> None:
+    aggregate = busy()
+    aggregate.waits(1, [WaitingSeries(1, 1, 4, 250_000_000), WaitingSeries(1, 2, 10, 100_000_000)])
+    aggregate.waits(2, [WaitingSeries(1, 1, 5, 3_000_000_000), WaitingSeries(99, 1, 6, 5_000_000_000)])
+    lanes = (LaneGauge("resnet", 3, "READY", queue_limits=(10, 100)), LaneGauge("idle", 1, "READY"))
+
+    def of(name: str, labels: dict[str, str]) -> float:
+        return value(scrape(aggregate, gauges(*lanes)), f"predictd_{name}", **labels)
+
+    assert of("waiting_requests", RESNET) == 19
+    assert of("oldest_wait_seconds", RESNET) == 3
+    assert of("queue_fill_ratio", RESNET) == 0.9
+    assert of("waiting_requests", IDLE) == of("oldest_wait_seconds", IDLE) == 0
+    aggregate.frontend_gone(2)
+    assert of("oldest_wait_seconds", RESNET) == 0.25
+    assert of("queue_fill_ratio", RESNET) == 0.4
+    aggregate.waits(1, [])
+    assert of("waiting_requests", RESNET) == of("queue_fill_ratio", RESNET) == 0
+
+
+def test_what_is_neither_waiting_nor_the_engine_is_overhead() -> None:
+    aggregate = Aggregate()
+    aggregate.name_lane(1, "resnet", 3)
+    frontend = FrontendRecorder()
+    frontend.answered(1, "kserve", "OK", 1_500_000, 200_000, 1_000_000, 4)
+    frontend.answered(1, "kserve", "OK", 2_500_000, 1_200_000, 1_000_000, 4)
+    frontend.failed(1, "kserve", "RESOURCE_EXHAUSTED", 9_000)
+    aggregate.add_frontend(frontend.take(), 1)
+    name = "predictd_request_overhead_seconds_total"
+    assert value(scrape(aggregate, gauges()), name, **RESNET, api="kserve") == pytest.approx(600e-6)
 
 
 def test_two_lanes_of_one_model_version_give_one_series() -> None:
@@ -282,14 +333,6 @@ def test_the_format_follows_the_accept_header(accept: str, content_type: str) ->
 def test_both_formats_say_the_same() -> None:
     plain = scrape(busy(), gauges())
     assert scrape(busy(), gauges(), "application/openmetrics-text; version=1.0.0") == plain
-
-
-def test_resident_bytes_reads_living_processes_only(tmp_path: Path) -> None:
-    own = resident_bytes([os.getpid()])[os.getpid()]
-    assert 5_000_000 < own < 100_000_000_000
-    (tmp_path / "7").mkdir()
-    (tmp_path / "7" / "statm").write_text("1000 250 10 1 0 100 0\n")
-    assert resident_bytes([7, 8], proc=tmp_path) == {7: 250 * os.sysconf("SC_PAGE_SIZE")}
 
 
 def test_build_info_names_what_is_installed() -> None:

@@ -73,7 +73,10 @@ def test_readiness_names_every_lane() -> None:
     catalog = Catalog([record(1, "a", 1, "READY"), record(2, "b", 2, "FAILED")])
     assert catalog.readiness(ready=True, reasons=("draining",)) == Readiness(
         ready=True,
-        lanes=(LaneGauge("a", 1, "READY", "", 1.5), LaneGauge("b", 2, "FAILED", "no such file", None)),
+        lanes=(
+            LaneGauge("a", 1, "READY", "", 1.5, (64, 64, 64)),
+            LaneGauge("b", 2, "FAILED", "no such file", None, (64, 64, 64)),
+        ),
         reasons=("draining",),
     )
 

@@ -89,8 +89,10 @@ def test_messages_and_descriptors_go_there_and_answers_come_back() -> None:
         assert watch.messages == [Hello(pid=watch.child.pid, abi=os.getpid()), Ack(seq=4), Ack(seq=5)]
         assert os.read(read_fd, 16) == b"hello"
         os.close(read_fd)
+        assert watch.child.spent_cpu_seconds == 0
         watch.child.send(Stop())
         assert await watch.end() == 0
+        assert 0.01 <= watch.child.spent_cpu_seconds < SECONDS
         watch.child.send(Stop(), [0])
         watch.child.kill()
 

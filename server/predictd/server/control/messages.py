@@ -29,7 +29,7 @@ from predictd.server.control.memory import (
     SegmentUsable,
 )
 from predictd.server.control.message import Message
-from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WorkerDelta
+from predictd.server.observe.deltas import FrontendDelta, LaneStatisticsRow, WaitingSeries, WorkerDelta
 
 # Both kinds of children ---------------------------------------------------------------------------------------
 
@@ -329,6 +329,7 @@ class FrontendCounts(Message, frozen=True, kw_only=True):
     delta: FrontendDelta
     in_flight: int
     arena_bytes: int
+    waiting: tuple[WaitingSeries, ...] = ()
 
 
 class StatisticsRequest(Message, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from predictd.server.errors import OverloadedError
@@ -17,6 +17,7 @@ from predictd.server.frontend.expectation import Expectation
 from predictd.server.frontend.inference import OutputTensor
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.claims import ClaimState
 from predictd.server.transport.records import NO_DEADLINE_NS, NO_SEGMENT, TICKET_STRUCT, TicketFlag
@@ -187,6 +188,23 @@ def held_slots(tickets: bytes, frontend: int) -> list[tuple[int, int]]:
         for ticket in _TICKET.iter_unpack(tickets)
         if ticket[0] == frontend and not ticket[7] & TicketFlag.PROBE
     ]
+
+
+def waiting(
+    calls: Iterable[Call], held: Container[tuple[int, int]], now_ns: int
+) -> tuple[WaitingSeries, ...]:
+    """The calls that no worker holds and whose clients wait, by lane and priority.
+
+    Args:
+        calls: In flight.
+        held: Slots and generations that workers have claimed.
+        now_ns: CLOCK_MONOTONIC.
+    """
+    since_ns: dict[tuple[int, int], list[int]] = {}
+    for call in calls:
+        if call.queue is not None and (call.slot, call.generation) not in held:
+            since_ns.setdefault((call.lane.id, call.queue.level), []).append(call.enqueued_ns)
+    return tuple(WaitingSeries(*key, len(times), now_ns - min(times)) for key, times in since_ns.items())
 
 
 def probe_ticket(frontend: int, number: int, priority: int, now_ns: int) -> bytes:

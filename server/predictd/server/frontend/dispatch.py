@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.admission import Admission
-from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery
+from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery, waiting
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
@@ -21,6 +21,7 @@ from predictd.server.frontend.retirement import Retirements
 from predictd.server.frontend.room import check_room
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
+from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.arena import Arena
@@ -101,6 +102,11 @@ class Dispatcher:
     def in_flight(self) -> int:
         """Calls whose tickets are out."""
         return len(self._calls)
+
+    def waiting(self, now_ns: int) -> tuple[WaitingSeries, ...]:
+        """What waits that no worker has taken."""
+        held: set[tuple[int, int]] = set().union(*map(self._held, self._pools)) if self._calls else set()
+        return waiting(self._calls, held, now_ns)
 
     @property
     def arena_bytes(self) -> int:

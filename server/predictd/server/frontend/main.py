@@ -264,6 +264,7 @@ class Frontend:
                 delta=delta,
                 in_flight=self._dispatcher.in_flight,
                 arena_bytes=self._dispatcher.arena_bytes,
+                waiting=self._dispatcher.waiting(time.monotonic_ns()),
             )
         )
 

@@ -7,7 +7,7 @@ counters go on, for a counter that falls reads as a restart in Prometheus.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from predictd.server.observe.deltas import (
     RequestSeries,
     RunSeries,
     TimeSeries,
+    WaitingSeries,
     WorkerDelta,
 )
 
@@ -118,16 +119,36 @@ class RunTotals:
 
 
 @dataclass(slots=True)
+class Waiting:
+    """Requests of a model version that no worker has taken.
+
+    Attributes:
+        requests: By priority.
+        oldest_ns: How long the oldest has waited.
+    """
+
+    requests: Counter[int] = field(default_factory=Counter)
+    oldest_ns: int = 0
+
+    def add(self, series: WaitingSeries) -> None:
+        """Add what waits in one front end's view."""
+        self.requests[series.priority] += series.requests
+        self.oldest_ns = max(self.oldest_ns, series.oldest_ns)
+
+
+@dataclass(slots=True)
 class _Frontend:
     """What one living front end has told.
 
     Attributes:
         open: Requests that came and have not ended, by lane and API.
         waits_ns: How long requests are expected to wait, by lane.
+        waiting: What waited when it told.
     """
 
     open: Counter[tuple[int | None, str]] = field(default_factory=Counter)
     waits_ns: dict[int, int] = field(default_factory=dict)
+    waiting: Sequence[WaitingSeries] = ()
 
 
 @dataclass(slots=True)
@@ -241,6 +262,19 @@ class Aggregate:
                 if (served := self._lanes.get(lane)) is not None:
                     waits[served] = max(waits[served], expected_ns)
         return waits
+
+    def waits(self, frontend: int, waiting: Sequence[WaitingSeries]) -> None:
+        """Take in what waits in one front end's view, in place of what it told before."""
+        self._frontends.setdefault(frontend, _Frontend()).waiting = waiting
+
+    def waiting(self) -> dict[Served, Waiting]:
+        """What waits, of all front ends, for each named model version."""
+        totals = {served: Waiting() for served in self._runs}
+        for frontend in self._frontends.values():
+            for series in frontend.waiting:
+                if (served := self._lanes.get(series.lane)) is not None:
+                    totals[served].add(series)
+        return totals
 
     def add_worker(self, delta: WorkerDelta) -> None:
         """Add what one worker did."""

@@ -64,6 +64,13 @@ METRICS: tuple[MetricSpec, ...] = (
         "Time in the engine, one observation a successful run, whatever the number of requests in it.",
     ),
     MetricSpec(
+        "predictd_request_overhead_seconds_total",
+        "counter",
+        (*_MODEL, "api"),
+        "What the durations of requests with status OK have beside waiting and the engine: checking, copying, the way "
+        "to the worker and back, encoding. Divide its rate by that of predictd_request_duration_seconds_count.",
+    ),
+    MetricSpec(
         "predictd_batch_rows",
         "histogram",
         _MODEL,
@@ -115,7 +122,33 @@ METRICS: tuple[MetricSpec, ...] = (
         "predictd_queue_depth",
         "gauge",
         ("pool", "priority"),
-        "Requests that wait in a queue. Priority 1 is served first.",
+        "Requests that wait in a queue. Priority 1 is served first. Workers read ahead: predictd_waiting_requests has "
+        "what they have not begun with, too.",
+    ),
+    MetricSpec(
+        "predictd_queue_capacity",
+        "gauge",
+        ("pool", "priority"),
+        "Requests that fit into a queue, of all models of its pool together: one more is refused.",
+    ),
+    MetricSpec(
+        "predictd_waiting_requests",
+        "gauge",
+        _MODEL,
+        "Requests that no worker has taken yet, in the queue or in the hands of whoever plans the next batch.",
+    ),
+    MetricSpec(
+        "predictd_queue_fill_ratio",
+        "gauge",
+        _MODEL,
+        "Requests that wait as a share of max_queue_size, of the priority where it is largest: at 1 one more is "
+        "refused.",
+    ),
+    MetricSpec(
+        "predictd_oldest_wait_seconds",
+        "gauge",
+        _MODEL,
+        "How long the oldest request has waited that no worker has taken yet; 0 while nothing waits.",
     ),
     MetricSpec(
         "predictd_in_flight",
@@ -148,6 +181,12 @@ METRICS: tuple[MetricSpec, ...] = (
         "Workers that were started in place of a dead one.",
     ),
     MetricSpec(
+        "predictd_frontend_restarts_total",
+        "counter",
+        ("frontend",),
+        "Front ends that were started in place of a dead one.",
+    ),
+    MetricSpec(
         "predictd_hang_kills_total",
         "counter",
         ("role", "reason"),
@@ -173,6 +212,19 @@ METRICS: tuple[MetricSpec, ...] = (
         "Resident memory of a process. Shared memory counts in each process that touched it.",
     ),
     MetricSpec(
+        "predictd_process_anonymous_bytes",
+        "gauge",
+        ("role", "index"),
+        "The part of a process's resident memory that is neither shared memory nor pages of files. In a worker these "
+        "are the engines, with what of their weights they do not map from files, and about 60 MiB of interpreter.",
+    ),
+    MetricSpec(
+        "predictd_process_cpu_seconds_total",
+        "counter",
+        ("role", "index"),
+        "CPU time of all processes that had a place, dead ones included.",
+    ),
+    MetricSpec(
         "predictd_arena_bytes", "gauge", ("role", "index"), "Shared memory that a process owns for tensors."
     ),
     MetricSpec(
@@ -181,6 +233,28 @@ METRICS: tuple[MetricSpec, ...] = (
         ("role", "index"),
         "Shared memory that a process had no more need of and no process has mapped any more.",
     ),
+    MetricSpec(
+        "predictd_arena_limit_bytes", "gauge", (), "What all shared memory for tensors together may take."
+    ),
+    MetricSpec(
+        "predictd_memory_limit_bytes",
+        "gauge",
+        (),
+        "The limit, of an enclosing control group or of the machine, that leaves the least memory.",
+    ),
+    MetricSpec(
+        "predictd_memory_headroom_bytes",
+        "gauge",
+        (),
+        "What that limit leaves; page cache that nobody used lately counts as free.",
+    ),
+    MetricSpec(
+        "predictd_plan_info",
+        "gauge",
+        ("role", "index", "cpus", "threads"),
+        "Always 1; the labels are the CPUs that a process may use, and the threads that compute in it at once.",
+    ),
+    MetricSpec("predictd_plan_cpus", "gauge", ("role", "index"), "How many CPUs a process may use."),
     MetricSpec("predictd_ready", "gauge", (), "1 while /readyz says ready, else 0."),
     MetricSpec(
         "predictd_process_start_time_seconds",

@@ -105,6 +105,22 @@ class TimeSeries(msgspec.Struct, frozen=True, array_like=True):
     buckets: list[int] = []
 
 
+class WaitingSeries(msgspec.Struct, frozen=True, array_like=True):
+    """Requests of one lane and priority that wait in one front end's view now, taken by no worker.
+
+    Attributes:
+        lane: The lane's id.
+        priority: From 1.
+        requests: All of them.
+        oldest_ns: How long the oldest has waited.
+    """
+
+    lane: int
+    priority: int
+    requests: int
+    oldest_ns: int
+
+
 class FrontendDelta(msgspec.Struct, frozen=True, array_like=True):
     """What one front end did since its last delta.
 

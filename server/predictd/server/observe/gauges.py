@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Literal, get_args
+
+from predictd.server.observe.processes import Memory
 
 LaneState = Literal["LOADING", "READY", "FAILED", "UNLOADING"]
 LANE_STATES: tuple[LaneState, ...] = get_args(LaneState)
-
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +24,7 @@ class LaneGauge:
         state: As the model repository shows it.
         reason: Why it failed or what it waits for, one line; else empty.
         load_seconds: From the start of its workers until all of them were warm; None before that.
+        queue_limits: How many requests may wait, by priority from 1.
     """
 
     model: str
@@ -33,6 +32,7 @@ class LaneGauge:
     state: LaneState
     reason: str = ""
     load_seconds: float | None = None
+    queue_limits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,12 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class QueueGauge:
-    """Tickets that wait in one pipe."""
+    """Tickets that wait in one pipe, and how many may."""
 
     pool: str
     priority: int
     depth: int
+    capacity: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +71,55 @@ class WorkerGauge:
 
 @dataclass(frozen=True, slots=True)
 class ProcessGauge:
-    """Memory of a process.
+    """What a process takes.
 
     Attributes:
         role: "supervisor", "frontend" or "worker".
         index: Its place: "0" for the supervisor, a front end's number, "<pool>/<number>" for a worker.
-        resident_bytes: As `resident_bytes` says; None for a process that is gone.
+        memory: What it has in memory; None for a process that is gone.
+        cpu_seconds: CPU time of all who had the place.
         arena_bytes: Segments of shared memory that it owns; they are part of what is resident once written.
     """
 
     role: str
     index: str
-    resident_bytes: int | None
+    memory: Memory | None
+    cpu_seconds: float
     arena_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanGauge:
+    """What the plan gives a child.
+
+    Attributes:
+        role: "frontend" or "worker".
+        index: Its place, as in ProcessGauge.
+        cpus: Its affinity mask, as the kernel writes it.
+        cpu_count: How many these are.
+        threads: Threads that compute at once.
+    """
+
+    role: str
+    index: str
+    cpus: str
+    cpu_count: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryGauge:
+    """The memory that the daemon as a whole may take.
+
+    Attributes:
+        limit_bytes: The limit, of a control group or the machine, that leaves the least.
+        headroom_bytes: What it leaves.
+        arena_limit_bytes: For all arenas together.
+    """
+
+    limit_bytes: int
+    headroom_bytes: int
+    arena_limit_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +160,12 @@ class Gauges:
         workers: One entry a place in a pool.
         worker_states: Every state that a worker can have.
         worker_restarts: Since the start, by pool. Pools without any are listed too.
+        frontend_restarts: Since the start, by the front end's place.
         kills: Since the start, of children that hung, by role and reason.
         given_back_bytes: Shared memory that was given back since the start, by role and place.
         processes: The supervisor and its children.
+        plans: What the plan gives each child.
+        memory: What the daemon may take and what is left; None where the kernel does not show it.
         gpus: One entry a GPU.
     """
 
@@ -137,9 +177,12 @@ class Gauges:
     workers: tuple[WorkerGauge, ...] = ()
     worker_states: tuple[str, ...] = ()
     worker_restarts: Mapping[str, int] = field(default_factory=dict)
+    frontend_restarts: Mapping[int, int] = field(default_factory=dict)
     kills: Mapping[tuple[str, str], int] = field(default_factory=dict)
     given_back_bytes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     processes: tuple[ProcessGauge, ...] = ()
+    plans: tuple[PlanGauge, ...] = ()
+    memory: MemoryGauge | None = None
     gpus: tuple[GpuGauge, ...] = ()
 
 
@@ -150,20 +193,3 @@ def build_info() -> BuildInfo:
         python=platform.python_version(),
         onnxruntime=metadata.version("onnxruntime"),
     )
-
-
-def resident_bytes(pids: Iterable[int], proc: Path = Path("/proc")) -> dict[int, int]:
-    """Resident memory of processes, shared pages included.
-
-    Args:
-        pids: Process ids. Those that are gone are left out of the answer.
-        proc: Where procfs is mounted.
-    """
-    resident = {}
-    for pid in pids:
-        try:
-            statm = (proc / str(pid) / "statm").read_text(encoding="ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        resident[pid] = int(statm.split()[1]) * _PAGE_BYTES
-    return resident

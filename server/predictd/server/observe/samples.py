@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from predictd.server.observe.aggregate import Aggregate, RunTotals, Served, TimeTotals
+from predictd.server.observe.aggregate import Aggregate, RunTotals, Served, TimeTotals, Waiting
 from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS, ROWS_BUCKETS
 from predictd.server.observe.deltas import DROP_REASONS, SHED_REASONS, SUCCESS
-from predictd.server.observe.gauges import LANE_STATES, Gauges
+from predictd.server.observe.gauges import LANE_STATES, Gauges, MemoryGauge
+from predictd.server.observe.processes import Memory
 
 
 class View(NamedTuple):
@@ -133,6 +134,32 @@ def _expected_waits(view: View) -> Numbers:
     return {_labels(served): ns / 1e9 for served, ns in view.aggregate.expected_waits_ns().items()}
 
 
+def _waiting(read: Callable[[Waiting], float]) -> Callable[[View], Numbers]:
+    return lambda view: {
+        _labels(served): read(waiting) for served, waiting in view.aggregate.waiting().items()
+    }
+
+
+def _queue_fill(view: View) -> Numbers:
+    waiting = view.aggregate.waiting()
+    return {
+        (lane.model, str(lane.version)): max(
+            waiting[served].requests[priority] / limit for priority, limit in enumerate(lane.queue_limits, 1)
+        )
+        for lane in view.gauges.readiness.lanes
+        if lane.queue_limits and (served := Served(lane.model, lane.version)) in waiting
+    }
+
+
+def _overheads(view: View) -> Numbers:
+    # Of a request that failed without a run nobody knows what its time went into.
+    return {
+        (*_labels(key.served), key.api): (totals.total_ns - totals.queue_ns - totals.compute_ns) / 1e9
+        for key, totals in view.aggregate.requests()
+        if key.status == SUCCESS
+    }
+
+
 def _expected_runs(view: View) -> Numbers:
     return {
         (*_labels(served), str(rows)): ns / 1e9
@@ -168,12 +195,20 @@ def _worker_states(view: View) -> Numbers:
     }
 
 
-def _resident(view: View) -> Numbers:
-    return {
-        (process.role, process.index): process.resident_bytes
+def _memory(read: Callable[[Memory], int]) -> Callable[[View], Numbers]:
+    return lambda view: {
+        (process.role, process.index): read(process.memory)
         for process in view.gauges.processes
-        if process.resident_bytes is not None
+        if process.memory is not None
     }
+
+
+def _memory_limits(read: Callable[[MemoryGauge], int]) -> Callable[[View], Numbers]:
+    return lambda view: {} if view.gauges.memory is None else {(): read(view.gauges.memory)}
+
+
+def _plans(view: View) -> Numbers:
+    return {(plan.role, plan.index, plan.cpus, str(plan.threads)): 1 for plan in view.gauges.plans}
 
 
 def _build(view: View) -> Numbers:
@@ -190,11 +225,18 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_shed_total": _shed,
     "predictd_expected_wait_seconds": _expected_waits,
     "predictd_expected_run_seconds": _expected_runs,
+    "predictd_request_overhead_seconds_total": _overheads,
     "predictd_retries_total": _per_lane(lambda runs: runs.retries),
     "predictd_poison_total": _per_lane(lambda runs: runs.poison),
     "predictd_queue_depth": lambda view: {
         (queue.pool, str(queue.priority)): queue.depth for queue in view.gauges.queues
     },
+    "predictd_queue_capacity": lambda view: {
+        (queue.pool, str(queue.priority)): queue.capacity for queue in view.gauges.queues
+    },
+    "predictd_waiting_requests": _waiting(lambda waiting: waiting.requests.total()),
+    "predictd_oldest_wait_seconds": _waiting(lambda waiting: waiting.oldest_ns / 1e9),
+    "predictd_queue_fill_ratio": _queue_fill,
     "predictd_in_flight": lambda view: {
         (str(frontend),): count for frontend, count in view.gauges.in_flight.items()
     },
@@ -204,15 +246,29 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_worker_restarts_total": lambda view: {
         (pool,): count for pool, count in view.gauges.worker_restarts.items()
     },
+    "predictd_frontend_restarts_total": lambda view: {
+        (str(frontend),): count for frontend, count in view.gauges.frontend_restarts.items()
+    },
     "predictd_hang_kills_total": lambda view: {
         (role, reason): count for (role, reason), count in view.gauges.kills.items()
     },
-    "predictd_process_resident_bytes": _resident,
+    "predictd_process_resident_bytes": _memory(lambda memory: memory.resident_bytes),
+    "predictd_process_anonymous_bytes": _memory(lambda memory: memory.anonymous_bytes),
+    "predictd_process_cpu_seconds_total": lambda view: {
+        (process.role, process.index): process.cpu_seconds for process in view.gauges.processes
+    },
     "predictd_arena_bytes": lambda view: {
         (process.role, process.index): process.arena_bytes for process in view.gauges.processes
     },
     "predictd_arena_given_back_bytes_total": lambda view: {
         (role, index): count for (role, index), count in view.gauges.given_back_bytes.items()
+    },
+    "predictd_arena_limit_bytes": _memory_limits(lambda memory: memory.arena_limit_bytes),
+    "predictd_memory_limit_bytes": _memory_limits(lambda memory: memory.limit_bytes),
+    "predictd_memory_headroom_bytes": _memory_limits(lambda memory: memory.headroom_bytes),
+    "predictd_plan_info": _plans,
+    "predictd_plan_cpus": lambda view: {
+        (plan.role, plan.index): plan.cpu_count for plan in view.gauges.plans
     },
     "predictd_ready": lambda view: {(): view.gauges.readiness.ready},
     "predictd_process_start_time_seconds": lambda view: {(): view.gauges.start_unix_seconds},

@@ -176,7 +176,12 @@ class Catalog:
             shown[record.config.model, record.config.version] = record
         gauges = tuple(
             LaneGauge(
-                record.config.model, record.config.version, record.state, record.remark, record.load_seconds
+                record.config.model,
+                record.config.version,
+                record.state,
+                record.remark,
+                record.load_seconds,
+                tuple(rules.max_queue_size for rules in record.config.queue_rules),
             )
             for record in sorted(shown.values(), key=lambda record: record.config.lane)
         )

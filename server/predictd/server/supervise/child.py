@@ -17,6 +17,7 @@ from predictd.server.control.message import Message
 from predictd.server.control.messages import AnyMessage
 from predictd.server.launch.child_start import child_arguments
 from predictd.server.launch.spawn import spawn
+from predictd.server.observe.processes import cpu_seconds
 from predictd.server.supervise.child_output import ChildOutput
 
 OnMessage = Callable[["Child", AnyMessage, list[int]], None]
@@ -41,6 +42,7 @@ class Child:
         id: Of this incarnation.
         title: For log lines.
         pid: Of the process.
+        spent_cpu_seconds: The CPU time that it took, once it has ended.
 
     Raises:
         OSError: The process cannot be started.
@@ -64,6 +66,7 @@ class Child:
         self._on_exit = on_exit
         self._outbox: deque[tuple[Message, list[int]]] = deque()
         self._over = False
+        self.spent_cpu_seconds = 0.0
         self._loop = asyncio.get_running_loop()
         self._channel, theirs = Channel.pair()
         try:
@@ -173,6 +176,8 @@ class Child:
         """Reap. What it said before its end is heard first."""
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
+        # The kernel shows it until the process is reaped.
+        self.spent_cpu_seconds = cpu_seconds(self.pid)
         status = self._process.wait()
         self._output.ended(describe_exit(status) if status else "")
         self._receive()

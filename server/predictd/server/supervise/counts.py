@@ -72,6 +72,7 @@ class Counts:
         """A child's answer."""
         if isinstance(message, FrontendCounts):
             self.aggregate.add_frontend(message.delta, child.id)
+            self.aggregate.waits(child.id, message.waiting)
             self.in_flight[child.id] = message.in_flight
         else:
             self.aggregate.add_worker(message.delta)

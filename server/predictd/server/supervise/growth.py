@@ -57,6 +57,15 @@ class GrowthPolicy:
         self._promised[child] = size_bytes
         return None
 
+    def headroom(self) -> Headroom:
+        """What memory is left now.
+
+        Raises:
+            OSError: A file of the kernel's cannot be read.
+            ValueError: A file is not what the kernel documents.
+        """
+        return self._headroom.read()
+
     def settle(self, child: int) -> None:
         """The child made its segment, or died."""
         self._promised.pop(child, None)

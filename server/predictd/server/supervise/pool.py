@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from predictd.server.config.lane import DEFAULT_PRIORITY_LEVELS
 from predictd.server.control.messages import Stop
 from predictd.server.launch.plan import ChildPlan, PoolRequest, RunningPool
+from predictd.server.observe.processes import cpu_seconds
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.states import Event, State, transition
 from predictd.server.transport.pipes import Pipe, make_pipe
@@ -42,6 +43,7 @@ class Place:
         failed_starts: Crashes in a row in which the child did not come to serve.
         barren_crashes: Crashes in a row in which the child completed nothing.
         restarts: Of all time.
+        spent_cpu_seconds: CPU time of those who had the place before.
         loading: The lane that the worker loads now.
         claims: The worker's claim table, once it sent it.
         claims_fd: The same, for front ends yet to come.
@@ -58,6 +60,7 @@ class Place:
     failed_starts: int = 0
     barren_crashes: int = 0
     restarts: int = 0
+    spent_cpu_seconds: float = 0.0
     loading: int | None = None
     claims: mmap.mmap | None = None
     claims_fd: int | None = None
@@ -88,7 +91,9 @@ class Place:
 
     def clear(self) -> None:
         """The child is gone: close everything that was its own."""
-        self.child = None
+        if self.child is not None:
+            self.spent_cpu_seconds += self.child.spent_cpu_seconds
+            self.child = None
         self.loading = None
         if self.pipe is not None:
             self.pipe.close()
@@ -131,6 +136,11 @@ class Place:
                 self.retired.remove(segment)
                 self.given_back_bytes += segment.size_bytes
                 return
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of all who had the place."""
+        return self.spent_cpu_seconds + (0.0 if self.child is None else cpu_seconds(self.child.pid))
 
     @property
     def arena_bytes(self) -> int:

@@ -356,10 +356,10 @@ class Supervisor:
             self._started_unix,
             list(self._workers.pools.values()),
             self._workers.children(),
-            self._frontends.children(),
             self._frontends.places,
             self.counts.in_flight,
             kills,
+            self._growth,
             [gpu for gpus in self.counts.gpus.values() for gpu in gpus],
         )
 
