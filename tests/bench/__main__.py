@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.bench import latency, lighter, machine, mlp, openmp, overload, served, startup, workers
+from tests.bench import (
+    agreement,
+    latency,
+    lighter,
+    machine,
+    mlp,
+    openmp,
+    overload,
+    served,
+    startup,
+    worker,
+    workers,
+)
 from tests.bench.children import ChildError
 from tests.bench.daemon import DaemonError
 from tests.bench.load import LoadError
@@ -26,8 +38,20 @@ from tests.bench.tiny import open_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_SCENARIOS = ("startup", *served.CASES, "overload", "workers", "openmp", "optimize", "mlp", "latency")
+_SCENARIOS = (
+    "startup",
+    *served.CASES,
+    "overload",
+    "worker",
+    "workers",
+    "openmp",
+    "optimize",
+    "mlp",
+    "latency",
+    "agreement",
+)
 _GENERATORS = ("wire", "aio")
+_ON_PAIR = {"mlp": mlp.run, "latency": latency.run, "agreement": agreement.run}
 
 
 def _names(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
@@ -88,6 +112,8 @@ def _measure(names: tuple[str, ...], settings: Settings) -> Report:
                 report.add(startup.run(settings))
             elif name == "overload":
                 report.add(overload.run(settings))
+            elif name == "worker":
+                report.add(worker.run(settings))
             elif name == "workers":
                 report.add(workers.run(settings))
             elif name == "openmp":
@@ -98,7 +124,7 @@ def _measure(names: tuple[str, ...], settings: Settings) -> Report:
                 report.add(served.run(served.CASES[name], settings))
             else:
                 pair = pair or stack.enter_context(open_pair(settings))
-                report.add((mlp if name == "mlp" else latency).run(pair, settings))
+                report.add(_ON_PAIR[name](pair, settings))
     return report
 
 

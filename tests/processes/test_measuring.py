@@ -113,7 +113,7 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"nonsense")
     (tmp_path / "empty").mkdir()
-    assert complaint("bench", path) == "predictd bench: say what to measure: --engine-only"
+    assert complaint("bench", "--engine-only") == "predictd bench: say what to measure: MODEL"
     assert str(broken) in complaint("bench", "--engine-only", broken)
     assert complaint("bench", "--engine-only", fixed, "--batch-sizes", 2) == (
         f"predictd: {fixed}: the model does not batch: leave --batch-sizes out"

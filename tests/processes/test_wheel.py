@@ -93,6 +93,7 @@ def test_the_wheels_hold_what_they_should_and_nothing_else(wheels: list[Path]) -
         assert f"predictd/protos/v1/{name}" in client
     for name in ("grpc_service_pb2.py", "grpc_service_pb2.pyi", "model_config_pb2.py"):
         assert f"predictd/protos/oip/{name}" in daemon
+    assert "predictd/server/observe/status.html" in daemon
     for package in ("server", "engines"):
         assert f"predictd/{package}/py.typed" in daemon
     for package in ("client", "protos"):

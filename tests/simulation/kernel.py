@@ -285,5 +285,10 @@ def _closing(fd: int) -> None:
 
 
 MODULES = SimpleNamespace(
-    starter=starter, supervisor=supervisor, keeper=keeper, watching=watching, worker_main=worker_main
+    starter=starter,
+    supervisor=supervisor,
+    keeper=keeper,
+    watching=watching,
+    worker_main=worker_main,
+    frontend_main=frontend_main,
 )

@@ -386,8 +386,11 @@ class World(Ownership):
     def replacements(self) -> list[Replacement]:
         # With few blocks to a segment some of them come and go at any load.
         small = [(allocator, "SMALLEST_SEGMENT_BYTES", 1024)] if self.schedule.forgetful else []
+        # Front ends that never sleep hold tickets for as long as they ever do; those of other worlds hold none.
+        awake = self.look_ns if self.schedule.seed % 2 else lambda: 0
         return [
             *small,
+            (MODULES.frontend_main, "awake_clock", lambda: awake),
             (MODULES.starter, "Child", self.child),
             (MODULES.supervisor, "MemoryHeadroom", lambda: self.client.troubles),
             (MODULES.watching, "read_activity", lambda _: None),

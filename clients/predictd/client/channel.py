@@ -32,4 +32,7 @@ def about(model: str, priority: int) -> tuple[tuple[str, str], ...]:
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
+    # gRPC begins a call anew by itself where the server said goodbye to the connection before it looked at the call.
+    # One that is larger than this, by default 256 KiB, is lost.
+    ("grpc.per_rpc_retry_buffer_size", 2**31 - 1),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 # The limits by which requests are refused because there is too much to do, as metrics call them.
-ShedReason = Literal["queue_size", "queue_bytes", "expected_wait", "client_limit"]
+ShedReason = Literal["queue_size", "queue_bytes", "expected_wait", "client_limit", "memory"]
 
 
 class RequestError(Exception):

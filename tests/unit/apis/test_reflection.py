@@ -21,7 +21,8 @@ def reflect(*requests: pb.ServerReflectionRequest) -> Sequence[pb.ServerReflecti
         server = grpc.aio.server()
         core = FakeCore()
         server.add_generic_rpc_handlers((predictd_v1.handlers(core), oip.handlers(core)))
-        reflection.enable(server, (predictd_v1.SERVICE, oip.SERVICE, health.SERVICE))
+        services = (predictd_v1.SERVICE, oip.SERVICE, health.SERVICE)
+        server.add_generic_rpc_handlers((reflection.handlers(services),))
         answers = []
         async with channel_to(server) as channel:
             call = stream(channel, METHOD)

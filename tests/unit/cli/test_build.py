@@ -88,7 +88,7 @@ def test_what_serve_would_build_is_built_and_kept(model: Path, tmp_path: Path) -
 
 def test_what_is_wrong_is_one_line(model: Path, tmp_path: Path) -> None:
     file, plan = model / "1" / "model.onnx", tmp_path / "out.plan"
-    killed = models.affine(tmp_path / "killed.onnx")
+    killed, content = models.affine(tmp_path / "killed.onnx"), file.read_bytes()
     text = tmp_path / "text.txt"
     text.write_text("no model")
     for arguments, words in (
@@ -96,11 +96,13 @@ def test_what_is_wrong_is_one_line(model: Path, tmp_path: Path) -> None:
         ((file, "-o", plan, "--workspace", "1G"), ("--workspace", "1G")),
         ((killed, "-o", plan), ("killed.onnx", "too little memory")),
         ((text, "-o", plan), ("text.txt",)),
-        ((file, "-o", tmp_path / "nowhere" / "out.plan"), ("nowhere/out.plan", "no such file")),
+        ((file, "-o", tmp_path / "nowhere" / "out.plan"), ("nowhere: no such folder",)),
+        ((file, "-o", file), ("model.onnx: a plan is a .plan or .engine file",)),
     ):
         result = run(*arguments)
         assert result.exit_code != 0
         assert all(word in result.output for word in words), (arguments, result)
         assert not plan.exists()
+        assert file.read_bytes() == content
     (model / "model.toml").write_text('[parameters]\nprecision = "fp8"\n')
     assert "parameter 'precision': 'fp8'" in run(model, "-o", plan).output

@@ -60,8 +60,9 @@ def test_a_client_that_leaves_does_not_leave_its_grant_to_the_next() -> None:
         await turn()
         assert supervisor.asked_bytes == [size_class(SMALL_BYTES), size_class(LARGE_BYTES)]
         supervisor.growth.granted("the memory limit leaves no room")
-        with pytest.raises(OverloadedError, match="leaves no room"):
+        with pytest.raises(OverloadedError, match="leaves no room") as caught:
             await stays
+        assert caught.value.limit == "memory"
 
     asyncio.run(scenario())
 

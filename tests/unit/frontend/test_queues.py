@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from predictd.server.frontend.calls import Call
+from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.queues import TicketQueues
 from predictd.server.transport.pipes import Pipe, make_pipe
 
@@ -32,7 +33,7 @@ def flush(pipe: Pipe, limit: int, entries: list[Call | None]) -> list[Call]:
     refused: list[Call] = []
 
     async def turn() -> None:
-        queues = TicketQueues([pipe.write_fd], refused.append, limit, 2)
+        queues = TicketQueues([pipe.write_fd], refused.append, limit, 2, Holding(lambda: 0))
         for entry in entries:
             queues.put(TICKET, 1, entry)
         await asyncio.sleep(0)
@@ -60,7 +61,7 @@ def test_probes_take_no_room_from_requests(pipe: Pipe) -> None:
     refused: list[Call] = []
 
     async def scenario() -> None:
-        queues = TicketQueues([pipe.write_fd], refused.append, 2, 2)
+        queues = TicketQueues([pipe.write_fd], refused.append, 2, 2, Holding(lambda: 0))
         os.write(pipe.write_fd, TICKET)
         queues.put_probe(TICKET, 1)
         for number in (1, 2, 3):

@@ -78,7 +78,7 @@ def test_what_workers_hold_is_before_one_even_where_another_front_end_sent_it() 
         assert [task.exception() for task in tasks] == [None] * 3
         assert sum(link.out) == 0
 
-    play(scenario)
+    play(scenario, frontends=2)
 
 
 def test_answers_teach_what_a_wait_costs() -> None:

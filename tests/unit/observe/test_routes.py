@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 
 import pytest
 
@@ -16,7 +18,7 @@ def get(path: str, readiness: Readiness, aggregate: Aggregate | None = None, **h
         return Gauges(readiness=readiness, build=BuildInfo("1", "2", "3"), start_unix_seconds=0.0)
 
     async def main() -> Response:
-        routes = build_routes(aggregate or Aggregate(), snapshot, lambda: readiness)
+        routes = build_routes(aggregate or Aggregate(), snapshot, lambda: readiness, lambda _: {})
         return await routes[path](Request("GET", path, "", headers))
 
     return asyncio.run(main())
@@ -92,7 +94,7 @@ def test_other_work_gets_a_turn_between_two_scrapes() -> None:
             await asyncio.sleep(0)
 
     async def main() -> None:
-        metrics = build_routes(Aggregate(), snapshot, lambda: READY)["/metrics"]
+        metrics = build_routes(Aggregate(), snapshot, lambda: READY, lambda _: {})["/metrics"]
         request = Request("GET", "/metrics", "", {})
         await asyncio.gather(*(metrics(request) for _ in range(5)), other_work())
 
@@ -100,7 +102,25 @@ def test_other_work_gets_a_turn_between_two_scrapes() -> None:
     assert "scrape,scrape" not in ",".join(order)
 
 
-def test_the_index_lists_every_path() -> None:
-    routes = build_routes(Aggregate(), lambda: pytest.fail("no scrape"), lambda: READY)
-    body = get("/", READY).body.decode()
-    assert {line.split(" ")[0] for line in body.splitlines() if line.startswith("/")} | {"/"} == set(routes)
+def test_the_page_links_to_every_path() -> None:
+    routes = build_routes(Aggregate(), lambda: pytest.fail("no scrape"), lambda: READY, lambda _: {})
+    response = get("/", READY)
+    assert response.content_type == "text/html; charset=utf-8"
+    assert {f"/{path}" for path in re.findall(r'<a href="([a-z.]+)">', response.body.decode())} | {
+        "/"
+    } == set(routes)
+
+
+@pytest.mark.parametrize(
+    ("query", "model"), [("", ""), ("model=a%20b", "a b"), ("model=a&model=b", "b"), ("other=a", "")]
+)
+def test_the_document_is_made_for_the_model_that_the_query_names(query: str, model: str) -> None:
+    async def main() -> Response:
+        routes = build_routes(
+            Aggregate(), lambda: pytest.fail("no scrape"), lambda: READY, lambda name: {"of": name}
+        )
+        return await routes["/status.json"](Request("GET", "/status.json", query, {}))
+
+    response = asyncio.run(main())
+    assert response.content_type == "application/json"
+    assert json.loads(response.body) == {"of": model}

@@ -61,8 +61,10 @@ def test_numbers_beside_nan_are_compared_and_what_is_broken_is_counted() -> None
         ([[1.0, 2.0], [3.0, 1.0]], [[0.0, 9.0], [0.0, 1.0]], 0.5),
         # Either of two equal scores is the right class.
         ([[2.0, 2.0]], [[1.0, 9.0]], 1.0),
-        ([[1.0, 2.0]], [[1.0, NAN]], 1.0),
-        ([[1.0, 2.0]], [[NAN, 2.0]], 0.0),
+        # A row with NaN has no class.
+        ([[1.0, 2.0], [3.0, 1.0]], [[1.0, NAN], [3.0, 1.0]], 1.0),
+        ([[1.0, 2.0], [NAN, NAN]], [[1.0, 2.0], [NAN, NAN]], 1.0),
+        ([[NAN, NAN]], [[NAN, NAN]], None),
         # These do not look like scores of classes.
         ([1.0, 2.0], [1.0, 2.0], None),
         ([[1.0]], [[1.0]], None),

@@ -60,7 +60,12 @@ COMPARISON = Comparison(
             Thresholds(min_top1_agreement=0.99),
             ["output 'y': the class is the same in 0.98 of the rows, below 0.99"],
         ),
-        ({"top1_agreement": None}, Thresholds(min_top1_agreement=0.99), []),
+        ({"top1_agreement": None}, Thresholds(), []),
+        (
+            {"top1_agreement": None},
+            Thresholds(min_top1_agreement=0.99),
+            ["no output looks like scores of classes, so whether the class is the same is not known"],
+        ),
         ({}, Thresholds(min_speedup=1.5), ["batch size 1: 1.2 times the throughput, not 1.5"]),
         (
             {"broken_values": 3},

@@ -56,6 +56,7 @@ def test_a_result_past_a_threshold_is_kept_if_asked_for(tmp_path: Path) -> None:
     assert any("random numbers say little" in note for note in made.notes)
     assert output.exists()
     assert made.candidate.size_bytes == output.stat().st_size + data_file(output).stat().st_size
+    assert data_file(output).stat().st_mode == output.stat().st_mode
     assert not any(name.startswith(".") for name in visible(tmp_path))
 
 

@@ -133,10 +133,14 @@ def test_collections_go_on_from_time_to_time(monkeypatch: pytest.MonkeyPatch) ->
 
     async def scenario() -> None:
         office = Office(1)
-        task = asyncio.ensure_future(office.counts.run())
+        told: list[int] = []
+        task = asyncio.ensure_future(
+            office.counts.run(lambda: told.append(len(office.children[0].got(Collect))))
+        )
         async with asyncio.timeout(10):
-            while len(office.children[0].got(Collect)) < 3:  # noqa: ASYNC110 - a fake child cannot notify
+            while len(told) < 3:  # noqa: ASYNC110 - a fake child cannot notify
                 await asyncio.sleep(0)
+        assert told[:3] == [1, 2, 3]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert office.counts._waiting == {}

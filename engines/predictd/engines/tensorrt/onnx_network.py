@@ -69,7 +69,7 @@ def read_onnx(bindings: Bindings, log: Log, model: Path, options: BuildOptions, 
     if precision is Precision.BF16:
         raise BuildError(
             f"{bindings.label} takes the precision from the model, and this one does not compute in bf16: "
-            "export it in bf16, or take fp16"
+            "convert it first (predictd optimize --bf16 --target tensorrt), or take fp16"
         )
     return _parse(bindings, log, _in_half_precision(model, folder), bindings.network_flags(), ())
 
@@ -118,7 +118,7 @@ def _check_quantized(bindings: Bindings, parsed: OnnxNetwork, precision: Precisi
     if not any(network.get_layer(index).type == quantize for index in range(network.num_layers)):
         raise BuildError(
             "int8 needs a model with QuantizeLinear operators, which carry the scales, and this one has none: "
-            "quantize it first"
+            "quantize it first (predictd optimize --int8 --target tensorrt)"
         )
 
 

@@ -127,8 +127,9 @@ def build(
     # Only now: the help must not wait for NumPy.
     from predictd.engines.api import EngineError
     from predictd.engines.tensorrt.profiles import parse_shapes
-    from predictd.server.cli.build_model import model_to_build, with_shapes
+    from predictd.server.cli.build_model import check_output, model_to_build, with_shapes
 
+    check_output(output)
     subject = model_to_build(model, settings)
     try:
         shapes = [parse_shapes(texts) for texts in (minimum, optimum, maximum)]

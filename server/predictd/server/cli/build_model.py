@@ -17,12 +17,14 @@ from predictd.engines.tensorrt.build_options import (
     options_from_parameters,
 )
 from predictd.engines.tensorrt.profiles import NamedShapes, ShapeWishes
+from predictd.engines.traits import engine_traits
 from predictd.server.config.model_config import ModelConfig
 from predictd.server.config.settings import Settings
 from predictd.server.repository.models import served_versions
 from predictd.server.repository.scan import scan
 from predictd.server.worker.declared import declared_specs
 
+_PLAN_SUFFIXES = engine_traits("tensorrt").suffixes
 _ENUMS = {"precision": Precision, "hardware_compatibility": HardwareCompatibility}
 _ATTRIBUTES = {"bindings": "flavour"}
 
@@ -82,6 +84,17 @@ def model_to_build(path: Path, settings: Settings) -> ModelToBuild:
     if version.path.suffix.lower() != ".onnx":
         raise click.ClickException(f"{version.path}: a plan is built of an .onnx file")
     return ModelToBuild(version.path, model.file, settings)
+
+
+def check_output(output: Path) -> None:
+    """Raise click.ClickException where no plan should go: over a model, or where nobody would take it for one.
+
+    A build may take minutes, so this is said before.
+    """
+    if output.suffix.lower() not in _PLAN_SUFFIXES:
+        raise click.ClickException(f"{output}: a plan is a {' or '.join(_PLAN_SUFFIXES)} file")
+    if not output.parent.is_dir():
+        raise click.ClickException(f"{output.parent}: no such folder")
 
 
 def with_shapes(options: BuildOptions, shapes: Sequence[NamedShapes]) -> BuildOptions:

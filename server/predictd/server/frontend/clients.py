@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,6 +18,7 @@ import grpc.aio
 from predictd.server.errors import OverloadedError
 
 _client: ContextVar[str] = ContextVar("client", default="")
+_UNCOUNTED: AbstractContextManager[None] = nullcontext()
 
 
 def address(peer: str) -> str:
@@ -49,16 +50,16 @@ class ClientLimit:
                 limit="client_limit",
             )
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
+    def request(self) -> AbstractContextManager[None]:
         """Have a request of the current call's client in flight.
 
         Raises:
-            OverloadedError: It has as many as it may.
+            OverloadedError: When it begins: the client has as many as it may.
         """
-        if not self._limit:
-            yield
-            return
+        return self._counted() if self._limit else _UNCOUNTED
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         self.check()
         client = _client.get()
         self._in_flight[client] += 1

@@ -12,6 +12,7 @@ from predictd.server.errors import OverloadedError
 from predictd.server.frontend.admission import Admission
 from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery, waiting
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
+from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.outcomes import outcome
@@ -57,6 +58,7 @@ class Dispatcher:
         in_flight_limit: int,
         growth: ArenaGrowth,
         recorder: FrontendRecorder,
+        holding: Holding,
     ) -> None:
         self._frontend = frontend
         self._frontends = frontends
@@ -64,6 +66,9 @@ class Dispatcher:
         self._calls = CallTable(in_flight_limit)
         self._growth = growth
         self._recorder = recorder
+        self._holding = holding
+        # Asking for the running loop is a system call.
+        self._loop = asyncio.get_running_loop()
         self._pools: dict[int, PoolLink] = {}
         self._workers: dict[int, WorkerLink] = {}
         self._probes = Probes(frontend)
@@ -81,7 +86,7 @@ class Dispatcher:
         arena_keep_ns: int,
     ) -> None:
         """Know a pool's queues."""
-        queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends)
+        queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends, self._holding)
         arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes, arena_keep_ns)
         self._pools[pool] = PoolLink(pool, name, queues, arena)
 
@@ -175,7 +180,7 @@ class Dispatcher:
             lane=lane,
             block=block,
             wanted=wanted,
-            future=asyncio.get_running_loop().create_future(),
+            future=self._loop.create_future(),
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
             flags=admission.flags | patience | delay | (TicketFlag.ALONE if attempt else 0),
@@ -194,7 +199,7 @@ class Dispatcher:
         queue.out_bytes += call.size_bytes
         if patience and not delay:
             left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
-            call.timer = asyncio.get_running_loop().call_later(left_seconds, self._waited_enough, call)
+            call.timer = self._loop.call_later(left_seconds, self._waited_enough, call)
         admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
         self._enqueue(pool, call, moved=moved)
         return await self._answer(pool, call)
@@ -399,7 +404,7 @@ class Dispatcher:
             if pool := self._pools.get(probe.pool):
                 pool.queues.probes_back(probe.level)
             # Not now: completions that were written before the probe's may still be in the pipe or in this read.
-            asyncio.get_running_loop().call_soon(self._find_lost, probe)
+            self._loop.call_soon(self._find_lost, probe)
 
     def _find_lost(self, probe: Probe) -> None:
         held = self._held(probe.pool)

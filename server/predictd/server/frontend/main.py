@@ -62,6 +62,7 @@ from predictd.server.frontend.clients import ClientLimit, ClientNames
 from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.holding import Holding, awake_clock
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.request_log import LoggedService, NotedCalls
@@ -97,7 +98,13 @@ class Frontend:
         self._recorder = FrontendRecorder()
         self._growth = ArenaGrowth(init.frontend, self.send)
         self._dispatcher = Dispatcher(
-            init.frontend, init.frontends, completion_fd, init.in_flight_limit, self._growth, self._recorder
+            init.frontend,
+            init.frontends,
+            completion_fd,
+            init.in_flight_limit,
+            self._growth,
+            self._recorder,
+            Holding(awake_clock()),
         )
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
@@ -163,9 +170,9 @@ class Frontend:
                     )
                 ),
                 self._health.handlers(),
+                reflection.handlers((*SERVICES, health.SERVICE)),
             )
         )
-        reflection.enable(server, (*SERVICES, health.SERVICE))
         return server
 
     # Control --------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class ArenaGrowth:
                 lock.release()
                 block = arena.allocate_larger(size_bytes)
                 if block is None:
-                    raise OverloadedError(reason)
+                    raise OverloadedError(reason, limit="memory")
                 return block
             # A task of its own, which holds the lock to its end: the supervisor's answer to a client that
             # has left must not be taken for the answer to the next one.
@@ -164,19 +164,21 @@ class ArenaGrowth:
         """Make a segment and send it around; gives its number, and what is done when it can be used."""
         shape = arena.plan_growth(size_bytes)
         if shape is None:
-            raise OverloadedError(f"no request memory is left for {size_bytes} bytes (arena_limit)")
+            raise OverloadedError(
+                f"no request memory is left for {size_bytes} bytes (arena_limit)", limit="memory"
+            )
         refusal = await self._ask(shape)
         least = arena.plan_growth(size_bytes, least=True)
         if refusal is not None and least is not None and least != shape:
             shape = least
             refusal = await self._ask(shape)
         if refusal is not None:
-            raise OverloadedError(refusal)
+            raise OverloadedError(refusal, limit="memory")
         try:
             segment, fd = arena.create_segment(shape)
         except OSError as error:
             raise OverloadedError(
-                f"{shape.size_bytes} bytes of memory cannot be had: {error.strerror}"
+                f"{shape.size_bytes} bytes of memory cannot be had: {error.strerror}", limit="memory"
             ) from error
         mapped = self._usable[pool, segment] = asyncio.get_running_loop().create_future()
         try:
@@ -252,5 +254,8 @@ class PoolLink:
             level: Of its queue.
             workers: Of all pools.
         """
+        own = sum(self.out[: level + 1])
+        if self.queues.frontends == 1:
+            return own
         claimed = sum(claimed_tickets(worker.claims) for worker in workers if worker.pool == self.id)
-        return max(sum(self.out[: level + 1]), self.queues.waiting(level) + claimed)
+        return max(own, self.queues.waiting(level) + claimed)

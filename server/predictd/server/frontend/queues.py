@@ -1,23 +1,27 @@
 """The write ends of a pool's queues. Tickets of one turn of the event loop leave in as few writes as there can be.
 
 A write wakes a worker, which costs more than the rest of a small request; and a worker that finds several tickets
-forms a batch of them.
+forms a batch of them. While the front end has no time to spare, tickets wait a moment for others: see holding.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
 from predictd.server.frontend.calls import Call
+from predictd.server.frontend.holding import Holding
 from predictd.server.transport.pipes import capacity, depth
 from predictd.server.transport.records import RECORDS_PER_WRITE
 
 # How soon a full queue is tried again for tickets that were accepted before.
 TRY_AGAIN_SECONDS = 0.005
+# Those of one level that wait for no more: what is written at once.
+TICKETS_HELD_MAX = RECORDS_PER_WRITE
 
 _Entry = tuple[bytes, Call | None]
 
@@ -31,20 +35,28 @@ class TicketQueues:
         limit: Tickets that may wait in a level. A pipe holds at least 64, so a smaller limit is kept by looking at the
             depth; the pipe itself bounds the larger ones.
         frontends: That write into the same queues.
+        holding: How long tickets wait for others.
 
     Attributes:
         limit: The same.
+        frontends: The same.
     """
 
-    def __init__(self, fds: list[int], refuse: Callable[[Call], None], limit: int, frontends: int) -> None:
+    def __init__(
+        self, fds: list[int], refuse: Callable[[Call], None], limit: int, frontends: int, holding: Holding
+    ) -> None:
         self._fds = fds
         self._refuse = refuse
         self.limit = limit
-        self._frontends = frontends
+        self.frontends = frontends
         self._counted = bool(fds) and limit < capacity(fds[0])
         self._waiting: list[deque[_Entry]] = [deque() for _ in fds]
         self._probes = [0] * len(fds)
         self._scheduled = False
+        self._holding = holding
+        self._loop = asyncio.get_running_loop()
+        self._first_ns = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def levels(self) -> int:
@@ -60,7 +72,7 @@ class TicketQueues:
         return depth(self._fds[level - 1]) + len(self._waiting[level - 1])
 
     def put(self, ticket: bytes, level: int, call: Call | None = None, *, at_once: bool = False) -> None:
-        """Send a ticket at the end of this turn of the event loop.
+        """Send a ticket at the end of this turn of the event loop, or a moment later.
 
         Args:
             ticket: The record.
@@ -69,12 +81,26 @@ class TicketQueues:
                 or was accepted before.
             at_once: Send it now: there are so few requests that none can be expected to join it.
         """
-        self._waiting[level - 1].append((ticket, call))
-        if at_once and not self._scheduled:
-            self._flush()
-        elif not self._scheduled:
+        waiting = self._waiting[level - 1]
+        waiting.append((ticket, call))
+        now_ns = time.monotonic_ns()
+        self._holding.look(now_ns)
+        held_ns = self._holding.held_ns
+        if self._timer is not None:
+            # The timer is for when no more tickets come: it is coarse, and the loop may be late.
+            if now_ns - self._first_ns >= held_ns or len(waiting) >= TICKETS_HELD_MAX:
+                self._flush()
+        elif self._scheduled:
+            pass
+        elif held_ns:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._first_ns = now_ns
+            self._timer = self._loop.call_later(held_ns / 1e9, self._flush)
+        elif at_once:
+            self._flush()
+        else:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
 
     def put_probe(self, ticket: bytes, level: int) -> None:
         """Send a probe, which takes no room from requests."""
@@ -87,16 +113,19 @@ class TicketQueues:
 
     def _flush(self) -> None:
         self._scheduled = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for fd, waiting, probes in zip(self._fds, self._waiting, self._probes, strict=True):
             if self._counted and waiting:
                 # While probes of ours are out, the other front ends have as many in the queue.
-                self._refuse_after(waiting, self.limit + probes * self._frontends - depth(fd))
+                self._refuse_after(waiting, self.limit + probes * self.frontends - depth(fd))
             while waiting and _write_some(fd, waiting):
                 pass
             self._refuse_after(waiting, 0)
         if any(self._waiting) and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_later(TRY_AGAIN_SECONDS, self._flush)
+            self._loop.call_later(TRY_AGAIN_SECONDS, self._flush)
 
     def _refuse_after(self, waiting: deque[_Entry], room: int) -> None:
         """Refuse the requests for which there is no room; what was accepted before stays."""
@@ -112,6 +141,9 @@ class TicketQueues:
 
     def close(self) -> None:
         """The pool is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for waiting in self._waiting:
             waiting.clear()
         for fd in self._fds:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".npz", ".npy")
 # All that is read lies in memory at once.
 READ_BYTES_MAX = 4 * 2**30
+# Converted into each other where models differ in them alone.
+FLOATS = frozenset({DType.FP16, DType.BF16, DType.FP32, DType.FP64})
 # Every model gets the same, each time.
 _SEED = 0
 
@@ -188,8 +190,7 @@ def _filled(dtype: DType, shape: tuple[int, ...], wanted: Range | None, random: 
 
 def converted(array: Array, own: DType, wanted: DType) -> Array:
     """Floating-point numbers of one type as another; anything else as it is."""
-    floats = {DType.FP16, DType.BF16, DType.FP32, DType.FP64}
-    if own is wanted or own not in floats or wanted not in floats:
+    if own is wanted or own not in FLOATS or wanted not in FLOATS:
         return array
     wide = (array.astype(np.uint32) << 16).view(np.float32) if own is DType.BF16 else array
     if wanted is DType.BF16:

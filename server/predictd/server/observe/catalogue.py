@@ -95,7 +95,8 @@ METRICS: tuple[MetricSpec, ...] = (
         "counter",
         (*_MODEL, "reason"),
         "Requests refused at once, by the limit that they met: max_queue_size, max_queue_bytes, "
-        "max_concurrent_per_client, or a wait that was expected to be longer than their deadline.",
+        "max_concurrent_per_client, memory (arena_limit), or a wait that was expected to be longer than their "
+        "deadline.",
     ),
     MetricSpec(
         "predictd_expected_wait_seconds",

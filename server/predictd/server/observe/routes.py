@@ -1,26 +1,25 @@
-"""What the supervisor answers over HTTP: an index, the metrics, liveness and readiness."""
+"""What the supervisor answers over HTTP: the status page and its numbers, the metrics, liveness and readiness."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from urllib.parse import parse_qs
 
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.escape import escape_controls
 from predictd.server.observe.gauges import Gauges, LaneGauge, Readiness
 from predictd.server.observe.http import Handler, Request, Response
-
-_INDEX = b"""predictd
-
-/metrics   Prometheus metrics
-/healthz   200 while the supervisor runs
-/readyz    200 when requests are served, else 503 and why not
-"""
+from predictd.server.observe.page import status_page
+from predictd.server.observe.status import Document, encode
 
 
 def build_routes(
-    aggregate: Aggregate, gauges: Callable[[], Gauges], readiness: Callable[[], Readiness]
+    aggregate: Aggregate,
+    gauges: Callable[[], Gauges],
+    readiness: Callable[[], Readiness],
+    status: Callable[[str], Document],
 ) -> Mapping[str, Handler]:
     """The handlers of every path.
 
@@ -28,10 +27,11 @@ def build_routes(
         aggregate: The totals of the children.
         gauges: Takes a snapshot for /metrics.
         readiness: The part of it that /readyz needs, which is asked for often and reads no other process.
+        status: Makes the document of the status page, with the last minutes of a model, or of all for "".
     """
 
-    async def index(_: Request) -> Response:
-        return Response(_INDEX)
+    async def page(_: Request) -> Response:
+        return status_page()
 
     async def health(_: Request) -> Response:
         return Response(b"ok\n")
@@ -40,7 +40,8 @@ def build_routes(
         return _ready(readiness())
 
     return {
-        "/": index,
+        "/": page,
+        "/status.json": _status_handler(status),
         "/metrics": _metrics_handler(aggregate, gauges),
         "/healthz": health,
         "/readyz": ready,
@@ -62,6 +63,19 @@ def _metrics_handler(aggregate: Aggregate, gauges: Callable[[], Gauges]) -> Hand
         return Response(rendered.body, content_type=rendered.content_type)
 
     return metrics
+
+
+def _status_handler(status: Callable[[str], Document]) -> Handler:
+    turn = asyncio.Lock()
+
+    async def document(request: Request) -> Response:
+        # As with metrics: many pages that are open at once must not keep the supervisor from its children.
+        async with turn:
+            await asyncio.sleep(0)
+            body = encode(status(parse_qs(request.query).get("model", [""])[-1]))
+        return Response(body, content_type="application/json")
+
+    return document
 
 
 def _ready(readiness: Readiness) -> Response:

@@ -83,7 +83,7 @@ def _compute_durations(view: View) -> Distributions:
 
 
 def _batch_rows(view: View) -> Distributions:
-    return {_labels(served): _rows(runs) for served, runs in _lanes_that_ran(view)}
+    return {_labels(served): batch_rows(runs) for served, runs in _lanes_that_ran(view)}
 
 
 def _lanes_that_ran(view: View) -> Iterator[tuple[Served, RunTotals]]:
@@ -99,7 +99,8 @@ def _times(totals: TimeTotals) -> Distribution:
     return _durations(totals.buckets, totals.total_ns)
 
 
-def _rows(runs: RunTotals) -> Distribution:
+def batch_rows(runs: RunTotals) -> Distribution:
+    """Rows of successful runs, as predictd_batch_rows has them."""
     buckets = [0] * (len(ROWS_BUCKETS) + 1)
     for rows, (count, _) in runs.batches.items():
         buckets[bisect_left(ROWS_BUCKETS, rows)] += count

@@ -31,8 +31,8 @@ class OutputAccuracy:
             vectors of zeros are, one of zeros and another one have 0. None for text.
         worst_cosine: Of the sample in which it is smallest; None for text.
         max_abs_error: The largest difference between two values; None for text.
-        top1_agreement: The share of rows whose largest value is the same class; None where the output does not look
-            like scores of classes.
+        top1_agreement: The share of rows without NaN whose largest value is the same class; None where there is none,
+            or where the output does not look like scores of classes.
         compared_values: That are numbers in both; of text, all elements.
         broken_values: Where one has a number and the other has none (NaN), or an infinity of its own; of text the
             elements that differ.
@@ -148,11 +148,13 @@ def _top1(pairs: Sequence[tuple[Array, Array]]) -> float | None:
         return None
     agreeing = rows = 0
     for one, other in pairs:
-        chosen = np.argmax(other, axis=1)
+        # A row with NaN has no class.
+        kept = ~(np.isnan(one) | np.isnan(other)).any(axis=1)
+        scores, chosen = one[kept], np.argmax(other[kept], axis=1)
         # Of several equal ones any is the right class.
-        agreeing += int(np.sum(one[np.arange(len(one)), chosen] == one.max(axis=1)))
-        rows += len(one)
-    return agreeing / rows
+        agreeing += int(np.sum(scores[np.arange(len(scores)), chosen] == scores.max(axis=1)))
+        rows += len(scores)
+    return agreeing / rows if rows else None
 
 
 def _looks_like_classes(array: Array) -> bool:

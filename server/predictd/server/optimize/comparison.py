@@ -20,7 +20,7 @@ from predictd.server.measure.statistics import ROUNDS_MIN, compare
 from predictd.server.measure.statistics import Comparison as RatioOfRounds
 from predictd.server.measure.subject import Subject, Wish, subject
 from predictd.server.optimize.accuracy import OutputAccuracy, accuracy
-from predictd.server.optimize.pair import Pair, samples_of
+from predictd.server.optimize.pair import Pair, check_alike, samples_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -186,6 +186,7 @@ def compare_models(
             show(f"loading {found.label}")
             sides.append(stack.enter_context(Engines(found)))
         pair = Pair(sides[0], sides[1])
+        check_alike(pair.original.signature, pair.candidate.signature)
         notes = list(dict.fromkeys(warning for found in subjects for warning in found.warnings))
         samples = samples_of(pair, inputs, notes)
         show(f"comparing outputs on {len(samples)} samples")
@@ -218,6 +219,10 @@ def _measured(model: Model, engines: Engines, subject_: Subject, speeds: tuple[S
 def judge(outputs: Sequence[OutputAccuracy], speedups: Sequence[Speedup], thresholds: Thresholds) -> Verdict:
     """Hold what was measured against the thresholds."""
     reasons = [reason for output in outputs for reason in _output_reasons(output, thresholds)]
+    if thresholds.min_top1_agreement is not None and all(each.top1_agreement is None for each in outputs):
+        reasons.append(
+            "no output looks like scores of classes, so whether the class is the same is not known"
+        )
     least = thresholds.min_speedup
     reasons += [
         f"batch size {each.batch_size}: {each.ratio.ratio:.3g} times the throughput, not {least:g}"

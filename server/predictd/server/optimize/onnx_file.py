@@ -99,6 +99,9 @@ def place(made: Path, path: Path) -> None:
     for source, target in ((data_file(made), data_file(path)), (made, path)):
         if not source.exists():
             continue
+        if source != made:
+            # The onnx package lets only its owner read what it writes there; a daemon may be somebody else.
+            source.chmod(made.stat().st_mode)
         _sync(source)
         try:
             os.link(source, target)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from predictd.engines.api import Signature
+from predictd.engines.api import Signature, TensorSpec
 from predictd.server.measure.engine_process import MeasureError
 from predictd.server.measure.engines import Engines
-from predictd.server.measure.inputs import MakeUp, Sample, batch, converted, made_up, read_samples, sample_of
+from predictd.server.measure.inputs import (
+    FLOATS,
+    MakeUp,
+    Sample,
+    batch,
+    converted,
+    made_up,
+    read_samples,
+    sample_of,
+)
 from predictd.server.optimize.accuracy import Outputs
 
 if TYPE_CHECKING:
@@ -79,7 +88,48 @@ def translated(sample: Sample, own: Signature, wanted: Signature) -> Sample:
         for spec, array in zip(own.inputs, sample.arrays, strict=True)
         if array is not None
     }
-    return sample_of(f"the candidate and {sample.place}", arrays, wanted)
+    return sample_of(f"{sample.place}, for the candidate", arrays, wanted)
+
+
+def check_alike(original: Signature, candidate: Signature) -> None:
+    """Raise MeasureError where no inputs suit both models, or where their outputs have other names."""
+    own, other = ({spec.name: spec for spec in each.inputs} for each in (original, candidate))
+    for name in own | other:
+        mine, theirs = own.get(name), other.get(name)
+        if mine is not None and theirs is not None:
+            if not _alike(mine, theirs):
+                raise MeasureError(
+                    f"the models cannot be compared: input {name!r} is {_typed(mine)} for the original, "
+                    f"{_typed(theirs)} for the candidate"
+                )
+        elif (mine is not None and not mine.optional) or (theirs is not None and not theirs.optional):
+            raise _different("inputs", own, other)
+    own, other = ({spec.name: spec for spec in each.outputs} for each in (original, candidate))
+    if own.keys() != other.keys():
+        raise _different("outputs", own, other)
+
+
+def _alike(one: TensorSpec, other: TensorSpec) -> bool:
+    dtypes = {one.dtype, other.dtype}
+    return (
+        (len(dtypes) == 1 or dtypes <= FLOATS)
+        and len(one.shape) == len(other.shape)
+        and all(
+            mine == theirs or -1 in (mine, theirs)
+            for mine, theirs in zip(one.shape, other.shape, strict=True)
+        )
+    )
+
+
+def _different(what: str, own: Iterable[str], other: Iterable[str]) -> MeasureError:
+    return MeasureError(
+        f"the models cannot be compared: the original has the {what} {', '.join(map(repr, own)) or 'none'}, "
+        f"the candidate {', '.join(map(repr, other)) or 'none'}"
+    )
+
+
+def _typed(spec: TensorSpec) -> str:
+    return f"{spec.dtype.name}[{', '.join(map(str, spec.shape))}]"
 
 
 def samples_of(

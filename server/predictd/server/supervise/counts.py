@@ -44,13 +44,14 @@ class Counts:
         self._sequence = itertools.count(1)
         self._waiting: dict[int, tuple[int, asyncio.Future[None]]] = {}
 
-    async def run(self) -> None:
-        """Collect from time to time."""
+    async def run(self, collected: Callable[[], None]) -> None:
+        """Collect from time to time, and say so."""
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             # As children do when they are asked.
             report_left_out()
             await self.collect()
+            collected()
 
     async def collect(self) -> None:
         """Ask every child; those that do not answer soon are left for the next time."""

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from predictd.server.launch.spawn import raise_nofile_limit
 from predictd.server.observe.http import Handler, HttpServer, Request, Response
 from predictd.server.observe.log_writer import LogWriter
 from predictd.server.observe.logs import configure, report_left_out
+from predictd.server.observe.recent import RecentEvents
 from predictd.server.observe.routes import build_routes
+from predictd.server.observe.status import Document, status_document
 from predictd.server.repository.models import Scan
 from predictd.server.repository.tuning import TunedError
 from predictd.server.repository.watch import look
@@ -131,7 +134,7 @@ async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_read
     asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
     addresses = {"grpc": str(port.address), "http": str(http_address)}
     signals = _Signals(supervisor.keeper.look_now, supervisor.log_level.toggle)
-    servers = [HttpServer(_routes(supervisor)) for _ in http_sockets]
+    servers = [HttpServer(_routes(supervisor, log.recent)) for _ in http_sockets]
     try:
         for server, sock in zip(servers, http_sockets, strict=True):
             await server.serve(sock)
@@ -237,13 +240,26 @@ class _Signals:
         (self.second if self.first.is_set() else self.first).set()
 
 
-def _routes(supervisor: Supervisor) -> dict[str, Handler]:
-    routes = dict(build_routes(supervisor.counts.aggregate, supervisor.gauges, supervisor.readiness))
-    expose = routes["/metrics"]
+def _routes(supervisor: Supervisor, recent: RecentEvents) -> dict[str, Handler]:
+    aggregate = supervisor.counts.aggregate
 
-    async def metrics(request: Request) -> Response:
-        await supervisor.counts.collect()
-        return await expose(request)
+    def status(model: str) -> Document:
+        return status_document(
+            aggregate,
+            supervisor.gauges(),
+            supervisor.overview(),
+            supervisor.history,
+            recent.newest_first(),
+            unix_seconds=time.time(),
+            model=model,
+        )
 
-    routes["/metrics"] = metrics
-    return routes
+    def fresh(handler: Handler) -> Handler:
+        async def collected(request: Request) -> Response:
+            await supervisor.counts.collect()
+            return await handler(request)
+
+        return collected
+
+    routes = dict(build_routes(aggregate, supervisor.gauges, supervisor.readiness, status))
+    return {**routes, **{path: fresh(routes[path]) for path in ("/metrics", "/status.json")}}

@@ -29,6 +29,7 @@ from predictd.server.control.messages import (
     FrontendCounts,
     Hello,
     Pong,
+    PublishModel,
     Ready,
     StatisticsRequest,
     WorkerCounts,
@@ -36,6 +37,8 @@ from predictd.server.control.messages import (
 from predictd.server.launch.memory import MemoryHeadroom
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.gauges import Gauges, Readiness
+from predictd.server.observe.history import History
+from predictd.server.observe.status import Overview
 from predictd.server.repository.models import Scan
 from predictd.server.repository.watch import Sight, untuned
 from predictd.server.supervise.assembly import Planner
@@ -53,6 +56,7 @@ from predictd.server.supervise.lanes import Lanes
 from predictd.server.supervise.limits import work_limit
 from predictd.server.supervise.loads import LoadJournal, Restored
 from predictd.server.supervise.log_level import LogLevelControl
+from predictd.server.supervise.overview import overview
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
@@ -78,6 +82,7 @@ class Supervisor:
     Attributes:
         settled: Every lane of the start-up configuration was warm or had failed, and every port was open. Stays true.
         plan: Of the children at the start.
+        history: The last minutes in numbers.
         fatal: Why the daemon cannot go on; None while it can.
     """
 
@@ -101,6 +106,8 @@ class Supervisor:
         self._draining = False
         self._was_ready = False
         self._started_unix = time.time()
+        self._budget = planner.budget
+        self.history = History(time.monotonic())
         self._ids = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
@@ -154,7 +161,7 @@ class Supervisor:
             self.plan.frontends,
             self._wiring,
             self._next_id,
-            publications=lambda: [self.catalog.publication(model) for model in self.catalog.models()],
+            publications=self._publications,
             is_ready=lambda: self.ready,
             give_up=self.give_up,
             on_message=self._on_message,
@@ -184,7 +191,7 @@ class Supervisor:
         for sighting in self.keeper.sightings:
             self._lanes.start_stand_in(sighting.model, sighting.version, sighting.fingerprint)
         self._frontends.start()
-        self.spawn(self.counts.run())
+        self.spawn(self.counts.run(self._counted))
         self.spawn(self._watch.run())
         self.spawn(self._keep())
 
@@ -361,6 +368,21 @@ class Supervisor:
             kills,
             self._growth,
             [gpu for gpus in self.counts.gpus.values() for gpu in gpus],
+        )
+
+    def overview(self) -> Overview:
+        """What the status page shows beside that."""
+        pools = list(self._workers.pools.values())
+        return overview(self._publications(), pools, self._frontends.places, self.plan, self._budget)
+
+    def _publications(self) -> list[PublishModel]:
+        return [self.catalog.publication(model) for model in self.catalog.models()]
+
+    def _counted(self) -> None:
+        self.history.look(
+            self.counts.aggregate,
+            time.monotonic(),
+            in_flight=sum(self.counts.in_flight.values()),
         )
 
     # End ----------------------------------------------------------------------------------------------------

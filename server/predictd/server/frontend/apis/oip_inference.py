@@ -16,12 +16,15 @@ from predictd.server.frontend.apis.oip_parameters import (
     request_parameters,
 )
 from predictd.server.frontend.apis.rpc import parse
-from predictd.server.frontend.inference import InferRequest, InferResponse, InputTensor
+from predictd.server.frontend.apis.wire import length_prefix
+from predictd.server.frontend.inference import Buffer, InferRequest, InferResponse, InputTensor
 
 if TYPE_CHECKING:
     from predictd.server.frontend.status import Failure
 
 _DTYPES: Mapping[str, DType] = {dtype.name: dtype for dtype in DType}
+_CONTENTS = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+_STREAMED_RESPONSE = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 # What an int64 holds, and short enough to be converted in no time.
 _VERSION_DIGITS_MAX = 18
 
@@ -80,17 +83,15 @@ def version_number(text: str) -> int | None:
 
 def encode(response: InferResponse, request_id: str) -> bytes:
     """An answer as a ModelInferResponse's bytes."""
-    message = pb.ModelInferResponse()
-    _fill(message, response, request_id)
-    return message.SerializeToString()
+    return b"".join(_parts(_head(response, request_id), response))
 
 
 def encode_streamed(response: InferResponse, request_id: str) -> bytes:
     """An answer as a ModelStreamInferResponse's bytes."""
-    message = pb.ModelStreamInferResponse()
-    _fill(message.infer_response, response, request_id)
-    message.infer_response.parameters["triton_final_response"].bool_param = True
-    return message.SerializeToString()
+    head = _head(response, request_id)
+    head.parameters["triton_final_response"].bool_param = True
+    parts = _parts(head, response)
+    return b"".join((length_prefix(_STREAMED_RESPONSE, sum(map(len, parts))), *parts))
 
 
 def encode_error(failure: Failure, request: pb.ModelInferRequest) -> bytes:
@@ -139,10 +140,24 @@ def _dtype(tensor: pb.ModelInferRequest.InferInputTensor) -> DType:
     return dtype
 
 
-def _fill(message: pb.ModelInferResponse, response: InferResponse, request_id: str) -> None:
-    message.model_name = response.model
-    message.model_version = str(response.version)
-    message.id = request_id
+def _head(response: InferResponse, request_id: str) -> pb.ModelInferResponse:
+    """An answer without the contents of its outputs."""
+    return pb.ModelInferResponse(
+        model_name=response.model,
+        model_version=str(response.version),
+        id=request_id,
+        outputs=[
+            pb.ModelInferResponse.InferOutputTensor(
+                name=output.name, datatype=output.dtype.name, shape=output.shape
+            )
+            for output in response.outputs
+        ],
+    )
+
+
+def _parts(head: pb.ModelInferResponse, response: InferResponse) -> list[Buffer]:
+    """The bytes of a ModelInferResponse, to be joined."""
+    parts: list[Buffer] = [head.SerializeToString()]
     for output in response.outputs:
-        message.outputs.add(name=output.name, datatype=output.dtype.name, shape=output.shape)
-        message.raw_output_contents.append(bytes(output.data))
+        parts += (length_prefix(_CONTENTS, len(output.data)), output.data)
+    return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import grpc
@@ -21,7 +22,9 @@ from predictd.server.frontend.apis.rpc import (
     unary,
 )
 from predictd.server.frontend.apis.streams import Streams, completion_order
+from predictd.server.frontend.apis.wire import length_prefix
 from predictd.server.frontend.inference import (
+    Buffer,
     InferRequest,
     InferResponse,
     InputTensor,
@@ -42,6 +45,10 @@ STATUSES = StatusTable()
 
 # As `predictd.server.repository.traffic.SetBy` writes it.
 _SET_BY = {"configuration": pb.CONFIGURATION, "run time": pb.RUN_TIME}
+_TENSORS_KEPT = 1024
+_OUTPUTS = pb.PredictResponse.OUTPUTS_FIELD_NUMBER
+_DATA = pb.Tensor.DATA_FIELD_NUMBER
+_STREAMED_RESPONSE = pb.PredictStreamResponse.RESPONSE_FIELD_NUMBER
 _DTYPES: Mapping[int, DType] = {dtype.value: dtype for dtype in DType}
 
 
@@ -56,16 +63,14 @@ def decode(data: bytes) -> InferRequest:
 
 def encode(response: InferResponse, request_id: str) -> bytes:
     """An answer as a PredictResponse's bytes."""
-    message = pb.PredictResponse()
-    _fill(message, response, request_id)
-    return message.SerializeToString()
+    return b"".join(_parts(response, request_id))
 
 
 def encode_streamed(response: InferResponse, request_id: str) -> bytes:
     """An answer as a PredictStreamResponse's bytes."""
-    message = pb.PredictStreamResponse(id=request_id)
-    _fill(message.response, response, request_id)
-    return message.SerializeToString()
+    parts = _parts(response, request_id)
+    head = pb.PredictStreamResponse(id=request_id).SerializeToString()
+    return b"".join((head, length_prefix(_STREAMED_RESPONSE, sum(map(len, parts))), *parts))
 
 
 def encode_error(failure: Failure, request_id: str) -> bytes:
@@ -176,18 +181,29 @@ def _input(tensor: pb.Tensor) -> InputTensor:
     return InputTensor(tensor.name, dtype, tuple(tensor.shape), tensor.data)
 
 
-def _fill(message: pb.PredictResponse, response: InferResponse, request_id: str) -> None:
-    message.id = request_id
-    message.model = response.model
-    message.version = response.version
+def _parts(response: InferResponse, request_id: str) -> list[Buffer]:
+    """The bytes of a PredictResponse, to be joined."""
+    head = pb.PredictResponse(
+        id=request_id,
+        model=response.model,
+        version=response.version,
+        timing=pb.Timing(
+            queue_ns=response.queue_ns, compute_ns=response.compute_ns, batch_rows=response.batch_rows
+        ),
+    )
+    parts: list[Buffer] = [head.SerializeToString()]
     for output in response.outputs:
-        message.outputs.add(
-            name=output.name, dtype=output.dtype.value, shape=output.shape, data=bytes(output.data)
-        )
-    timing = message.timing
-    timing.queue_ns = response.queue_ns
-    timing.compute_ns = response.compute_ns
-    timing.batch_rows = response.batch_rows
+        data = output.data
+        before = _before_data(output.name, output.dtype, output.shape, len(data))
+        parts += (length_prefix(_OUTPUTS, len(before) + len(data)), before, data)
+    return parts
+
+
+@lru_cache(_TENSORS_KEPT)
+def _before_data(name: str, dtype: DType, shape: tuple[int, ...], size_bytes: int) -> bytes:
+    """A Tensor's bytes up to its data."""
+    tensor = pb.PredictResponse().outputs.add(name=name, dtype=dtype.value, shape=shape)
+    return tensor.SerializeToString() + length_prefix(_DATA, size_bytes)
 
 
 def _version(info: VersionInfo) -> pb.ModelVersion:

@@ -1,12 +1,14 @@
-"""The fields of an encoded protocol buffer message, found without parsing it.
+"""The fields of an encoded protocol buffer message, found without parsing it, and written without a message.
 
 A request is mostly tensors, which are skipped by their length here: the cost is that of the few fields around them,
-where parsing copies every byte.
+where parsing copies every byte. So are answers, whose tensors are joined to the other fields with one copy: the
+library's own encoder grows its memory as it goes, which takes 0.8 ms for 600 KB instead of 0.01.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 VARINT = 0
 LENGTH = 2
@@ -15,6 +17,7 @@ _FIXED_BYTES = {1: 8, 5: 4}
 _VARINT_BYTES_MAX = 10
 _UINT64_MAX = 2**64 - 1
 _TAG_MAX = 2**32 - 1
+_PREFIXES_KEPT = 1024
 # A message of so many fields is left to the parser: a walk in Python would hold up everybody else.
 FIELDS_MAX = 256
 
@@ -74,6 +77,22 @@ def text(data: bytes, start: int, end: int) -> str:
 def signed(value: int) -> int:
     """A varint as an int64."""
     return value - 2**64 if value >> 63 else value
+
+
+@lru_cache(_PREFIXES_KEPT)
+def length_prefix(number: int, size_bytes: int) -> bytes:
+    """What stands before the bytes of a LENGTH field."""
+    return _encoded(number << 3 | LENGTH) + _encoded(size_bytes)
+
+
+def _encoded(value: int) -> bytes:
+    """A number as a varint."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:

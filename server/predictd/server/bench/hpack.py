@@ -79,13 +79,31 @@ def grpc_status(block: bytes) -> int:
     raise HpackError(f"no grpc-status in {block.hex()}")
 
 
+def _length(value: int, prefix_bits: int, first: int) -> bytes:
+    limit = (1 << prefix_bits) - 1
+    if value < limit:
+        return bytes([first | value])
+    value -= limit
+    more = bytearray([first | limit])
+    while value >= 128:
+        more.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*more, value))
+
+
 def _literal(name: int | bytes, value: bytes) -> bytes:
-    head = bytes([0x40 | name]) if isinstance(name, int) else b"\x40" + bytes([len(name)]) + name
-    return head + bytes([len(value)]) + value
+    head = bytes([0x40 | name]) if isinstance(name, int) else b"\x40" + _length(len(name), 7, 0) + name
+    return head + _length(len(value), 7, 0) + value
 
 
-def request_headers(path: str, authority: str) -> tuple[bytes, bytes]:
-    """Header blocks of a unary call: the first on a connection fills the server's table, others use it."""
+def request_headers(path: str, authority: str, timeout: str = "") -> tuple[bytes, bytes]:
+    """Header blocks of a call: the first on a connection fills the server's table, others use it.
+
+    Args:
+        path: The method.
+        authority: The server.
+        timeout: As gRPC writes it, such as `250m`; empty for a call without a deadline.
+    """
     fields = [
         _literal(4, path.encode()),
         _literal(1, authority.encode()),
@@ -93,6 +111,7 @@ def request_headers(path: str, authority: str) -> tuple[bytes, bytes]:
         _literal(31, b"application/grpc"),
         _literal(58, b"predictd-bench"),
         _literal(b"grpc-accept-encoding", b"identity, deflate, gzip"),
+        *([_literal(b"grpc-timeout", timeout.encode())] if timeout else []),
     ]
     pseudo = bytes([0x83, 0x86])  # :method POST, :scheme http
     # The newest entry of the dynamic table has the number 62.

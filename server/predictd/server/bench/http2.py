@@ -1,0 +1,406 @@
+"""A client's side of HTTP/2, as much of it as gRPC calls of prepared messages need.
+
+A call through grpcio costs a Python client about as much CPU as it costs the server, so on a small machine
+such a client measures itself. This one writes prepared frames and reads the answers' frames, for a fraction
+of that. It obeys the server's flow control and limits, answers PING and SETTINGS, and looks at every status. There
+is no TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from typing_extensions import override
+
+from predictd.server.bench.dialects import Dialect
+from predictd.server.bench.hpack import HpackError, grpc_status, request_headers
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+ACK = END_STREAM = 1
+END_HEADERS, PADDED, PRIORITY = 4, 8, 32
+FRAME_BYTES_MAX = 16384
+_STREAMS_MAX, _WINDOW, _FRAME_BYTES = 3, 4, 5
+_FRAME = struct.Struct(">IBI")  # length and type share the first word
+_SETTING = struct.Struct(">HI")
+_WINDOW_BYTES_MAX = 2**31 - 1
+_WINDOW_BYTES_DEFAULT = 65535
+_SETTINGS_BODY = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, _WINDOW_BYTES_MAX)  # no table, no push, wide streams
+_UNLIMITED = 2**31
+# Blocks repeat, so each is decoded once; the bound is for a server that puts a clock into them.
+_BLOCKS_KEPT_MAX = 64
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    """One frame as it travels."""
+    return _FRAME.pack(len(body) << 8 | kind, flags, stream) + body
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_HELLO = (
+    PREFACE
+    + frame(SETTINGS, 0, 0, _SETTINGS_BODY)
+    + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW_BYTES_MAX - _WINDOW_BYTES_DEFAULT))
+)
+
+
+def prefixed(message: bytes) -> bytes:
+    """A message as it travels in a call."""
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
+class Call:
+    """A request under way: which of the prepared ones, and when it was to be sent."""
+
+    __slots__ = ("index", "intended_ns")
+
+    def __init__(self, index: int, intended_ns: int) -> None:
+        self.index = index
+        self.intended_ns = intended_ns
+
+
+class Events(Protocol):
+    """What a connection tells its owner."""
+
+    def connected(self, connection: Connection) -> None:
+        """Calls can start."""
+
+    def answered(self, call: Call, message: bytes, now_ns: int) -> None:
+        """Status OK."""
+
+    def failed(self, call: Call, reason: str, now_ns: int) -> None:
+        """Any other end of a call."""
+
+    def turn(self, connection: Connection, now_ns: int) -> None:
+        """All was told that came at once: a chance to start calls."""
+
+    def leaving(self, connection: Connection, untouched: Sequence[Call]) -> None:
+        """The server takes no more calls here, and did not look at these."""
+
+    def lost(self, connection: Connection, reason: str, unanswered: int) -> None:
+        """The connection is gone."""
+
+
+class _Stream:
+    __slots__ = ("answer", "call", "have", "number", "unsent", "window")
+
+    def __init__(self, number: int, call: Call | None, window: int) -> None:
+        self.number = number
+        # None for one that carries many.
+        self.call = call
+        self.window = window
+        self.answer: list[bytes] = []
+        self.have = 0
+        self.unsent: deque[memoryview | bytes] = deque()
+
+
+class Connection(asyncio.Protocol):
+    """One connection. What is started goes out with `flush`.
+
+    Args:
+        events: Who is told.
+        dialect: The API; says whether calls are messages of one stream.
+        authority: The server's name.
+        timeout: Deadline of calls, as gRPC writes it; empty for none.
+    """
+
+    def __init__(self, events: Events, dialect: Dialect, authority: str, timeout: str = "") -> None:
+        self._events = events
+        self._dialect = dialect
+        self._first_block, self._block = request_headers(dialect.path, authority, timeout)
+        self._transport: asyncio.Transport | None = None
+        self._rest = b""
+        self._out: list[bytes | memoryview] = [_HELLO]
+        self._streams: dict[int, _Stream] = {}
+        self._waiting: deque[tuple[Call, bytes]] = deque()
+        self._blocked: list[_Stream] = []
+        # Of a dialect with one stream: by the id of the request.
+        self._by_id: dict[str, Call] = {}
+        self._carrier: _Stream | None = None
+        self._next_id = 0
+        self._next_stream = 1
+        # As long as the server has not said its own.
+        self._streams_max = 0
+        self._frame_bytes_max = FRAME_BYTES_MAX
+        self._heard_settings = False
+        self._window = _WINDOW_BYTES_DEFAULT
+        self._window_of_streams = _WINDOW_BYTES_DEFAULT
+        self._received = 0
+        self._headers: tuple[int, int, bytes] | None = None
+        self._good_trailers: set[bytes] = set()
+        self._over = False
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are not answered, those that wait here for the server's limit among them."""
+        calls = len(self._by_id) if self._dialect.streams else len(self._streams)
+        return calls + len(self._waiting)
+
+    def start(self, call: Call, message: bytes) -> None:
+        """Send a message, which `prefixed` made unless the dialect streams, or have it wait for its turn."""
+        if self._dialect.streams:
+            self._send_on_stream(call, message)
+        elif len(self._streams) < self._streams_max:
+            self._queue(self._open(call), message)
+        else:
+            self._waiting.append((call, message))
+
+    def flush(self) -> None:
+        """Write all that is to be sent, at once."""
+        if self._blocked:
+            self._pump()
+        if self._out and self._transport is not None:
+            self._transport.write(b"".join(self._out))
+            self._out.clear()
+
+    def close(self) -> None:
+        """Leave; the owner is told nothing more."""
+        self._over = True
+        if self._transport is not None:
+            self._transport.close()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self._over:
+            transport.close()
+            return
+        self.flush()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._over:
+            self._over = True
+            self._events.lost(self, str(exc or "closed by the server"), self.in_flight)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        now = time.monotonic_ns()
+        if self._rest:
+            data = self._rest + data
+        at, size, unpack = 0, len(data), _FRAME.unpack_from
+        while size - at >= 9:
+            word, flags, stream = unpack(data, at)
+            end = at + 9 + (word >> 8)
+            if end > size:
+                break
+            self._frame(word & 255, flags, stream, data[at + 9 : end], now)
+            at = end
+        self._rest = data[at:]
+        self._events.turn(self, now)
+        self.flush()
+
+    # Sending ----------------------------------------------------------------------------------------------
+
+    def _open(self, call: Call | None) -> _Stream:
+        number = self._next_stream
+        self._next_stream = number + 2
+        stream = self._streams[number] = _Stream(number, call, self._window_of_streams)
+        block, self._first_block = self._first_block, self._block
+        self._out += (_FRAME.pack(len(block) << 8 | HEADERS, END_HEADERS, number), block)
+        return stream
+
+    def _queue(self, stream: _Stream, message: bytes) -> None:
+        size = len(message)
+        free = size <= self._frame_bytes_max and size <= self._window and size <= stream.window
+        if free and not stream.unsent:
+            self._window -= size
+            stream.window -= size
+            flags = 0 if stream.call is None else END_STREAM
+            self._out += (_FRAME.pack(size << 8 | DATA, flags, stream.number), message)
+            return
+        if not stream.unsent:
+            self._blocked.append(stream)
+        stream.unsent.append(memoryview(message))
+
+    def _pump(self) -> None:
+        """Send what the server's windows allow, of one stream after the other."""
+        for stream in self._blocked:
+            self._send_some(stream)
+        self._blocked = [stream for stream in self._blocked if stream.unsent]
+
+    def _send_some(self, stream: _Stream) -> None:
+        while stream.unsent:
+            rest = stream.unsent[0]
+            size = min(len(rest), self._frame_bytes_max, self._window, stream.window)
+            if size <= 0:
+                return
+            last = size == len(rest)
+            flags = END_STREAM if last and stream.call is not None else 0
+            self._out += (_FRAME.pack(size << 8 | DATA, flags, stream.number), rest[:size])
+            self._window -= size
+            stream.window -= size
+            if last:
+                stream.unsent.popleft()
+            else:
+                stream.unsent[0] = rest[size:]
+
+    def _send_on_stream(self, call: Call, message: bytes) -> None:
+        if self._carrier is None:
+            self._carrier = self._open(None)
+        name = str(self._next_id)
+        self._next_id += 1
+        self._by_id[name] = call
+        self._queue(self._carrier, prefixed(self._dialect.named(message, name)))
+
+    # Receiving --------------------------------------------------------------------------------------------
+
+    def _frame(self, kind: int, flags: int, number: int, body: bytes, now_ns: int) -> None:
+        if kind == DATA:
+            self._data(flags, number, body, now_ns)
+        elif kind in (HEADERS, CONTINUATION):
+            self._header_block(kind, flags, number, body, now_ns)
+        elif kind == RST_STREAM:
+            self._end(number, f"stream reset, code {int.from_bytes(body, 'big')}", now_ns)
+        else:
+            self._control(kind, flags, number, body)
+
+    def _data(self, flags: int, number: int, body: bytes, now_ns: int) -> None:
+        size = len(body)
+        self._received += size
+        if self._received > _WINDOW_BYTES_MAX // 2:
+            self._out.append(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
+            self._received = 0
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        stream.answer.append(_content(flags, body))
+        stream.have += size
+        if stream.call is None:
+            if stream.have > _WINDOW_BYTES_MAX // 2:
+                self._out.append(frame(WINDOW_UPDATE, 0, number, struct.pack(">I", stream.have)))
+                stream.have = 0
+            self._messages(stream, now_ns)
+        if flags & END_STREAM:
+            self._end(number, "ended without a status", now_ns)
+
+    def _messages(self, stream: _Stream, now_ns: int) -> None:
+        """Tell of the messages that are complete."""
+        data = stream.answer[0] if len(stream.answer) == 1 else b"".join(stream.answer)
+        at = 0
+        while len(data) - at >= 5:
+            end = at + 5 + int.from_bytes(data[at + 1 : at + 5], "big")
+            if end > len(data):
+                break
+            message = data[at + 5 : end]
+            name, reason = self._dialect.outcome(message)
+            call = self._by_id.pop(name, None)
+            if call is not None and reason:
+                self._events.failed(call, reason, now_ns)
+            elif call is not None:
+                self._events.answered(call, message, now_ns)
+            at = end
+        stream.answer = [data[at:]] if at < len(data) else []
+
+    def _header_block(self, kind: int, flags: int, number: int, body: bytes, now_ns: int) -> None:
+        if kind == HEADERS:
+            started, block = flags, _content(flags, body)
+        else:
+            before = self._headers
+            if before is None or before[0] != number:
+                raise ValueError("a header block continues that never began")
+            started, block = before[1], before[2] + body
+        if not flags & END_HEADERS:
+            self._headers = (number, started, block)
+            return
+        self._headers = None
+        if started & END_STREAM:
+            self._end(number, self._status(block), now_ns)
+
+    def _status(self, block: bytes) -> str:
+        """What is wrong according to trailers; empty if nothing is."""
+        if block in self._good_trailers:
+            return ""
+        try:
+            status = grpc_status(block)
+        except HpackError as error:
+            return str(error)
+        if status:
+            return f"grpc-status {status}"
+        if len(self._good_trailers) < _BLOCKS_KEPT_MAX:
+            self._good_trailers.add(block)
+        return ""
+
+    def _end(self, number: int, reason: str, now_ns: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is None:
+            return
+        stream.unsent.clear()
+        if stream.call is None:
+            self._carrier = None
+            lost, self._by_id = self._by_id, {}
+            for call in lost.values():
+                self._events.failed(call, reason or "the stream ended", now_ns)
+        elif reason:
+            self._events.failed(stream.call, reason, now_ns)
+        else:
+            answer = stream.answer[0] if len(stream.answer) == 1 else b"".join(stream.answer)
+            self._events.answered(stream.call, answer[5:], now_ns)
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._streams) < self._streams_max:
+            call, message = self._waiting.popleft()
+            self._queue(self._open(call), message)
+
+    def _control(self, kind: int, flags: int, number: int, body: bytes) -> None:
+        if kind == WINDOW_UPDATE:
+            more = int.from_bytes(body, "big")
+            if number == 0:
+                self._window += more
+            elif (stream := self._streams.get(number)) is not None:
+                stream.window += more
+        elif kind == PING:
+            if not flags & ACK:
+                self._out.append(frame(PING, ACK, 0, body))
+        elif kind == SETTINGS:
+            if not flags & ACK:
+                self._settings(body)
+        elif kind == GOAWAY:
+            self._leave(int.from_bytes(body[:4], "big"))
+        # Frames of a kind that is not known are to be ignored (RFC 9113, 4.1).
+
+    def _settings(self, body: bytes) -> None:
+        first, self._heard_settings = not self._heard_settings, True
+        if first:
+            self._streams_max = _UNLIMITED
+        for name, value in _SETTING.iter_unpack(body):
+            if name == _STREAMS_MAX:
+                self._streams_max = value
+            elif name == _FRAME_BYTES:
+                self._frame_bytes_max = value
+            elif name == _WINDOW:
+                for stream in self._streams.values():
+                    stream.window += value - self._window_of_streams
+                self._window_of_streams = value
+        self._out.append(frame(SETTINGS, ACK, 0, b""))
+        self._start_waiting()
+        if first:
+            self._events.connected(self)
+
+    def _leave(self, last_stream: int) -> None:
+        untouched = [call for call, _ in self._waiting]
+        self._waiting.clear()
+        for number in [number for number in self._streams if number > last_stream]:
+            stream = self._streams.pop(number)
+            stream.unsent.clear()
+            if stream.call is not None:
+                untouched.append(stream.call)
+            else:
+                self._carrier = None
+                untouched += self._by_id.values()
+                self._by_id.clear()
+        self._events.leaving(self, untouched)
+
+
+def _content(flags: int, body: bytes) -> bytes:
+    """A frame's content without its padding and priority."""
+    if flags & PADDED:
+        body = body[1 : len(body) - body[0]]
+    return body[5:] if flags & PRIORITY else body

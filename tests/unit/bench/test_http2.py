@@ -1,0 +1,234 @@
+"""The HTTP/2 client against grpcio's server: flow control, limits, statuses, connections that end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+from typing_extensions import override
+
+from predictd.protos.oip import grpc_service_pb2 as oip
+from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.server.bench.dialects import dialect
+from predictd.server.bench.loops import ClosedLoop, OpenLoop
+from predictd.server.bench.timer import Timer
+
+_SECONDS = 30.0
+UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class Counting:
+    """A recorder of so many calls."""
+
+    def __init__(self, bodies: int, calls: int) -> None:
+        self._bodies = bodies
+        self._calls = calls
+        self._begun = 0
+        self.answers: list[tuple[int, bytes]] = []
+        self.latencies_ns: list[int] = []
+        self.late_ns: list[int] = []
+        self.failures: list[str] = []
+
+    def next_index(self) -> int:
+        self._begun += 1
+        return (self._begun - 1) % self._bodies
+
+    def over(self, _now_ns: int) -> bool:
+        return self._begun >= self._calls
+
+    def answered(self, index: int, started_ns: int, ended_ns: int, answer: bytes) -> None:
+        self.answers.append((index, answer))
+        self.latencies_ns.append(ended_ns - started_ns)
+
+    def failed(self, reason: str) -> None:
+        self.failures.append(reason)
+
+    def sent(self, late_ns: int) -> None:
+        self.late_ns.append(late_ns)
+
+
+Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, unary: Behaviour) -> None:
+        self._unary = unary
+
+    @override
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            return (self._unary(request, context) for request in requests)
+
+        if "Stream" in str(details.method):
+            return grpc.stream_stream_rpc_method_handler(stream)
+        return grpc.unary_unary_rpc_method_handler(self._unary)
+
+
+@contextmanager
+def serving(unary: Behaviour, *options: tuple[str, int]) -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(8), options=[*UNLIMITED, *options])
+    server.add_generic_rpc_handlers((_Handlers(unary),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def echo(request: bytes, _context: grpc.ServicerContext) -> bytes:
+    return request
+
+
+def closed(
+    target: str, bodies: list[bytes], calls: int, shares: list[int], api: str = "predictd", **more: Any
+) -> Counting:
+    recorder = Counting(len(bodies), calls)
+
+    async def drive() -> None:
+        loop = ClosedLoop(target, dialect(api, **{"streams": False, **more}), bodies, recorder, shares)
+        try:
+            await asyncio.wait_for(loop.finished, _SECONDS)
+        finally:
+            loop.close()
+
+    asyncio.run(drive())
+    return recorder
+
+
+def test_messages_of_any_size_arrive_whole() -> None:
+    bodies = [bytes([n]) * size for n, size in enumerate((0, 5, 16379, 16380, 70_000, 5_000_000, 1))]
+    with serving(echo) as target:
+        found = closed(target, bodies, 60, [3, 2])
+    assert found.failures == []
+    assert len(found.answers) >= 60
+    assert all(answer == bodies[index] for index, answer in found.answers)
+
+
+def test_a_limit_of_streams_is_kept() -> None:
+    # Without its other protection, which refuses at random what comes while an old call is being forgotten.
+    with serving(echo, ("grpc.max_concurrent_streams", 2), ("grpc.http.overload_protection", 0)) as target:
+        found = closed(target, [b"a", b"b" * 40_000], 100, [20])
+    assert found.failures == []
+    assert len(found.answers) >= 100
+
+
+def test_connections_that_the_server_ends_are_replaced() -> None:
+    def slow(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        time.sleep(0.01)
+        return request
+
+    age = ("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 10_000)
+    with serving(slow, *age) as target:
+        found = closed(target, [b"x"], 200, [4, 2])
+    assert found.failures == []
+    assert len(found.answers) >= 200
+
+
+def test_what_is_refused_is_counted_with_its_status() -> None:
+    def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no room")
+
+    with serving(refuse) as target:
+        found = closed(target, [b"x"], 5, [1])
+    assert found.answers == []
+    assert set(found.failures) == {"grpc-status 8"}
+
+
+def test_answers_of_a_stream_are_told_apart_by_their_ids() -> None:
+    def answer(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        asked = v1.PredictRequest.FromString(request)
+        if asked.model == "bad":
+            error = v1.Error(code=3, message="no such\nmodel")
+            return v1.PredictStreamResponse(id=asked.id, error=error).SerializeToString()
+        response = v1.PredictResponse(id=asked.id, model=asked.model * 30_000)
+        return v1.PredictStreamResponse(id=asked.id, response=response).SerializeToString()
+
+    bodies = [v1.PredictRequest(model=name).SerializeToString() for name in ("one", "two", "bad")]
+    with serving(answer) as target:
+        found = closed(target, bodies, 300, [8, 8], streams=True)
+    assert set(found.failures) == {"status 3: no such model"}
+    assert len(found.answers) + len(found.failures) >= 300
+    for index, message in found.answers:
+        response = v1.PredictStreamResponse.FromString(message).response
+        assert response.model == ("one", "two")[index] * 30_000
+
+
+def test_streams_of_the_open_inference_protocol() -> None:
+    def answer(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        asked = oip.ModelInferRequest.FromString(request)
+        response = oip.ModelInferResponse(id=asked.id)
+        wrong = "wrong" if asked.model_name == "bad" else ""
+        message = oip.ModelStreamInferResponse(error_message=wrong, infer_response=response)
+        return message.SerializeToString()
+
+    bodies = [oip.ModelInferRequest(model_name=name).SerializeToString() for name in ("good", "bad")]
+    with serving(answer) as target:
+        found = closed(target, bodies, 100, [5], api="oip", streams=True)
+    assert set(found.failures) == {"wrong"}
+    assert {index for index, _ in found.answers} == {0}
+
+
+def test_a_server_that_is_not_there() -> None:
+    with serving(echo) as target:
+        pass
+    with pytest.raises(ConnectionError, match="cannot connect"):
+        closed(target, [b"x"], 1, [1])
+
+
+def test_an_open_loop_counts_from_the_schedule() -> None:
+    def slow(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        time.sleep(0.02)
+        return request
+
+    recorder = Counting(1, 20)
+
+    async def drive(target: str) -> None:
+        now = time.monotonic_ns()
+        # All of them at once, but only one may be under way: the last waits for all before it.
+        times = iter([*range(now, now + 20), now + 10**12])
+        loop = OpenLoop(target, dialect("predictd", streams=False), [b"x"], recorder, 2, times, 1)
+        try:
+            await asyncio.wait_for(loop.finished, _SECONDS)
+        finally:
+            loop.close()
+
+    with serving(slow) as target:
+        asyncio.run(drive(target))
+    assert len(recorder.answers) == 20
+    assert max(recorder.latencies_ns) >= 20 * 20_000_000
+    # The wait is the server's fault: only the first left when it wanted to.
+    assert len(recorder.late_ns) == 1
+
+
+def test_a_timer_fires_at_its_time_and_not_before() -> None:
+    async def wait() -> list[int]:
+        fired: list[int] = []
+        due = asyncio.Event()
+
+        def note() -> None:
+            fired.append(time.monotonic_ns())
+            due.set()
+
+        timer = Timer(note)
+        try:
+            timer.wake_at(time.monotonic_ns() + 10**13)
+            wanted = time.monotonic_ns() + 3_000_000
+            timer.wake_at(wanted)
+            await asyncio.wait_for(due.wait(), _SECONDS)
+            due.clear()
+            timer.wake_at(0)
+            await asyncio.wait_for(due.wait(), _SECONDS)
+        finally:
+            timer.close()
+        return [fired[0] - wanted, len(fired)]
+
+    late_ns, count = asyncio.run(wait())
+    assert late_ns >= 0
+    assert count == 2

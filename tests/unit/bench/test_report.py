@@ -1,0 +1,191 @@
+"""What people and programs are shown of a bench."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+from typing_extensions import override
+
+from predictd.server.bench.batches import between, read
+from predictd.server.bench.page import html
+from predictd.server.bench.report import compare, text
+from predictd.server.bench.report import read as read_result
+from predictd.server.bench.results import (
+    CURVE,
+    QUANTILES,
+    Batches,
+    ClientSide,
+    ModelResult,
+    Point,
+    Quantile,
+    Result,
+    SloResult,
+)
+from predictd.server.measure.engine_process import MeasureError
+
+
+def point(callers: int = 0, rate: float = 0.0, scale: float = 1.0, **more: object) -> Point:
+    fields = {
+        "callers": callers,
+        "rate": rate,
+        "seconds": 5.0,
+        "warm_up_seconds": 2.0,
+        "steady": True,
+        "answers": 5000,
+        "per_second": 1000 / scale,
+        "per_second_low": 990 / scale,
+        "per_second_high": 1010 / scale,
+        "mean_seconds": 0.002 * scale,
+        "max_seconds": 0.1 * scale,
+        "quantiles": {
+            name: Quantile(q, 0.01 * q * scale, 0.0099 * q * scale, 0.0101 * q * scale)
+            for name, q in QUANTILES.items()
+        },
+        "curve": [Quantile(q, 0.001 + q * 0.01 * scale) for q in CURVE],
+        "errors": {},
+        "unanswered": 0,
+        "in_flight": 3.0,
+        "client": ClientSide(0.5, 0.0, 0.0, []),
+        **more,
+    }
+    return msgspec.convert(fields, Point)
+
+
+def result(*points: Point, slo: SloResult | None = None, target: str = "here:1") -> Result:
+    return Result(
+        target=target,
+        api="oip",
+        streams=False,
+        models=["m<1>"],
+        inputs="random",
+        arrivals="poisson",
+        connections=8,
+        processes=1,
+        machine={"CPUs": "2 of 2"},
+        began="2026-01-01T00:00:00+00:00",
+        points=list(points),
+        slo=slo,
+    )
+
+
+class Tags(HTMLParser):
+    """Holds a page to its tags being closed, and to needing nothing from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.count: dict[str, int] = {}
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        assert not {"src", "href", "onload"} & {name for name, _ in attrs}
+        assert tag not in {"script", "link", "img", "iframe"}
+        if tag != "meta":
+            self.open.append(tag)
+
+    @override
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+
+    @override
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_table_and_its_notes() -> None:
+    limited = ClientSide(0.97, 0.0, 0.0, ["it was busy"])
+    shown = "\n".join(
+        text(
+            result(
+                point(callers=1),
+                point(rate=2000, client=limited, errors={"grpc-status 8": 7}, unanswered=2, steady=False),
+                point(
+                    callers=4,
+                    quantiles={},
+                    models=[ModelResult("a", 3, 0.001, 0.002)],
+                    batches=Batches(4, 10, {"2": 3, "4": 1}),
+                ),
+                slo=SloResult("p99", 0.02, 150.0, 160.0),
+            )
+        )
+    )
+    for wanted in (
+        "| 1 caller  | 1000      | 10    | 2 ms | 5 ms",
+        "97%",
+        "note: 2000/s: the load generator was the bottleneck: it was busy",
+        "note: 2000/s: not steady after 2 s of warm-up",
+        "note: 2000/s: only 1000 a second were answered",
+        "note: 2000/s: 7 times grpc-status 8",
+        "note: 2000/s: 2 requests were never answered",
+        "2.50       | ≤2: 3, ≤4: 1",
+        "150/s has a p99 of at most 20 ms; 160/s does not",
+    ):
+        assert wanted in shown, shown
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [point(callers=1), point(callers=4, batches=Batches(4, 10, {"2": 3, "32": 1}))],
+        [point(rate=100.0), point(rate=200.0, quantiles={}, curve=[])],
+        [point(callers=1, quantiles={}, curve=[], per_second=0.0)],
+    ],
+)
+def test_the_page_is_whole_and_needs_nothing_else(points: list[Point]) -> None:
+    page = html(result(*points, slo=SloResult("p99", 0.02, None, 5.0)))
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert "m&lt;1&gt;" in page
+    assert "<1>" not in page
+    charts = sum(bool(kind) for kind in ([p for p in points if p.quantiles], [p for p in points if p.curve]))
+    assert tags.count.get("svg", 0) == charts + any(p.batches for p in points)
+    assert "nan" not in page.lower()
+    for scheme in ("prefers-color-scheme: dark", "color-scheme: light dark"):
+        assert scheme in page
+
+
+def test_a_difference_counts_where_the_intervals_do_not_meet(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_bytes(msgspec.json.encode(result(point(callers=1), point(callers=4), point(callers=8))))
+    other.write_bytes(
+        msgspec.json.encode(result(point(callers=1, scale=0.5), point(callers=4, scale=1.01), point(rate=3)))
+    )
+    first, second = read_result(one), read_result(other)
+    shown = "\n".join(compare(first, second))
+    assert "| 1 caller  | answers/s | 1000    | 2000    | 2.000 | faster   |" in shown
+    assert "| 1 caller  | p99       | 9.9 ms  | 4.95 ms | 0.500 | faster   |" in shown
+    assert "| 4 callers | answers/s | 1000    | 990.1   | 0.990 | the same |" in shown
+    assert "8 callers" not in shown
+    assert "slower" in "\n".join(compare(second, first))
+    with pytest.raises(MeasureError, match="no load in common"):
+        list(compare(first, result(point(rate=3))))
+
+
+def test_a_file_that_is_no_bench(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    with pytest.raises(MeasureError, match="no such file"):
+        read_result(file)
+    file.write_text("[]")
+    with pytest.raises(MeasureError, match="not the JSON of a bench"):
+        read_result(file)
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(result(), format=99)))
+    with pytest.raises(MeasureError, match="format 99"):
+        read_result(file)
+
+
+def test_batches_from_the_metrics() -> None:
+    page = """# TYPE predictd_batch_rows histogram
+predictd_batch_rows_bucket{model="a",version="1",le="1"} %d
+predictd_batch_rows_bucket{model="a",version="1",le="2"} %d
+predictd_batch_rows_bucket{model="a",version="1",le="+Inf"} %d
+predictd_batch_rows_sum{model="a",version="1"} %d
+predictd_batch_rows_count{model="a",version="1"} %d
+"""
+    found = between(read(page % (1, 2, 2, 3, 2)), read(page % (4, 8, 9, 20, 9)))
+    assert found == Batches(7, 17, {"1": 3, "2": 3, "inf": 1})
+    assert between(read(""), read("")) == Batches(0, 0, {})
