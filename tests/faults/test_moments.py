@@ -44,7 +44,7 @@ patient = partial(running, environment={"PREDICTD_HANG_TIMEOUT": "1h"})
 @contextmanager
 def asking(daemon: Daemon, *, deadline: float = 30) -> Iterator[Ask]:
     """Requests from threads of their own: called with a model and its `x`."""
-    with Client(daemon.grpc, deadline=deadline) as client, ThreadPoolExecutor(16) as pool:
+    with Client(daemon.grpc, deadline=deadline, retries=NO_RETRIES) as client, ThreadPoolExecutor(16) as pool:
 
         def ask(model: str, x: Array, priority: int = 0) -> Future[Prediction]:
             return pool.submit(client.predict, model, {"x": x}, priority=priority)
@@ -243,14 +243,15 @@ def test_a_front_end_that_dies_waiting_for_memory_gives_its_claim_up(tmp_path: P
     """The supervisor hears the request for memory after the one who asked is dead."""
     model = models.identity(tmp_path / "wide.onnx", shape=("batch", WIDTH))
     arguments = (model, "--arena-limit", "3MiB", "--max-batch-size", "1")
-    with patient(*arguments, folder=tmp_path / "run") as daemon, asking(daemon, deadline=5) as ask:
+    with patient(*arguments, folder=tmp_path / "run") as daemon:
         (frontend,) = daemon.pids("front ends")
         for _ in range(4):
-            with paused(daemon.process.pid):
+            # A client that was there before may wait a little until it connects again.
+            with asking(daemon, deadline=5) as ask, paused(daemon.process.pid):
                 lost = ask("wide", echo(1.0, WIDTH))
                 daemon.wait_until(lambda: unread_messages(daemon.process.pid) > 0, 20, "asked for memory")
                 os.kill(frontend, signal.SIGKILL)
-            assert isinstance(lost.exception(), UnavailableError)
+                assert isinstance(lost.exception(), UnavailableError)
             wait_died(daemon, frontend)
             daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, 20, "ready")
             (frontend,) = daemon.pids("front ends")

@@ -16,6 +16,7 @@ from predictd.client import (
     Client,
     DeadlineExceededError,
     NotFoundError,
+    OverloadedError,
     Prediction,
     UnavailableError,
 )
@@ -235,7 +236,9 @@ def test_short_deadlines_under_load_end_in_time_and_leave_nothing(daemon: Daemon
 
     answers = asyncio.run(scenario())
     answered = [answer for answer in answers if isinstance(answer, Prediction)]
-    assert len(answered) + sum(isinstance(answer, DeadlineExceededError) for answer in answers) == 60
+    # Once a few were answered it is known how long others would wait, and they are refused at once.
+    given_up = [a for a in answers if isinstance(a, DeadlineExceededError | OverloadedError)]
+    assert len(answered) + len(given_up) == 60
     assert len(answered) < 30
     assert_idle(daemon)
     dropped = daemon.metric("predictd_dropped_total", model="slow")

@@ -72,6 +72,7 @@ SERVICES = {
         "ModelStreamInfer",
         "ModelStatistics",
         "RepositoryIndex",
+        "LogSettings",
         "RepositoryModelLoad",
         "RepositoryModelUnload",
     },

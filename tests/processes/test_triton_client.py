@@ -98,7 +98,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "system shared memory": ("UNIMPLEMENTED", "Method not found!"),
     "cuda shared memory": ("UNIMPLEMENTED", "Method not found!"),
     "trace": ("UNIMPLEMENTED", "Method not found!"),
-    "log": ("UNIMPLEMENTED", "Method not found!"),
+    "log": ("UNIMPLEMENTED", "log setting 'log_file' cannot be changed: the log goes to standard error"),
     "load": ("NOT_FOUND", "there is no model 'nobody' in the paths that the daemon serves"),
     "unload": ("UNAVAILABLE", "model 'FP32' cannot be unloaded by command: *--model-control explicit"),
     "client_timeout": ("DEADLINE_EXCEEDED", "Deadline Exceeded"),
@@ -164,6 +164,7 @@ def test_the_server_is_live_and_ready_and_says_what_it_is(tour: dict[str, Any]) 
         "statistics",
         "model_repository",
         "model_repository(unload_dependents)",
+        "logging",
     ]
 
 

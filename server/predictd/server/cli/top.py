@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import sys
@@ -94,7 +95,7 @@ def _watch(console: Console, target: Address, status: dict[str, Any]) -> None:
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            columns, lines = console.size
+            columns, lines = _size(console)
             shown = frame(status, target=str(target), note=note, columns=columns, lines=lines)
             live.update(shown, refresh=True)
             if "q" in keys.pressed(_PERIOD_SECONDS).lower():
@@ -103,6 +104,14 @@ def _watch(console: Console, target: Address, status: dict[str, Any]) -> None:
                 status, answered, note = _fetch(target), time.monotonic(), ""
             except _NoStatusError:
                 note = f"no answer for {time.monotonic() - answered:.0f} s"
+
+
+def _size(console: Console) -> tuple[int, int]:
+    """Columns and lines of the terminal as it is now, whatever COLUMNS said when it was opened."""
+    size = os.get_terminal_size(sys.stdout.fileno())
+    if size.columns and size.lines:
+        console.width, console.height = size
+    return console.width, console.height
 
 
 def _fetch(target: Address) -> dict[str, Any]:
