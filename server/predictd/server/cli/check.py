@@ -13,7 +13,7 @@ def check(paths: tuple[Path, ...]) -> int:
     """Say all that is wrong with models, without loading them.
 
     PATH is a model file, a model's folder, a repository of these, or a models.config of
-    TensorFlow Serving. Each line names file, line, and what to do. The exit code is 1 if
+    TensorFlow Serving. Each line names file, line, and what to do. The exit status is 1 if
     something would not be served.
     """
     # Only now: the help must not wait for NumPy.
