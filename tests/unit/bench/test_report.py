@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 from typing_extensions import override
 
-from predictd.server.bench.batches import between, read
+from predictd.server.bench.batches import between, read, scrape
 from predictd.server.bench.page import html
 from predictd.server.bench.report import compare, text
 from predictd.server.bench.report import read as read_result
@@ -189,3 +190,11 @@ predictd_batch_rows_count{model="a",version="1"} %d
     found = between(read(page % (1, 2, 2, 3, 2)), read(page % (4, 8, 9, 20, 9)))
     assert found == Batches(7, 17, {"1": 3, "2": 3, "inf": 1})
     assert between(read(""), read("")) == Batches(0, 0, {})
+
+
+def test_metrics_are_read_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:1")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with pytest.raises(MeasureError, match=rf"http://{address}/metrics: .*refused"):
+        scrape(address)
