@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from predictd.server.config.units import utf8_path
+
 
 @click.command
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
@@ -16,6 +18,11 @@ def check(paths: tuple[Path, ...]) -> int:
     TensorFlow Serving. Each line names file, line, and what to do. The exit status is 1 if
     something would not be served.
     """
+    try:
+        for path in paths:
+            utf8_path(str(path))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     # Only now: the help must not wait for NumPy.
     from predictd.server.repository import check as repository
 
