@@ -122,7 +122,7 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path) -> None:
         f"predictd: {tmp_path}/empty: no .npz or .npy file in it"
     )
     other = models.add_sub(tmp_path / "other.onnx")
-    assert "the model has no input 'x'" in complaint("compare", path, other)
+    assert "the original has the inputs 'x', the candidate 'INPUT0'" in complaint("compare", path, other)
     np.savez(tmp_path / "deadly.npz", x=np.full((1, 1), KILL, np.float32))
     deadly = ("--engine", "tests.fixtures.faulty_engine:load", "--inputs", tmp_path / "deadly.npz")
     assert complaint("bench", "--engine-only", path, *deadly) == (

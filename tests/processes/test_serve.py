@@ -13,7 +13,7 @@ import pytest
 
 from predictd.client import NO_RETRIES, Client, NotFoundError
 from tests.fixtures import models
-from tests.fixtures.daemon import Daemon
+from tests.fixtures.daemon import COMMAND, Daemon
 from tests.fixtures.processes import scaled, serving, versioned
 
 # What is promised is 2 s on a machine of one's own; this one is shared by whatever else runs.
@@ -25,15 +25,25 @@ def predictd(*arguments: str, daemon: Daemon) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_model_file_is_served(tmp_path: Path) -> None:
+def test_a_model_file_is_served_and_nothing_in_the_working_folder_is_code(tmp_path: Path) -> None:
     model = models.affine(tmp_path / "affine.onnx", scale=2.0, bias=1.0, width=4)
-    with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
+    run = tmp_path / "run"
+    run.mkdir()
+    theirs = run / "msgspec.py"
+    theirs.write_text("raise SystemExit('imported')")
+    # As the script `predictd`, which does not look there for what it imports, and has no variable to say so.
+    command = (sys.executable, "-P", *COMMAND[1:])
+    with (
+        serving(model, folder=run, command=command, environment={"PYTHONSAFEPATH": ""}) as daemon,
+        Client(daemon.grpc, retries=NO_RETRIES) as client,
+    ):
         x = np.arange(8, dtype=np.float32).reshape(2, 4)
         prediction = client.predict("affine", {"x": x})
         np.testing.assert_array_equal(prediction.outputs["y"], x * 2 + 1)
         assert prediction.version == 1
         assert daemon.get("/readyz") == (200, "ready\n")
         assert daemon.metric("predictd_requests_total", model="affine", status="OK") == 1
+        theirs.unlink()
 
 
 def test_a_small_model_is_ready_soon(tmp_path: Path) -> None:

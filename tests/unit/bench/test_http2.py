@@ -16,6 +16,8 @@ from typing_extensions import override
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.v1 import predictd_pb2 as v1
 from predictd.server.bench.dialects import dialect
+from predictd.server.bench.frames import DATA, frame, prefixed
+from predictd.server.bench.http2 import Call, Connection
 from predictd.server.bench.loops import ClosedLoop, OpenLoop
 from predictd.server.bench.timer import Timer
 
@@ -158,6 +160,31 @@ def test_answers_of_a_stream_are_told_apart_by_their_ids() -> None:
     for index, message in found.answers:
         response = v1.PredictStreamResponse.FromString(message).response
         assert response.model == ("one", "two")[index] * 30_000
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 7, 300])
+def test_messages_of_a_stream_may_lie_in_frames_in_any_way(cut: int) -> None:
+    sizes = [0, 1, 200, 0, 700]
+    answers = [
+        v1.PredictStreamResponse(
+            id=str(at), response=v1.PredictResponse(model="m" * size)
+        ).SerializeToString()
+        for at, size in enumerate(sizes)
+    ]
+    recorder = Counting(1, len(sizes))
+
+    async def receive() -> None:
+        # Nobody listens there: what is received is made up.
+        loop = ClosedLoop("127.0.0.1:9", dialect("predictd", streams=True), [b""], recorder, [])
+        link = Connection(loop, dialect("predictd", streams=True), "made.up")
+        for at in range(len(sizes)):
+            link.start(Call(at, 0), b"")
+        line = b"".join(map(prefixed, answers))
+        for at in range(0, len(line), cut):
+            link.data_received(frame(DATA, 0, 1, line[at : at + cut]))
+
+    asyncio.run(receive())
+    assert recorder.answers == list(enumerate(answers))
 
 
 def test_streams_of_the_open_inference_protocol() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from html.parser import HTMLParser
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 from typing_extensions import override
 
-from predictd.server.bench.batches import between, read
+from predictd.server.bench.batches import between, read, scrape
 from predictd.server.bench.page import html
 from predictd.server.bench.report import compare, text
 from predictd.server.bench.report import read as read_result
@@ -24,6 +26,7 @@ from predictd.server.bench.results import (
     Result,
     SloResult,
 )
+from predictd.server.cli import bench_network
 from predictd.server.measure.engine_process import MeasureError
 
 
@@ -189,3 +192,43 @@ predictd_batch_rows_count{model="a",version="1"} %d
     found = between(read(page % (1, 2, 2, 3, 2)), read(page % (4, 8, 9, 20, 9)))
     assert found == Batches(7, 17, {"1": 3, "2": 3, "inf": 1})
     assert between(read(""), read("")) == Batches(0, 0, {})
+
+
+def test_metrics_are_read_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:1")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with pytest.raises(MeasureError, match=rf"http://{address}/metrics: .*refused"):
+        scrape(address)
+
+
+def test_results_are_printed_also_where_the_page_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = result()
+    monkeypatch.setattr(bench_network, "_measure", lambda *_: measured)
+    wish = bench_network.NetworkWish(
+        target=measured.target,
+        api=measured.api,
+        streams=False,
+        models=("m",),
+        callers=(1,),
+        rates=(),
+        arrivals="poisson",
+        slo=None,
+        connections=1,
+        processes=1,
+        rows=1,
+        deadline_ns=0,
+        http="",
+        shapes={},
+        ranges={},
+        inputs=None,
+        time_ns=None,
+        warm_up_ns=None,
+        as_json=True,
+        html=tmp_path / "nowhere" / "page.html",
+    )
+    with pytest.raises(click.ClickException, match=r"page.html: No such file"):
+        bench_network.bench_network(wish)
+    assert msgspec.json.decode(capsys.readouterr().out, type=Result) == measured

@@ -22,6 +22,7 @@ from predictd.server.config.units import (
     parse_address,
     parse_duration_ns,
     parse_size_bytes,
+    path_or,
     size,
 )
 
@@ -254,6 +255,9 @@ def test_paths() -> None:
         many_paths().read("/a::/b")
     with pytest.raises(ValueError, match="not an empty string"):
         optional_path().read("")
+    for kind in (many_paths(), optional_path(), path_or("auto")):
+        with pytest.raises(ValueError, match=r"the path 'm\\udcff' is not UTF-8: rename it"):
+            kind.read("m\udcff")
 
 
 def test_a_toml_boolean_is_no_integer() -> None:

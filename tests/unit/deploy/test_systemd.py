@@ -54,7 +54,14 @@ def test_the_unit_fits_the_daemon(unit: str) -> None:
 def test_both_units_are_alike_but_for_their_names() -> None:
     one, many = (service(FOLDER / unit) for unit in UNITS)
     different = {name for name in one.keys() | many.keys() if one.get(name) != many.get(name)}
-    assert different == {"Environment", "EnvironmentFile", "ExecStart", "StateDirectory", "WorkingDirectory"}
+    assert different == {
+        "Environment",
+        "EnvironmentFile",
+        "ExecStart",
+        "RuntimeDirectory",
+        "StateDirectory",
+        "WorkingDirectory",
+    }
     assert all("%i" in many[name][0] for name in different)
 
 

@@ -60,3 +60,5 @@ def test_several_models_or_none_are_refused(repository: Path, tmp_path: Path) ->
         of(repository)
     with pytest.raises(MeasureError, match="no such file or folder"):
         of(tmp_path / "none.onnx")
+    with pytest.raises(MeasureError, match=r"m\\udcff.onnx' is not UTF-8: rename it"):
+        of(tmp_path / "m\udcff.onnx")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import re
 import socket
@@ -283,6 +284,28 @@ def test_a_child_whose_supervisor_does_not_read_goes_on_and_counts() -> None:
         event = msgspec.msgpack.decode(ours.recv(ENCODED_BYTES_MAX), type=LogEvent)
     assert event.fields["lines_lost"] == 20_000 - taken
     log.info("nobody is there any more")
+
+
+def test_a_child_may_log_what_utf_8_cannot_write() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        logs.configure_child(theirs.detach(), "info")
+        ours.settimeout(SECONDS)
+        try:
+            raise OSError("p\udcff")
+        except OSError:
+            logging.getLogger("t").exception("no %s", "m\udcff", extra={"f\udcff": "v\udcff"})
+        event = msgspec.msgpack.decode(ours.recv(ENCODED_BYTES_MAX), type=LogEvent)
+    assert (event.message, event.fields) == (r"no m\udcff", {r"f\udcff": r"v\udcff"})
+    assert r"OSError: p\udcff" in event.blocks["exception"]
+
+
+def test_json_has_no_numbers_that_json_does_not_know() -> None:
+    stream = io.StringIO()
+    with writing(stream):
+        logging.getLogger("t").info("m", extra={"much": math.inf, "none": math.nan, "some": 1.5})
+    (event,) = json_events(stream)
+    assert (event["much"], event["none"], event["some"]) == ("inf", "nan", 1.5)
 
 
 def test_the_largest_event_fits_a_packet() -> None:

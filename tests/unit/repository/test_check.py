@@ -74,6 +74,11 @@ def test_every_problem_of_a_repository_is_found_at_once(repository: Path) -> Non
     ]
 
 
+def test_a_path_that_is_no_utf_8_is_refused_as_it_would_not_be_served(tmp_path: Path) -> None:
+    result = run(tmp_path / "m\udcff.onnx")
+    assert str(result.exception).endswith("m\\udcff.onnx' is not UTF-8: rename it")
+
+
 def test_the_command_prints_them_and_fails_on_errors_alone(repository: Path) -> None:
     config = repository / "m" / "config.pbtxt"
     config.write_text("response_cache { enable: true }\n")

@@ -59,7 +59,7 @@ def have_built(
 
 def _start(request: BuildRequest, write_fd: int, said: IO[bytes]) -> subprocess.Popen[bytes]:
     child = subprocess.Popen(
-        [sys.executable, "-m", _MODULE, str(write_fd), str(os.getpid())],
+        [sys.executable, "-P", "-m", _MODULE, str(write_fd), str(os.getpid())],
         stdin=subprocess.PIPE,
         # Native libraries write where they like.
         stdout=said,

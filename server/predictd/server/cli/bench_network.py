@@ -66,12 +66,13 @@ def bench_network(wish: NetworkWish) -> int:
         raise click.ClickException(str(error)) from error
     finally:
         line.clear()
+    # First, so that nothing that was measured is lost where the page cannot be written.
+    click.echo(as_text(result) if wish.as_json else "\n\n".join(report.text(result)))
     if wish.html is not None:
         try:
-            wish.html.write_text(page.html(result))
+            wish.html.write_text(page.html(result), encoding="utf-8")
         except OSError as error:
             raise click.ClickException(f"{wish.html}: {error.strerror}") from error
-    click.echo(as_text(result) if wish.as_json else "\n\n".join(report.text(result)))
     return 0
 
 

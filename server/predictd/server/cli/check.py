@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from predictd.server.config.units import utf8_path
+
 
 @click.command
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
@@ -13,9 +15,14 @@ def check(paths: tuple[Path, ...]) -> int:
     """Say all that is wrong with models, without loading them.
 
     PATH is a model file, a model's folder, a repository of these, or a models.config of
-    TensorFlow Serving. Each line names file, line, and what to do. The exit code is 1 if
+    TensorFlow Serving. Each line names file, line, and what to do. The exit status is 1 if
     something would not be served.
     """
+    try:
+        for path in paths:
+            utf8_path(str(path))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     # Only now: the help must not wait for NumPy.
     from predictd.server.repository import check as repository
 

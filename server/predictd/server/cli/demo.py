@@ -24,8 +24,16 @@ _DEFAULT = Settings()
 
 
 @click.command
-@click.option("--grpc", metavar="HOST:PORT", help=f"Where gRPC listens.  [default: {_DEFAULT.grpc}]")
-@click.option("--http", metavar="HOST:PORT", help=f"Where /metrics listens.  [default: {_DEFAULT.http}]")
+@click.option(
+    "--grpc",
+    metavar="HOST:PORT",
+    help=f"Where gRPC listens.  [env var: PREDICTD_GRPC; default: {_DEFAULT.grpc}]",
+)
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    help=f"Where the status page and /metrics listen.  [env var: PREDICTD_HTTP; default: {_DEFAULT.http}]",
+)
 def demo(grpc: str | None, http: str | None) -> int:
     """Serve Magika's file-type model until SIGTERM, and print a command that asks it about a real file."""
     if sys.platform != "linux":

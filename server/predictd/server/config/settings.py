@@ -138,7 +138,10 @@ class Settings:
     )
     http: Address = field(
         default=Address("127.0.0.1", 8002),
-        metadata=_option(_ADDRESS, "Where /metrics, /healthz and /readyz listen. Port 0 takes a free port."),
+        metadata=_option(
+            _ADDRESS,
+            "Where the status page, /metrics, /healthz and /readyz listen. Port 0 takes a free port.",
+        ),
     )
     frontends: int | None = field(
         default=None,

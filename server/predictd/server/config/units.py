@@ -253,13 +253,22 @@ def boolean() -> Kind[bool]:
     return Kind("BOOL", "true or false", (bool,), read, lambda value: str(value).lower())
 
 
+def utf8_path(text: str) -> Path:
+    """A path that processes can tell each other. Raises ValueError for any other."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the path {text!r} is not UTF-8: rename it") from None
+    return Path(text)
+
+
 def optional_path() -> Kind[Path | None]:
     """A path, or nothing."""
 
     def read(value: str) -> Path:
         if not value:
             raise ValueError("expected a path, not an empty string")
-        return Path(value)
+        return utf8_path(value)
 
     return Kind("FILE", "a path", (str,), read, lambda value: "none" if value is None else str(value))
 
@@ -270,7 +279,7 @@ def path_or(*words: str) -> Kind[Path | str]:
     def read(value: str) -> Path | str:
         if not value:
             raise ValueError(f"expected a path or one of {', '.join(words)}, not an empty string")
-        return value if value in words else Path(value)
+        return value if value in words else utf8_path(value)
 
     return Kind(f"FILE|{'|'.join(words)}", f"a path, or one of {', '.join(words)}", (str,), read, str)
 
@@ -282,7 +291,7 @@ def many_paths() -> Kind[tuple[Path, ...]]:
         texts = value.split(os.pathsep) if isinstance(value, str) else value
         if not all(isinstance(text, str) and text for text in texts):
             raise ValueError("expected an array of paths, none of them empty")
-        return tuple(Path(str(text)) for text in texts)
+        return tuple(utf8_path(str(text)) for text in texts)
 
     return Kind(
         "PATH", "an array of paths", (list,), read, lambda paths: os.pathsep.join(map(str, paths)) or "none"

@@ -143,10 +143,6 @@ class CallTable:
         self._generations[slot] = generation
         return slot, generation
 
-    def give_back_slot(self, slot: int) -> None:
-        """A slot that was taken and never used."""
-        self._free.append(slot)
-
     def put(self, call: Call) -> None:
         """Start a call in the slot it took."""
         self._calls[call.slot] = call

@@ -53,7 +53,7 @@ class EngineProcess:
         self._ours, theirs = socket.socketpair()
         try:
             self._process: subprocess.Popen[bytes] = spawn(
-                [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno()), str(os.getpid())],
                 environment=child_environment(os.environ, plan.environment),
                 cpus=plan.cpus,
                 pass_fds=[theirs.fileno()],

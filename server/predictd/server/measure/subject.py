@@ -12,6 +12,7 @@ from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.lane import LaneConfig
 from predictd.server.config.model_config import ModelConfig, Origin
 from predictd.server.config.settings import Settings
+from predictd.server.config.units import utf8_path
 from predictd.server.launch.requests import ChildPlan
 from predictd.server.measure.engine_process import MeasureError
 from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
@@ -116,7 +117,10 @@ def _found(wish: Wish, settings: Settings, cpus: int) -> FoundModel:
         tune = tuned_results(settings, os.environ, cpus).apply
     except TunedError as error:
         raise MeasureError(f"tuned: {error}") from error
-    path = Path(os.path.abspath(wish.path))  # noqa: PTH100 - a link keeps its name
+    try:
+        path = utf8_path(os.path.abspath(wish.path))  # noqa: PTH100 - a link keeps its name
+    except ValueError as error:
+        raise MeasureError(str(error)) from error
     found = tune(scan([path]))
     if len(found.models) == 1:
         return found.models[0]

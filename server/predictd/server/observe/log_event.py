@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from typing import Final, Literal, TypeAlias
 
@@ -54,9 +55,9 @@ def from_record(record: logging.LogRecord) -> LogEvent:
         unix_seconds=record.created,
         level=_level(record.levelno),
         logger=record.name,
-        message=_cut(record.getMessage(), MESSAGE_CHARACTERS_MAX),
-        fields={key: _value(value) for key, value in extra[:FIELDS_MAX]},
-        blocks={"exception": shorten_block(story)} if story else {},
+        message=_cut(_encodable(record.getMessage()), MESSAGE_CHARACTERS_MAX),
+        fields={_encodable(key): _value(value) for key, value in extra[:FIELDS_MAX]},
+        blocks={"exception": shorten_block(_encodable(story))} if story else {},
     )
 
 
@@ -81,13 +82,21 @@ def _cut(text: str, characters: int) -> str:
     return text if len(text) <= characters else text[:characters] + "…"
 
 
+def _encodable(text: str) -> str:
+    """The text, with what UTF-8 cannot write as in a Python string: names of files may be any bytes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def _value(value: object) -> Value:
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        # JSON has no other numbers.
+        return value if math.isfinite(value) else str(value)
     # The wire has 64 bits for an integer.
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return value
-    return _cut(value if isinstance(value, str) else str(value), FIELD_CHARACTERS_MAX)
+    return _cut(_encodable(value if isinstance(value, str) else str(value)), FIELD_CHARACTERS_MAX)
 
 
 def _story(record: logging.LogRecord) -> str:

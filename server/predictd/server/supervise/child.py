@@ -81,7 +81,7 @@ class Child:
             self._process = spawn(
                 # The child does not read its title here; it makes room for it, as a process title replaces the
                 # arguments.
-                [sys.executable, "-m", module, *arguments, title],
+                [sys.executable, "-P", "-m", module, *arguments, title],
                 environment=environment,
                 cpus=cpus,
                 pass_fds=[theirs.fileno(), output.log_fd, output.crash_fd],

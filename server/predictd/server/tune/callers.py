@@ -43,7 +43,7 @@ class SubjectError(Exception):
 class _Process:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "predictd.server.tune.load"],
+            [sys.executable, "-P", "-m", "predictd.server.tune.load"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # A terminal's interrupt is for the parent alone, which ends everything in order.

@@ -69,7 +69,7 @@ def running(model: Path, more: Sequence[str], folder: Path, timeout_seconds: flo
     ready_file, log = folder / "ready.json", folder / "daemon.log"
     ready_file.unlink(missing_ok=True)
     command = [
-        *(sys.executable, "-m", __name__, str(os.getpid()), "serve", str(model)),
+        *(sys.executable, "-P", "-m", __name__, str(os.getpid()), "serve", str(model)),
         *("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file", str(ready_file)),
         *("--model-control", "none", "--drain-timeout", "5s", *more),
     ]
