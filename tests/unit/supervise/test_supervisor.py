@@ -19,12 +19,12 @@ from predictd.server.control.messages import (
     Hello,
     LaneFailed,
     LaneLoading,
-    PublishModel,
     Ready,
     Serve,
     Warm,
     WorkerCounts,
 )
+from predictd.server.control.publication import PublishModel
 from predictd.server.observe.deltas import FrontendDelta, WorkerDelta
 from predictd.server.supervise import starter, supervisor
 from predictd.server.supervise.supervisor import ABI_VERSION

@@ -39,13 +39,13 @@ from predictd.server.control.messages import (
     Ping,
     Pong,
     PoolGone,
-    PublishModel,
     Ready,
     RetireLane,
     Statistics,
     Stop,
     WorkerGone,
 )
+from predictd.server.control.publication import PublishModel
 from predictd.server.frontend.answer_limit import ResponseLimit
 from predictd.server.frontend.apis import (
     control_v1,

@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from predictd.server.config.lane import LaneConfig, LaneSignature
-from predictd.server.control.messages import (
-    LabelView,
-    LaneView,
-    PublishModel,
-    SettingView,
-)
+from predictd.server.control.publication import LabelView, LaneView, PublishModel, SettingView
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
 from predictd.server.repository.traffic import Known, Traffic, default_version, labels_now
 

@@ -29,11 +29,11 @@ from predictd.server.control.messages import (
     FrontendCounts,
     Hello,
     Pong,
-    PublishModel,
     Ready,
     StatisticsRequest,
     WorkerCounts,
 )
+from predictd.server.control.publication import PublishModel
 from predictd.server.launch.memory import MemoryHeadroom
 from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.gauges import Gauges, Readiness
