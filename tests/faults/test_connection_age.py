@@ -18,7 +18,7 @@ import numpy as np
 from predictd.client import NO_RETRIES, AsyncClient, Client, Request
 from predictd.client.channel import OPTIONS, PREDICT_STREAM
 from predictd.client.messages import build
-from predictd.server.bench.http2 import GOAWAY, PING, frame
+from predictd.server.bench.frames import GOAWAY, PING, frame
 from tests.fixtures import models
 from tests.fixtures.bad_clients import HELLO
 from tests.fixtures.daemon import Daemon, running

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from predictd.client import AsyncClient, Client, Prediction
-from predictd.server.bench.http2 import ACK, GOAWAY, SETTINGS, frame
+from predictd.server.bench.frames import ACK, GOAWAY, SETTINGS, frame
 from tests.fixtures.prediction_service import FakeService, serving
 
 # More than gRPC keeps of a call by itself, 256 KiB.

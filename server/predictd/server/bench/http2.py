@@ -18,34 +18,33 @@ from typing import Protocol, cast
 from typing_extensions import override
 
 from predictd.server.bench.dialects import Dialect
+from predictd.server.bench.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES_MAX,
+    FRAME_HEADER,
+    GOAWAY,
+    HEADERS,
+    HELLO,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_BYTES_DEFAULT,
+    WINDOW_BYTES_MAX,
+    WINDOW_UPDATE,
+    content,
+    frame,
+)
 from predictd.server.bench.hpack import HpackError, grpc_status, request_headers
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-ACK = END_STREAM = 1
-END_HEADERS, PADDED, PRIORITY = 4, 8, 32
-FRAME_BYTES_MAX = 16384
 _STREAMS_MAX, _WINDOW, _FRAME_BYTES = 3, 4, 5
-_FRAME = struct.Struct(">IBI")  # length and type share the first word
 _SETTING = struct.Struct(">HI")
-_WINDOW_BYTES_MAX = 2**31 - 1
-_WINDOW_BYTES_DEFAULT = 65535
-_SETTINGS_BODY = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, _WINDOW_BYTES_MAX)  # no table, no push, wide streams
 _UNLIMITED = 2**31
 # Blocks repeat, so each is decoded once; the bound is for a server that puts a clock into them.
 _BLOCKS_KEPT_MAX = 64
-
-
-def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
-    """One frame as it travels."""
-    return _FRAME.pack(len(body) << 8 | kind, flags, stream) + body
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HELLO = (
-    PREFACE
-    + frame(SETTINGS, 0, 0, _SETTINGS_BODY)
-    + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", _WINDOW_BYTES_MAX - _WINDOW_BYTES_DEFAULT))
-)
 
 
 def prefixed(message: bytes) -> bytes:
@@ -114,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._first_block, self._block = request_headers(dialect.path, authority, timeout)
         self._transport: asyncio.Transport | None = None
         self._rest = b""
-        self._out: list[bytes | memoryview] = [_HELLO]
+        self._out: list[bytes | memoryview] = [HELLO]
         self._streams: dict[int, _Stream] = {}
         self._waiting: deque[tuple[Call, bytes]] = deque()
         self._blocked: list[_Stream] = []
@@ -127,8 +126,8 @@ class Connection(asyncio.Protocol):
         self._streams_max = 0
         self._frame_bytes_max = FRAME_BYTES_MAX
         self._heard_settings = False
-        self._window = _WINDOW_BYTES_DEFAULT
-        self._window_of_streams = _WINDOW_BYTES_DEFAULT
+        self._window = WINDOW_BYTES_DEFAULT
+        self._window_of_streams = WINDOW_BYTES_DEFAULT
         self._received = 0
         self._headers: tuple[int, int, bytes] | None = None
         self._good_trailers: set[bytes] = set()
@@ -184,7 +183,7 @@ class Connection(asyncio.Protocol):
         now = time.monotonic_ns()
         if self._rest:
             data = self._rest + data
-        at, size, unpack = 0, len(data), _FRAME.unpack_from
+        at, size, unpack = 0, len(data), FRAME_HEADER.unpack_from
         while size - at >= 9:
             word, flags, stream = unpack(data, at)
             end = at + 9 + (word >> 8)
@@ -203,7 +202,7 @@ class Connection(asyncio.Protocol):
         self._next_stream = number + 2
         stream = self._streams[number] = _Stream(number, call, self._window_of_streams)
         block, self._first_block = self._first_block, self._block
-        self._out += (_FRAME.pack(len(block) << 8 | HEADERS, END_HEADERS, number), block)
+        self._out += (FRAME_HEADER.pack(len(block) << 8 | HEADERS, END_HEADERS, number), block)
         return stream
 
     def _queue(self, stream: _Stream, message: bytes) -> None:
@@ -213,7 +212,7 @@ class Connection(asyncio.Protocol):
             self._window -= size
             stream.window -= size
             flags = 0 if stream.call is None else END_STREAM
-            self._out += (_FRAME.pack(size << 8 | DATA, flags, stream.number), message)
+            self._out += (FRAME_HEADER.pack(size << 8 | DATA, flags, stream.number), message)
             return
         if not stream.unsent:
             self._blocked.append(stream)
@@ -233,7 +232,7 @@ class Connection(asyncio.Protocol):
                 return
             last = size == len(rest)
             flags = END_STREAM if last and stream.call is not None else 0
-            self._out += (_FRAME.pack(size << 8 | DATA, flags, stream.number), rest[:size])
+            self._out += (FRAME_HEADER.pack(size << 8 | DATA, flags, stream.number), rest[:size])
             self._window -= size
             stream.window -= size
             if last:
@@ -264,16 +263,16 @@ class Connection(asyncio.Protocol):
     def _data(self, flags: int, number: int, body: bytes, now_ns: int) -> None:
         size = len(body)
         self._received += size
-        if self._received > _WINDOW_BYTES_MAX // 2:
+        if self._received > WINDOW_BYTES_MAX // 2:
             self._out.append(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
             self._received = 0
         stream = self._streams.get(number)
         if stream is None:
             return
-        stream.answer.append(_content(flags, body))
+        stream.answer.append(content(flags, body))
         stream.have += size
         if stream.call is None:
-            if stream.have > _WINDOW_BYTES_MAX // 2:
+            if stream.have > WINDOW_BYTES_MAX // 2:
                 self._out.append(frame(WINDOW_UPDATE, 0, number, struct.pack(">I", stream.have)))
                 stream.have = 0
             self._messages(stream, now_ns)
@@ -300,7 +299,7 @@ class Connection(asyncio.Protocol):
 
     def _header_block(self, kind: int, flags: int, number: int, body: bytes, now_ns: int) -> None:
         if kind == HEADERS:
-            started, block = flags, _content(flags, body)
+            started, block = flags, content(flags, body)
         else:
             before = self._headers
             if before is None or before[0] != number:
@@ -397,10 +396,3 @@ class Connection(asyncio.Protocol):
                 untouched += self._by_id.values()
                 self._by_id.clear()
         self._events.leaving(self, untouched)
-
-
-def _content(flags: int, body: bytes) -> bytes:
-    """A frame's content without its padding and priority."""
-    if flags & PADDED:
-        body = body[1 : len(body) - body[0]]
-    return body[5:] if flags & PRIORITY else body
