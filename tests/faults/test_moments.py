@@ -224,6 +224,8 @@ def test_what_a_dead_front_end_had_in_a_queue_never_runs_and_what_it_had_in_a_ru
             daemon.wait_until(lambda: rows_run(log), 20, "running")
             lost += [send(channel, value) for value in (2, 3, 4)]
             wait_queued(daemon, 3)
+            # What was not collected of a child's counts goes with it.
+            daemon.wait_until(lambda: daemon.metric("predictd_accepted_total") == 4, 20, "counted")
             os.kill(frontend, signal.SIGKILL)
             assert {one.code() for one in lost} == {grpc.StatusCode.UNAVAILABLE}
         daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, 20, "ready again")

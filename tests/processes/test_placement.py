@@ -18,7 +18,7 @@ import pytest
 
 from predictd.client import NO_RETRIES, Client
 from predictd.engines.traits import BUILT_IN
-from predictd.server.config.settings import resolve
+from predictd.server.config.resolve import resolve
 from predictd.server.launch.allocators import choose_allocator
 from predictd.server.launch.budget import read_budget
 from predictd.server.launch.cpulist import format_cpulist, parse_cpulist

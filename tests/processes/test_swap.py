@@ -358,11 +358,11 @@ def test_a_model_that_goes_finishes_what_is_in_flight(tmp_path: Path) -> None:
                 await eventually(lambda: len(daemon.pids("workers")) == 1, "gone")
 
                 # The process is gone a moment before the front ends are told so.
-                async def known() -> set[str]:
-                    return {model.name for model in await client.models()}
+                def known() -> set[str]:
+                    with Client(daemon.grpc) as other:
+                        return {model.name for model in other.models()}
 
-                while "slow" in await known():
-                    await asyncio.sleep(0)
+                await eventually(lambda: "slow" not in known(), "told")
                 with pytest.raises(NotFoundError):
                     await client.predict("slow", {"x": np.zeros((1, 1), np.float32)})
 

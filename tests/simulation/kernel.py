@@ -24,7 +24,7 @@ from predictd.server.frontend import dispatch
 from predictd.server.frontend import main as frontend_main
 from predictd.server.supervise import keeper, starter, supervisor, watching
 from predictd.server.transport.claims import ClaimWriter
-from predictd.server.worker import intake, response_memory, runner, token
+from predictd.server.worker import intake, loading, response_memory, runner, token
 from predictd.server.worker import main as worker_main
 from tests.simulation.strand import Strand
 
@@ -255,10 +255,10 @@ def _replacements() -> list[tuple[object, str, object]]:
         (frontend_main, "os", stand_in_os),
         (dispatch, "os", _FrontendOs()),
         *((module, "select", polls) for module in (worker_main, intake, response_memory)),
-        *((module, "threading", threads) for module in (worker_main, response_memory)),
+        *((module, "threading", threads) for module in (worker_main, loading, response_memory)),
         *((module, "gc", no_collections) for module in (worker_main, frontend_main)),
         (frontend_main, "watch_collections", lambda _: None),
-        (worker_main, "queue", SimpleNamespace(SimpleQueue=_SimpleQueue)),
+        (loading, "queue", SimpleNamespace(SimpleQueue=_SimpleQueue)),
         (worker_main, "ClaimWriter", Claims),
         (token, "fcntl", _Fcntl),
         (time, "monotonic_ns", machine.look_ns),
@@ -289,6 +289,7 @@ MODULES = SimpleNamespace(
     supervisor=supervisor,
     keeper=keeper,
     watching=watching,
+    loading=loading,
     worker_main=worker_main,
     frontend_main=frontend_main,
 )

@@ -73,7 +73,7 @@ def _of_memory(world: World) -> Iterator[str]:
         if owner is not None and {(0, segment) for segment in owner._responses._arena._segments} != known:
             yield f"{child.title} owns segments that the supervisor does not know, or the other way round"
         for door in doors.values():
-            link = door.frontend._dispatcher.worker(number) if door.frontend is not None else None
+            link = door.frontend._dispatcher.links.worker(number) if door.frontend is not None else None
             if link is not None and {(0, segment) for segment in link.memory._segments} != known:
                 yield f"{door.title} has segments of {child.title} mapped that it does not have, or too few"
 

@@ -397,7 +397,7 @@ class World(Ownership):
             # What is new is taken at the second look, which must come while there are requests.
             (MODULES.keeper, "LOOK_AGAIN_SECONDS", LOOK_AGAIN_NS / 1e9),
             (MODULES.keeper, "look", lambda *_: self.models.sight),
-            (MODULES.worker_main, "load_lane", self.models.load_lane),
+            (MODULES.loading, "load_lane", self.models.load_lane),
             *self._mutations,
         ]
 

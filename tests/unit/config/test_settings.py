@@ -7,14 +7,11 @@ from typing import Any
 import pytest
 
 from predictd.server.config.errors import ConfigError
+from predictd.server.config.option import Option
+from predictd.server.config.options_table import defaults_table
 from predictd.server.config.request_log import RequestLogRule
-from predictd.server.config.settings import (
-    Option,
-    Settings,
-    defaults_table,
-    options,
-    resolve,
-)
+from predictd.server.config.resolve import resolve
+from predictd.server.config.settings import Settings, options
 from predictd.server.config.units import Address
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "configuration.md"

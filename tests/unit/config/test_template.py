@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from predictd.server.config.settings import Settings, options, resolve
+from predictd.server.config.resolve import resolve
+from predictd.server.config.settings import Settings, options
 from predictd.server.config.template import template
 
 _COMMENTED = re.compile(r"^# ([a-z_]+) =(.*)$", re.MULTILINE)

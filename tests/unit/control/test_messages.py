@@ -10,12 +10,8 @@ import pytest
 from predictd.server.config.lane import LaneSignature, WireTensor
 from predictd.server.control import messages
 from predictd.server.control.message import Message
-from predictd.server.control.messages import (
-    AnyMessage,
-    LaneLoaded,
-    LaneView,
-    PublishModel,
-)
+from predictd.server.control.messages import AnyMessage, LaneLoaded
+from predictd.server.control.publication import LaneView, PublishModel
 from tests.fixtures.supervision import lane_config
 
 ALL = get_args(AnyMessage)

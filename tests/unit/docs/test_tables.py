@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from predictd.server.config.settings import defaults_table
+from predictd.server.config.options_table import defaults_table
 from predictd.server.observe.catalogue import METRICS
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -213,7 +213,7 @@ def test_arenas_grow_by_leave_of_the_supervisor() -> None:
         added = [m for m in rig.sent if isinstance(m, SegmentAdded)]
         assert requests == [m.block_bytes * m.blocks for m in added] == [256 * 1024] * 2
         assert [(m.owner, m.pool, m.segment) for m in added] == [(FRONTEND, 1, 0), (FRONTEND, 1, 1)]
-        assert rig.dispatcher.arena_bytes == sum(requests)
+        assert rig.dispatcher.links.arena_bytes == sum(requests)
         worker.answer(pool.read())
         await settle(rig)
         assert [task.result().outputs[0].data for task in tasks] == [doubled(n, n) for n in range(600)]
@@ -364,16 +364,16 @@ def test_memory_under_pressure_is_given_back_but_for_what_is_in_flight() -> None
         held = send(rig, 1, 2)
         await settle(rig)
         tickets = pool.read()
-        rig.dispatcher.give_back(pressed=True)
+        rig.dispatcher.links.give_back(pressed=True)
         assert not [one for one in rig.sent if isinstance(one, SegmentRetired)]
         await answered(rig, worker, tickets, held, 1, 2)
         # What was in use since the last look counts as needed: only then it is forgotten.
         arena = rig.dispatcher._pools[pool.number].arena
         arena._allocator.forget_peaks()
-        rig.dispatcher.give_back(pressed=True)
+        rig.dispatcher.links.give_back(pressed=True)
         (retired,) = [one for one in rig.sent if isinstance(one, SegmentRetired)]
         assert (retired.owner, retired.pool) == (FRONTEND, pool.number)
-        assert rig.dispatcher.arena_bytes == 0
+        assert rig.dispatcher.links.arena_bytes == 0
         again = send(rig, 3, 4)
         await settle(rig)
         (ticket,) = pool.read()

@@ -297,7 +297,7 @@ def test_releases_wait_for_a_worker_that_does_not_read() -> None:
             await settle(rig)
         assert [task.result().outputs[0].data for task in tasks] == [doubled(n, n) for n in range(3)]
         assert len(worker.held) == 3
-        link = rig.dispatcher.worker(1)
+        link = rig.dispatcher.links.worker(1)
         assert link is not None
         assert link.retry is not None, "one timer, however many wait"
         while os.read(worker.release.read_fd, 65536).count(0) != 65536:

@@ -9,7 +9,7 @@ import pytest
 from predictd.engines.api import DType
 from predictd.server.config.labels import read_labels
 from predictd.server.config.lane import WireTensor
-from predictd.server.control.messages import PublishModel
+from predictd.server.control.publication import PublishModel
 from predictd.server.frontend.routing import Routes
 from tests.fixtures.frontend import SECRET, publication, signature, view
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from predictd.engines.api import DType
-from predictd.server.control.messages import LaneView
+from predictd.server.control.publication import LaneView
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.inference import TensorInfo
 from predictd.server.frontend.routing import Routes

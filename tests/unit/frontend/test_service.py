@@ -12,7 +12,8 @@ import pytest
 from predictd.engines.api import DType
 from predictd.server.config.lane import QueueRules, WireTensor
 from predictd.server.control.message import Message
-from predictd.server.control.messages import LaneView, StatisticsRequest
+from predictd.server.control.messages import StatisticsRequest
+from predictd.server.control.publication import LaneView
 from predictd.server.errors import (
     DeadlineError,
     InvalidRequestError,

@@ -23,7 +23,7 @@ LIMIT = 8
 def shared(rig: Rig, lanes: int) -> tuple[FakePool, FakeWorker]:
     pool, worker = start(rig)
     rig.dispatcher._pools[1].queues.limit = LIMIT
-    rig.dispatcher.shared({1: lanes})
+    rig.dispatcher.links.shared({1: lanes})
     return pool, worker
 
 

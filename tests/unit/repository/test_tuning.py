@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from predictd.server.config.model_config import ModelConfig, Origin
-from predictd.server.config.settings import resolve
+from predictd.server.config.resolve import resolve
 from predictd.server.config.tuned import TUNABLE, Here, Tuned, TunedValue, table_of
 from predictd.server.repository.models import FoundModel
 from predictd.server.repository.scan import scan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from predictd.server.config.lane import LaneSignature
-from predictd.server.control.messages import SettingView
+from predictd.server.control.publication import SettingView
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from tests.fixtures.supervision import lane_config

@@ -12,7 +12,7 @@ import pytest
 
 from predictd.server.control.commands import LabelsDone, SetLabel, SetSplit
 from predictd.server.control.message import Message
-from predictd.server.control.messages import LabelView, PublishModel
+from predictd.server.control.publication import LabelView, PublishModel
 from predictd.server.errors import FailedPreconditionError, InvalidRequestError
 from predictd.server.repository.traffic import Traffic
 from predictd.server.supervise import directing, state_file

@@ -20,14 +20,13 @@ from predictd.server.control.messages import (
     Drained,
     FrontendInit,
     Hello,
-    LaneView,
     Listen,
     Listening,
-    PublishModel,
     Ready,
     Stop,
     Warm,
 )
+from predictd.server.control.publication import LaneView, PublishModel
 from predictd.server.supervise import starter
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.frontend_init import FrontendSettings

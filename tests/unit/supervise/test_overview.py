@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from predictd.server.control.messages import LabelView, LaneView, PublishModel
+from predictd.server.control.publication import LabelView, LaneView, PublishModel
 from predictd.server.launch.budget import Budget
 from predictd.server.launch.plan import ChildPlan, LaunchPlan
 from predictd.server.observe.status import LabelInfo, ShareInfo

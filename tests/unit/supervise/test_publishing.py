@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from predictd.server.control.message import Message
-from predictd.server.control.messages import PublishModel
+from predictd.server.control.publication import PublishModel
 from predictd.server.supervise.wiring import Wiring
 
 MODEL = PublishModel(seq=0, name="m", default_version=0, versions=[])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from predictd.server.config.model_config import overlay
 from predictd.server.config.model_file import read_model_file
-from predictd.server.config.settings import resolve
+from predictd.server.config.resolve import resolve
 from predictd.server.repository.override import read_override
 from predictd.server.supervise.shown import shown_settings
 from tests.fixtures.supervision import lane_config

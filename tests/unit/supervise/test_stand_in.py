@@ -16,10 +16,10 @@ from predictd.server.control.messages import (
     LaneFailed,
     LaneLoaded,
     LaneLoading,
-    PublishModel,
     RetireLane,
     Warm,
 )
+from predictd.server.control.publication import PublishModel
 from predictd.server.supervise import starter
 from predictd.server.supervise.stand_in import stand_in
 from predictd.server.supervise.supervisor import ABI_VERSION

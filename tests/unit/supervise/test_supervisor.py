@@ -19,12 +19,12 @@ from predictd.server.control.messages import (
     Hello,
     LaneFailed,
     LaneLoading,
-    PublishModel,
     Ready,
     Serve,
     Warm,
     WorkerCounts,
 )
+from predictd.server.control.publication import PublishModel
 from predictd.server.observe.deltas import FrontendDelta, WorkerDelta
 from predictd.server.supervise import starter, supervisor
 from predictd.server.supervise.supervisor import ABI_VERSION
@@ -232,7 +232,7 @@ def test_a_task_that_fails_ends_the_daemon_loudly(nursery: Nursery, caplog: pyte
         raise KeyError("a bug")
 
     async def scenario(house: House) -> None:
-        house.supervisor.spawn(fail())
+        house.supervisor.tasks.spawn(fail())
         await turns()
         assert house.supervisor.fatal == "KeyError('a bug') in the supervisor. This is a bug"
 
@@ -341,7 +341,7 @@ def test_children_that_do_not_leave_are_killed(nursery: Nursery, monkeypatch: py
 def test_nothing_is_left_to_count_when_all_has_stopped(nursery: Nursery) -> None:
     async def scenario(house: House) -> None:
         await house.close()
-        assert not house.supervisor._tasks
+        assert not house.supervisor.tasks._tasks
         assert house.supervisor.gauges().in_flight == {}
 
     play(nursery, scenario)

@@ -16,12 +16,12 @@ from predictd.server.control.messages import (
     LaneFailed,
     LaneLoaded,
     LaneLoading,
-    PublishModel,
     RemoveLane,
     RetireLane,
     Serve,
     Warm,
 )
+from predictd.server.control.publication import PublishModel
 from predictd.server.supervise import housing, pool, starter
 from predictd.server.supervise import turns as turns_module
 from predictd.server.supervise import workers as workers_module

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from predictd.server.config.errors import ConfigError
-from predictd.server.config.settings import CONFIG_FILE, Option, Settings, options, resolve
+from predictd.server.config.option import Option
+from predictd.server.config.resolve import resolve
+from predictd.server.config.settings import CONFIG_FILE, Settings, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

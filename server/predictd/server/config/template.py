@@ -7,7 +7,8 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from predictd.server.config.settings import CONFIG_FILE, Option, options
+from predictd.server.config.option import Option
+from predictd.server.config.settings import CONFIG_FILE, options
 
 _WIDTH = 100
 _HEAD = """\

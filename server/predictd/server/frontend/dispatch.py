@@ -6,7 +6,7 @@ import asyncio
 import os
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.admission import Admission
@@ -14,10 +14,10 @@ from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, 
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
 from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.inference import InputTensor
+from predictd.server.frontend.links import Links
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.outcomes import outcome
-from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink, release_blocks
-from predictd.server.frontend.queues import TicketQueues
+from predictd.server.frontend.pools import ArenaGrowth, PoolLink, release_blocks
 from predictd.server.frontend.retirement import Retirements
 from predictd.server.frontend.room import check_room
 from predictd.server.frontend.routing import Lane
@@ -25,7 +25,6 @@ from predictd.server.frontend.waiting import LaneQueue
 from predictd.server.observe.deltas import WaitingSeries
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
-from predictd.server.transport.arena import Arena
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.claims import read_claims
 from predictd.server.transport.records import (
@@ -47,6 +46,7 @@ class Dispatcher:
     """Owns everything in flight of this front end. Runs on the event loop alone.
 
     Attributes:
+        links: Pools and workers, as the supervisor tells of them.
         retirements: Tells when a lane has nothing outstanding.
     """
 
@@ -61,47 +61,17 @@ class Dispatcher:
         holding: Holding,
     ) -> None:
         self._frontend = frontend
-        self._frontends = frontends
         self._completion_fd = completion_fd
         self._calls = CallTable(in_flight_limit)
         self._growth = growth
         self._recorder = recorder
-        self._holding = holding
         # Asking for the running loop is a system call.
         self._loop = asyncio.get_running_loop()
-        self._pools: dict[int, PoolLink] = {}
-        self._workers: dict[int, WorkerLink] = {}
+        self.links = Links(frontend, frontends, growth, holding, self._refuse)
+        self._pools = self.links.pools
+        self._workers = self.links.workers
         self._probes = Probes(frontend)
         self.retirements = Retirements()
-
-    # Links ----------------------------------------------------------------------------------------------------
-
-    def attach_pool(
-        self,
-        pool: int,
-        name: str,
-        queue_fds: list[int],
-        queue_limit: int,
-        arena_limit_bytes: int,
-        arena_keep_ns: int,
-    ) -> None:
-        """Know a pool's queues."""
-        queues = TicketQueues(queue_fds, self._refuse, queue_limit, self._frontends, self._holding)
-        arena = Arena(f"predictd-requests-{pool}", arena_limit_bytes, arena_keep_ns)
-        self._pools[pool] = PoolLink(pool, name, queues, arena)
-
-    def shared(self, lanes: Mapping[int, int]) -> None:
-        """Know how many lanes each pool has."""
-        for pool in self._pools.values():
-            pool.lanes = lanes.get(pool.id, 0)
-
-    def attach_worker(self, worker: WorkerLink) -> None:
-        """Know a worker."""
-        self._workers[worker.id] = worker
-
-    def worker(self, worker: int) -> WorkerLink | None:
-        """A worker's link, None when it is gone."""
-        return self._workers.get(worker)
 
     @property
     def in_flight(self) -> int:
@@ -110,24 +80,8 @@ class Dispatcher:
 
     def waiting(self, now_ns: int) -> tuple[WaitingSeries, ...]:
         """What waits that no worker has taken."""
-        held: set[tuple[int, int]] = set().union(*map(self._held, self._pools)) if self._calls else set()
+        held: set[tuple[int, int]] = set().union(*map(self.links.held, self._pools)) if self._calls else set()
         return waiting(self._calls, held, now_ns)
-
-    @property
-    def arena_bytes(self) -> int:
-        """Shared memory of all request arenas."""
-        return sum(pool.arena.total_bytes for pool in self._pools.values())
-
-    def give_back(self, *, pressed: bool = False) -> None:
-        """Do without the memory that requests did not need lately. Called now and then.
-
-        Args:
-            pressed: There was none when some was needed: give back whatever can be spared.
-        """
-        now_ns = time.monotonic_ns()
-        for pool in self._pools.values():
-            for segment in pool.arena.give_back(now_ns, pressed=pressed):
-                self._growth.retired(pool.id, segment)
 
     # Requests -------------------------------------------------------------------------------------------------
 
@@ -229,7 +183,7 @@ class Dispatcher:
                 block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
             except OverloadedError:
                 # Too late for this one: the memory is free once all readers have unmapped it.
-                self.give_back(pressed=True)
+                self.links.give_back(pressed=True)
                 raise
             if pool.id not in self._pools:
                 raise LaneGoneError(f"model '{lane.model}' stopped to be served")
@@ -255,21 +209,13 @@ class Dispatcher:
 
     def _taken(self, pool_id: int) -> list[Call]:
         """Our requests that the living workers of a pool have claimed."""
-        calls = (self._calls.find(slot, generation) for slot, generation in self._held(pool_id))
+        calls = (self._calls.find(slot, generation) for slot, generation in self.links.held(pool_id))
         return [call for call in calls if call is not None]
-
-    def _held(self, pool_id: int) -> set[tuple[int, int]]:
-        """Our tickets that the living workers of a pool have claimed."""
-        held: set[tuple[int, int]] = set()
-        for link in self._workers.values():
-            if link.pool == pool_id:
-                held.update(held_slots(read_claims(link.claims)[1], self._frontend))
-        return held
 
     def _waited_enough(self, call: Call) -> None:
         """Refuse a request that waits in its queue still; its ticket comes back as expired."""
         call.timer = None
-        held = self._held(call.lane.pool)
+        held = self.links.held(call.lane.pool)
         self._drain()
         if self._calls.find(call.slot, call.generation) is not call or (call.slot, call.generation) in held:
             return
@@ -407,7 +353,7 @@ class Dispatcher:
             self._loop.call_soon(self._find_lost, probe)
 
     def _find_lost(self, probe: Probe) -> None:
-        held = self._held(probe.pool)
+        held = self.links.held(probe.pool)
         self._drain()
         for call in probe.lost(self._calls, held):
             self._recover(call, Recovery.PUT_BACK)

@@ -39,13 +39,13 @@ from predictd.server.control.messages import (
     Ping,
     Pong,
     PoolGone,
-    PublishModel,
     Ready,
     RetireLane,
     Statistics,
     Stop,
     WorkerGone,
 )
+from predictd.server.control.publication import PublishModel
 from predictd.server.frontend.answer_limit import ResponseLimit
 from predictd.server.frontend.apis import (
     control_v1,
@@ -193,7 +193,7 @@ class Frontend:
     def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AttachPool(seq=seq, pool=pool, name=name, queue_limit=limit):
-                self._dispatcher.attach_pool(
+                self._dispatcher.links.attach_pool(
                     pool, name, fds, limit, self._init.arena_limit_bytes, self._init.arena_keep_ns
                 )
                 self.send(Ack(seq=seq))
@@ -203,7 +203,7 @@ class Frontend:
                 self._add_segment(message, fds)
             case PublishModel(seq=seq):
                 self._routes.publish(message)
-                self._dispatcher.shared(self._routes.lanes_of_pools())
+                self._dispatcher.links.shared(self._routes.lanes_of_pools())
                 self._health.update(self._service)
                 self.send(Ack(seq=seq))
             case RetireLane(seq=seq, lane=lane):
@@ -228,7 +228,7 @@ class Frontend:
                 self.send(Ack(seq=seq))
             case Ping():
                 self.send(Pong())
-                self._dispatcher.give_back()
+                self._dispatcher.links.give_back()
             case Statistics(seq=seq, rows=rows, last=last):
                 self._service.on_statistics(seq, rows, last=last)
             case LabelsDone(seq=seq, status=status, message=text):
@@ -248,11 +248,11 @@ class Frontend:
         release_fd, claims_fd = fds
         claims = map_shared(claims_fd, CLAIMS_BYTES)
         os.close(claims_fd)
-        self._dispatcher.attach_worker(WorkerLink(message.worker, message.pool, release_fd, claims))
+        self._dispatcher.links.attach_worker(WorkerLink(message.worker, message.pool, release_fd, claims))
         self.send(Ack(seq=message.seq))
 
     def _add_segment(self, message: SegmentAdded, fds: list[int]) -> None:
-        worker = self._dispatcher.worker(message.owner)
+        worker = self._dispatcher.links.worker(message.owner)
         if worker is None:
             os.close(fds[0])
         else:
@@ -260,7 +260,7 @@ class Frontend:
         self.send(Ack(seq=message.seq))
 
     def _remove_segment(self, owner: int, segment: int) -> None:
-        worker = self._dispatcher.worker(owner)
+        worker = self._dispatcher.links.worker(owner)
         if worker is not None:
             worker.memory.remove_segment(segment)
 
@@ -272,7 +272,7 @@ class Frontend:
                 seq=seq,
                 delta=delta,
                 in_flight=self._dispatcher.in_flight,
-                arena_bytes=self._dispatcher.arena_bytes,
+                arena_bytes=self._dispatcher.links.arena_bytes,
                 waiting=self._dispatcher.waiting(time.monotonic_ns()),
             )
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from predictd.engines.api import DType
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
-from predictd.server.control.messages import LaneView, PublishModel
+from predictd.server.control.publication import LaneView, PublishModel
 from predictd.server.errors import ModelUnavailableError, UnknownModelError
 from predictd.server.frontend.admission import LaneInputs
 from predictd.server.frontend.answer_limit import NO_LIMIT, AnswerLimit, ResponseLimit

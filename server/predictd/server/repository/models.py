@@ -89,6 +89,11 @@ class Scan:
     rejected: tuple[FoundModel, ...] = ()
     blind: bool = False
 
+    @property
+    def names(self) -> set[str]:
+        """Of all models that are there, also of those that cannot be served."""
+        return {model.name for model in (*self.models, *self.rejected)}
+
 
 def served_versions(model: FoundModel) -> tuple[FoundVersion, ...]:
     """The versions to serve, highest first, as the model's policy says."""

@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from predictd.server.config.lane import LaneConfig, LaneSignature
-from predictd.server.control.messages import (
-    LabelView,
-    LaneView,
-    PublishModel,
-    SettingView,
-)
+from predictd.server.control.publication import LabelView, LaneView, PublishModel, SettingView
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
 from predictd.server.repository.traffic import Known, Traffic, default_version, labels_now
 
@@ -98,6 +93,10 @@ class Catalog:
             record for record in self._records.values() if record.pool == pool and record.state != "FAILED"
         ]
 
+    def hosted(self, pool: int, lane: int) -> LaneRecord | None:
+        """A lane that a pool shall serve. It may have failed, or moved, while its workers load it."""
+        return next((record for record in self.in_pool(pool) if record.config.lane == lane), None)
+
     def models(self) -> list[str]:
         """Names of all models."""
         return sorted({record.config.model for record in self._records.values()})
@@ -119,6 +118,10 @@ class Catalog:
     def serving(self) -> bool:
         """At least one lane is ready."""
         return any(record.state == "READY" for record in self._records.values())
+
+    def publications(self) -> list[PublishModel]:
+        """What is to be told of all models."""
+        return [self.publication(model) for model in self.models()]
 
     def publication(self, model: str) -> PublishModel:
         """What front ends are told of a model."""

@@ -186,7 +186,7 @@ async def _live(
     on_ready: OnReady | None,
 ) -> int:
     """From start to the last child's end."""
-    supervisor.spawn(_started(settings, supervisor, announcer, addresses, on_ready))
+    supervisor.tasks.spawn(_started(settings, supervisor, announcer, addresses, on_ready))
     failed = asyncio.ensure_future(supervisor.wait(lambda: supervisor.fatal is not None))
     asked = asyncio.ensure_future(signals.first.wait())
     try:

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 
 from predictd.server.control.commands import LabelsDone, SetLabel, SetSplit
-from predictd.server.control.messages import PublishModel
 from predictd.server.control.outcomes import failure
+from predictd.server.control.publication import PublishModel
 from predictd.server.errors import ModelUnavailableError
 from predictd.server.repository.traffic import (
     Traffic,

@@ -8,15 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 
 from predictd.server.control.message import Message
-from predictd.server.control.messages import (
-    AnyMessage,
-    Drain,
-    Drained,
-    Listen,
-    Listening,
-    PublishModel,
-    Ready,
-)
+from predictd.server.control.messages import AnyMessage, Drain, Drained, Listen, Listening, Ready
+from predictd.server.control.publication import PublishModel
 from predictd.server.launch.plan import ChildPlan
 from predictd.server.supervise.child import Child, OnMessage, describe_exit, who
 from predictd.server.supervise.frontend_init import FrontendSettings, frontend_init

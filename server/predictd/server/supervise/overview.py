@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from predictd.server.control.messages import LaneView, PublishModel
+from predictd.server.control.publication import LaneView, PublishModel
 from predictd.server.launch.budget import Budget
 from predictd.server.launch.cpulist import format_cpulist
 from predictd.server.launch.plan import LaunchPlan

@@ -215,6 +215,22 @@ class Pool:
         states = (State.LOADING, State.MAPPING, State.SERVING)
         return [(place, place.child) for place in self.places if place.child and place.state in states]
 
+    @property
+    def on_its_way(self) -> bool:
+        """Some worker has yet to serve for the first time."""
+        states = (State.STARTING, State.LOADING, State.MAPPING)
+        return any(place.state in states and not place.restarts for place in self.places)
+
+    @property
+    def serving(self) -> set[int]:
+        """The workers that serve, by child id."""
+        return {place.child.id for place in self.places if place.child and place.state is State.SERVING}
+
+    def stop(self) -> None:
+        """Stop all its workers."""
+        for place in self.places:
+            place.stop()
+
     def as_running(self) -> RunningPool:
         """What the launcher must know of it to plan another."""
         return RunningPool(self.request, frozenset(cpu for place in self.places for cpu in place.plan.cpus))

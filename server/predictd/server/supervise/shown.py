@@ -17,7 +17,7 @@ from predictd.server.config.model_config import (
 )
 from predictd.server.config.settings import DEFAULT, Settings
 from predictd.server.config.units import format_duration
-from predictd.server.control.messages import SettingView
+from predictd.server.control.publication import SettingView
 
 # Each model's settings go to front ends in a message of a bounded size.
 _VALUE_CHARACTERS = 200

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,7 +28,6 @@ from predictd.server.control.messages import (
     FrontendCounts,
     Hello,
     Pong,
-    PublishModel,
     Ready,
     StatisticsRequest,
     WorkerCounts,
@@ -40,9 +38,11 @@ from predictd.server.observe.gauges import Gauges, Readiness
 from predictd.server.observe.history import History
 from predictd.server.observe.status import Overview
 from predictd.server.repository.models import Scan
-from predictd.server.repository.watch import Sight, untuned
+from predictd.server.repository.watch import untuned
+from predictd.server.supervise.arenas import Arenas
 from predictd.server.supervise.assembly import Planner
 from predictd.server.supervise.catalog import Catalog
+from predictd.server.supervise.changes import Changes
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.commands import Commands
 from predictd.server.supervise.counts import Counts
@@ -61,6 +61,7 @@ from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
 from predictd.server.supervise.states import State
+from predictd.server.supervise.tasks import Tasks
 from predictd.server.supervise.watching import WORKER, Watch
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.supervise.worker_init import worker_settings
@@ -70,10 +71,6 @@ from predictd.server.supervise.workers import Workers
 ABI_VERSION = 1
 
 STOP_SECONDS = 5.0
-# Of each request that waits for its answer, a front end holds the message and its parsed form beside the arena.
-MESSAGE_COPIES = 2
-
-_log = logging.getLogger(__name__)
 
 
 class Supervisor:
@@ -83,6 +80,7 @@ class Supervisor:
         settled: Every lane of the start-up configuration was warm or had failed, and every port was open. Stays true.
         plan: Of the children at the start.
         history: The last minutes in numbers.
+        tasks: Those that run until `stop`.
         fatal: Why the daemon cannot go on; None while it can.
     """
 
@@ -101,7 +99,7 @@ class Supervisor:
         self.plan = made.plan
         self.settled = False
         self.fatal: str | None = None
-        self._changed = asyncio.Event()
+        self._changes = Changes()
         self._settings = settings
         self._draining = False
         self._was_ready = False
@@ -109,13 +107,14 @@ class Supervisor:
         self._budget = planner.budget
         self.history = History(time.monotonic())
         self._ids = itertools.count(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks(self.give_up)
         self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
         self._pools = made.pools
         self.catalog = Catalog(made.records)
-        self._wiring = Wiring(self._mapped, lambda lane: self.spawn(self._lanes.end_lane(lane)))
+        self._wiring = Wiring(self._mapped, lambda lane: self.tasks.spawn(self._lanes.end_lane(lane)))
         self._workers = self._make_workers()
         self._frontends = self._make_frontends(port)
+        self._arenas = Arenas(self._growth, self._workers, self._frontends)
         self.log_level = LogLevelControl(settings.log_level, self._children)
         self._watch = Watch(
             settings.hang_timeout_ns / 1e9,
@@ -134,7 +133,7 @@ class Supervisor:
             self.catalog,
             self._lanes,
             polls=settings.model_control == "poll",
-            chosen=_names(sight) if settings.model_control == "explicit" else None,
+            chosen=sight.scan.names if settings.model_control == "explicit" else None,
             tune=tune,
             overrides=wanted.overrides,
         )
@@ -161,7 +160,7 @@ class Supervisor:
             self.plan.frontends,
             self._wiring,
             self._next_id,
-            publications=self._publications,
+            publications=self.catalog.publications,
             is_ready=lambda: self.ready,
             give_up=self.give_up,
             on_message=self._on_message,
@@ -191,9 +190,9 @@ class Supervisor:
         for sighting in self.keeper.sightings:
             self._lanes.start_stand_in(sighting.model, sighting.version, sighting.fingerprint)
         self._frontends.start()
-        self.spawn(self.counts.run(self._counted))
-        self.spawn(self._watch.run())
-        self.spawn(self._keep())
+        self.tasks.spawn(self.counts.run(self._counted))
+        self.tasks.spawn(self._watch.run())
+        self.tasks.spawn(self._keep())
 
     async def _keep(self) -> None:
         """Once everything of the start is settled, follow what changes on disk."""
@@ -213,9 +212,6 @@ class Supervisor:
             *(child for place, child in self._frontends.children() if place.state is not State.STARTING),
         ]
 
-    def _is_worker(self, child: Child) -> bool:
-        return any(child is worker for _, _, worker in self._workers.children())
-
     def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case Hello(abi=abi):
@@ -223,7 +219,7 @@ class Supervisor:
             case Ack(seq=seq):
                 self._wiring.acknowledged(seq)
             case GrowthRequest(size_bytes=size_bytes):
-                refusal = self._decide_growth(child, size_bytes)
+                refusal = self._arenas.decide(child, size_bytes)
                 child.send(Growth(granted=refusal is None, reason=refusal or ""))
             case SegmentAdded():
                 self._growth.settle(child.id)
@@ -237,14 +233,14 @@ class Supervisor:
             case WorkerCounts() | FrontendCounts():
                 self.counts.counted(child, message)
             case StatisticsRequest():
-                self.spawn(self.counts.answer(child, message))
+                self.tasks.spawn(self.counts.answer(child, message))
             case SetLabel() | SetSplit():
-                self.spawn(self._director.change(child, message))
+                self.tasks.spawn(self._director.change(child, message))
             case SetLogLevel():
-                self.spawn(self._change_log_level(child, message))
+                self.tasks.spawn(self._change_log_level(child, message))
             case LoadModel() | UnloadModel() | Reload() | ServeList():
-                self.spawn(self._commands.answer(message, child.send))
-            case _ if self._is_worker(child):
+                self.tasks.spawn(self._commands.answer(message, child.send))
+            case _ if self._workers.has(child):
                 self._workers.handle(child, message)
             case _:
                 self._frontends.handle(child, message)
@@ -252,7 +248,7 @@ class Supervisor:
     def _hello(self, child: Child, abi: int) -> None:
         if abi != ABI_VERSION:
             self.give_up(f"{child.title} speaks version {abi} of the transport, the supervisor {ABI_VERSION}")
-        elif self._is_worker(child):
+        elif self._workers.has(child):
             self._workers.hello(child)
         else:
             self._frontends.hello(child)
@@ -281,7 +277,7 @@ class Supervisor:
     def give_up(self, reason: str) -> None:
         """The daemon cannot go on. The first reason counts."""
         self.fatal = self.fatal or reason
-        self._changed.set()
+        self._changes.note()
 
     def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The event loop's exception handler: a callback of ours that fails leaves a state that nobody knows."""
@@ -297,19 +293,7 @@ class Supervisor:
             self._frontends.send_all(Ready(ready=self._was_ready))
         if self.settled and not self._draining:
             self.keeper.reconcile()
-        self._changed.set()
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a task until `stop`. One that fails ends the daemon: what it left undone nobody else will do."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a task of the supervisor failed", exc_info=error)
-            self.give_up(f"{error!r} in the supervisor. This is a bug")
+        self._changes.note()
 
     # State --------------------------------------------------------------------------------------------------
 
@@ -345,20 +329,6 @@ class Supervisor:
             reasons.append("a front end has not opened its port")
         return self.catalog.readiness(ready=self.ready, reasons=tuple(reasons))
 
-    def _decide_growth(self, child: Child, size_bytes: int) -> str | None:
-        answers_bytes, requests_bytes = self._answer_bytes(), self._request_bytes()
-        arenas_bytes = answers_bytes + requests_bytes
-        if self._is_worker(child):
-            return self._growth.decide(child.id, size_bytes, arenas_bytes, answers_bytes)
-        beside_bytes = MESSAGE_COPIES * size_bytes
-        return self._growth.decide(child.id, size_bytes, arenas_bytes, requests_bytes, beside_bytes)
-
-    def _answer_bytes(self) -> int:
-        return sum(place.arena_bytes for _, place, _ in self._workers.children())
-
-    def _request_bytes(self) -> int:
-        return sum(place.arena_bytes for place, _ in self._frontends.children())
-
     def gauges(self) -> Gauges:
         """What /metrics shows of this moment."""
         kills = self._watch.kills.copy()
@@ -378,10 +348,7 @@ class Supervisor:
     def overview(self) -> Overview:
         """What the status page shows beside that."""
         pools = list(self._workers.pools.values())
-        return overview(self._publications(), pools, self._frontends.places, self.plan, self._budget)
-
-    def _publications(self) -> list[PublishModel]:
-        return [self.catalog.publication(model) for model in self.catalog.models()]
+        return overview(self.catalog.publications(), pools, self._frontends.places, self.plan, self._budget)
 
     def _counted(self) -> None:
         self.history.look(
@@ -406,10 +373,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End every child, the stubborn ones by force."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.tasks.stop()
         self._frontends.stop()
         self._workers.stop()
         if not await self.wait(lambda: not self._alive(), STOP_SECONDS):
@@ -426,20 +390,5 @@ class Supervisor:
         return bool(self._workers.children() or self._frontends.children())
 
     async def wait(self, condition: Callable[[], bool], timeout_seconds: float | None = None) -> bool:
-        """Wait until a condition on our state holds, looking after each change. False when the time-out came first.
-
-        Several may wait at once: the event wakes all of them before any can clear it, and nothing changes between a
-        look and the wait.
-        """
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return condition()
-        return True
-
-
-def _names(sight: Sight) -> set[str]:
-    return {model.name for model in (*sight.scan.models, *sight.scan.rejected)}
+        """Wait until a condition on our state holds. False when the time-out came first."""
+        return await self._changes.wait(condition, timeout_seconds)

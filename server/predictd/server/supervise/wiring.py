@@ -20,10 +20,10 @@ from predictd.server.control.messages import (
     AttachWorker,
     DetachFrontend,
     PoolGone,
-    PublishModel,
     RetireLane,
     WorkerGone,
 )
+from predictd.server.control.publication import PublishModel
 from predictd.server.supervise.acks import Acknowledgements, Matter
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.pool import Place, Pool, SharedSegment

@@ -98,6 +98,10 @@ class Workers:
         """The workers that run."""
         return [(pool, place, place.child) for pool, place in self._by_child.values() if place.child]
 
+    def has(self, child: Child) -> bool:
+        """Whether a child is one of them and runs."""
+        return any(child is worker for _, _, worker in self.children())
+
     # Life ---------------------------------------------------------------------------------------------------
 
     def _spawn(self, pool: Pool, place: Place) -> None:
@@ -160,7 +164,7 @@ class Workers:
                 self._lane_loaded(pool, place, child, message)
             case LaneFailed(lane=lane, reason=reason):
                 self._load_over(place, child, lane)
-                record = self._hosted(pool, lane)
+                record = self._catalog.hosted(pool.id, lane)
                 if record is not None:
                     self._lane_failed(pool, child, record, reason)
             case Warm():
@@ -169,15 +173,12 @@ class Workers:
                 self._deadlines.cancel(child)
                 self._turns.over((child.id, FIRST_LANES))
                 if not self._catalog.in_pool(pool.id):
-                    self._retire(pool, "every model of the pool failed to load")
+                    _log.warning("pool %s is stopped: every model of the pool failed to load", pool.name)
+                    pool.stop()
                 elif self._wiring.is_mapped(child.id):
                     self.mapped(child.id)
             case _:
                 raise TypeError(f"a worker sent {type(message).__name__}. This is a bug.")
-
-    def _hosted(self, pool: Pool, lane: int) -> LaneRecord | None:
-        """A lane that the pool shall serve. It may have failed, or moved, while its workers load it."""
-        return next((record for record in self._catalog.in_pool(pool.id) if record.config.lane == lane), None)
 
     def _note_progress(self, lane: int, progress: str) -> None:
         """Let operators see how far a load is."""
@@ -195,7 +196,7 @@ class Workers:
 
     def _lane_loaded(self, pool: Pool, place: Place, child: Child, news: LaneLoaded) -> None:
         """A worker has a lane: publish it if it was the last of those that serve."""
-        record = self._hosted(pool, news.lane)
+        record = self._catalog.hosted(pool.id, news.lane)
         if record is None:
             child.send(RemoveLane(lane=news.lane))
             return
@@ -224,11 +225,8 @@ class Workers:
 
     def _announce(self, pool: Pool) -> None:
         """Publish the lanes of a pool once no place of it is still on its way for the first time."""
-        on_their_way = (State.STARTING, State.LOADING, State.MAPPING)
-        if any(place.state in on_their_way and not place.restarts for place in pool.places):
-            return
-        serving = {place.child.id for place in pool.places if place.child and place.state is State.SERVING}
-        if not serving:
+        serving = pool.serving
+        if pool.on_its_way or not serving:
             return
         for record in self._catalog.in_pool(pool.id):
             if record.state == "LOADING" and record.signature is not None and serving <= record.loaded_by:
@@ -310,12 +308,6 @@ class Workers:
                 self.fail_lane(record, reason)
         self._wiring.remove_pool(pool, reason)
 
-    def _retire(self, pool: Pool, reason: str) -> None:
-        """Stop a pool that has nothing to serve."""
-        _log.warning("pool %s is stopped: %s", pool.name, reason)
-        for place in pool.places:
-            place.stop()
-
     def fail_lane(self, record: LaneRecord, reason: str) -> None:
         """A lane cannot be served."""
         record.state = "FAILED"
@@ -325,7 +317,7 @@ class Workers:
 
     def _lane_failed(self, pool: Pool, child: Child, record: LaneRecord, reason: str) -> None:
         """A worker cannot load a lane."""
-        if record.state == "READY" and any(place.state is State.SERVING for place in pool.places):
+        if record.state == "READY" and pool.serving:
             # Others serve it. A worker without it would refuse their requests, so this one has to try again.
             _log.error("%s cannot load %s, which others serve: %s", child.title, record.config.model, reason)
             child.kill()
@@ -340,7 +332,7 @@ class Workers:
     def _load_timed_out(self, child: Child) -> None:
         pool, place = self._by_child[child.id]
         limit = self._settings.load_timeout_seconds
-        late = None if place.loading is None else self._hosted(pool, place.loading)
+        late = None if place.loading is None else self._catalog.hosted(pool.id, place.loading)
         others = len(self._catalog.in_pool(pool.id)) > 1 or place.state is State.SERVING
         if late is not None and late.state == "LOADING" and others:
             # The worker has others, too: they must not wait for the same again, nor be disturbed if that can be helped.
@@ -375,8 +367,7 @@ class Workers:
             self._take_away(pool, record)
             return
         del self.pools[pool.id]
-        for place in pool.places:
-            place.stop()
+        pool.stop()
         if pool.gone:
             self._wiring.remove_pool(pool, "its workers are stopped")
 
@@ -392,8 +383,7 @@ class Workers:
         """Stop all workers; nothing is restarted from here on."""
         self._stopping = True
         for pool in self.pools.values():
-            for place in pool.places:
-                place.stop()
+            pool.stop()
 
     def kill(self) -> None:
         """Kill what is left."""

@@ -10,23 +10,16 @@ import dataclasses
 import gc
 import logging
 import os
-import queue
 import select
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from functools import partial
-from pathlib import Path
 
 from setproctitle import setproctitle
 
-from predictd.engines.api import DeviceLostError, EngineError, GivesBack
-from predictd.engines.cache import CacheFolder
-from predictd.engines.cancellation import Cancellation
+from predictd.engines.api import DeviceLostError, GivesBack
 from predictd.server.config.devices import device_of
-from predictd.server.config.lane import LaneConfig
 from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.memory import Growth, SegmentAdded, SegmentRetired, SegmentUsable
 from predictd.server.control.message import Message
@@ -39,9 +32,7 @@ from predictd.server.control.messages import (
     Collect,
     DetachFrontend,
     Hello,
-    LaneFailed,
     LaneLoaded,
-    LaneLoading,
     LogLevel,
     Ping,
     Pong,
@@ -61,7 +52,8 @@ from predictd.server.worker.engine_memory import EngineMemory, inputs_bytes
 from predictd.server.worker.giving_back import ask_engines, run_made_up
 from predictd.server.worker.gpus import Gpus
 from predictd.server.worker.intake import Intake
-from predictd.server.worker.lanes import WarmLane, load_lane, wire_signature
+from predictd.server.worker.lanes import WarmLane, wire_signature
+from predictd.server.worker.loading import Loader
 from predictd.server.worker.planning import LaneRules, Shares
 from predictd.server.worker.request_memory import FrontendMemory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
@@ -83,8 +75,6 @@ class Worker:
         carry_read, carry_write, baton_read, baton_write, lock, release = rest
         self._channel = channel
         self._init = init
-        directory = init.cache_directory
-        self._cache = CacheFolder(Path(directory), init.cache_limit_bytes) if directory else None
         self._send_lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stop = False
@@ -92,10 +82,6 @@ class Worker:
         self._look_back = False
         self._idle_lanes: deque[int] = deque()
         self._gone_frontends: deque[int] = deque()
-        self._lanes_given: list[LaneConfig] = []
-        self._lanes_complete = threading.Event()
-        if not init.lane_count:
-            self._lanes_complete.set()
         self._memory = FrontendMemory()
         self._claims = ClaimWriter()
         self._recorder = WorkerRecorder()
@@ -111,27 +97,22 @@ class Worker:
         self._rules: dict[int, LaneRules] = {}
         self._shares = Shares()
         self._gpus = Gpus()
-        self._loaded: deque[WarmLane] = deque()
         self._removed: deque[int] = deque()
-        self._cancellations: dict[int, Cancellation] = {}
-        self._to_load: queue.SimpleQueue[LaneConfig] = queue.SimpleQueue()
-        self._loader: threading.Thread | None = None
-        self._warm = threading.Event()
+        self._loader = Loader(init, self.send, self._wake)
 
     # Run loop -------------------------------------------------------------------------------------------------
 
     def main(self) -> None:
         """Load every lane, say so, and serve until told to stop."""
         self.send(ClaimTable(), [self._claims.fd])
-        self._lanes_complete.wait()
-        for config in self._lanes_given:
-            self._load(config)
+        for config in self._loader.first():
+            self._loader.load(config)
             self._keep_house()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         self.send(Warm())
-        self._warm.set()
+        self._loader.warm()
         self._await_serve()
         self._serve_tickets()
 
@@ -142,43 +123,6 @@ class Worker:
         while self._keep_house() and not self._serve:
             woken.poll()
             os.eventfd_read(self._wake_fd)
-
-    def _load(self, config: LaneConfig) -> None:
-        """Load a lane, for the run loop to take in."""
-        cancel = self._cancellations[config.lane]
-        if cancel.is_set:
-            del self._cancellations[config.lane]
-            return
-        self.send(LaneLoading(lane=config.lane))
-        try:
-            report = partial(self._load_goes_on, config.lane)
-            workers, index = self._init.workers, self._init.index
-            self._loaded.append(load_lane(config, self._cache, workers, index, cancel, report))
-        except EngineError as error:
-            self.send(LaneFailed(lane=config.lane, reason=str(error)))
-        except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
-            _log.exception("loading %s failed", config.path, extra=config.identity)
-            self.send(LaneFailed(lane=config.lane, reason=f"{config.path}: {type(error).__name__}: {error}"))
-        finally:
-            del self._cancellations[config.lane]
-
-    def _load_goes_on(self, lane: int, progress: str) -> None:
-        self.send(LaneLoading(lane=lane, progress=progress))
-
-    def _load_later(self, lanes: list[LaneConfig]) -> None:
-        """Control thread: have lanes loaded beside the run loop, by a thread that most workers never need."""
-        if self._loader is None:
-            self._loader = threading.Thread(target=self._load_more, name="loader", daemon=True)
-            self._loader.start()
-        for lane in lanes:
-            self._to_load.put(lane)
-
-    def _load_more(self) -> None:
-        """The loader thread: lanes that come after the first ones, one at a time."""
-        self._warm.wait()
-        while True:
-            self._load(self._to_load.get())
-            self._wake()
 
     def _take_in(self, warm: WarmLane) -> None:
         """From now on the lane is served."""
@@ -285,10 +229,10 @@ class Worker:
             frontend = self._gone_frontends.popleft()
             self._memory.detach(frontend)
             self._responses.forget_frontend(frontend)
-        while self._loaded:
+        while self._loader.loaded:
             # Memory for answers is waited for.
             self._claims.busy()
-            self._take_in(self._loaded.popleft())
+            self._take_in(self._loader.loaded.popleft())
             self._claims.done()
         while self._removed:
             number = self._removed.popleft()
@@ -329,9 +273,9 @@ class Worker:
     def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case AddLanes(lanes=lanes):
-                self._add(lanes)
+                self._loader.add(lanes)
             case RemoveLane(lane=number):
-                self._give_up([number])
+                self._loader.give_up([number])
                 self._removed.append(number)
                 self._wake()
             case AttachFrontend(seq=seq, frontend=frontend):
@@ -373,27 +317,10 @@ class Worker:
                 self._wake()
             case Stop():
                 self._stop = True
-                self._give_up(list(self._cancellations))
-                self._lanes_complete.set()
+                self._loader.stop()
                 self._wake()
             case _:
                 raise TypeError(f"a worker got {type(message).__name__}. This is a bug.")
-
-    def _add(self, lanes: list[LaneConfig]) -> None:
-        self._cancellations.update((lane.lane, Cancellation()) for lane in lanes)
-        if self._lanes_complete.is_set():
-            self._load_later(lanes)
-            return
-        self._lanes_given += lanes
-        if len(self._lanes_given) >= self._init.lane_count:
-            self._lanes_complete.set()
-
-    def _give_up(self, lanes: Iterable[int]) -> None:
-        """Control thread: have the loads of some lanes stopped, or not begun."""
-        for lane in lanes:
-            cancel = self._cancellations.get(lane)
-            if cancel is not None:
-                cancel.set()
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)

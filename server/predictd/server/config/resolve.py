@@ -1,0 +1,106 @@
+"""From flags, environment and predictd.toml to settings.
+
+A flag beats the environment, the environment beats the file, the file beats the default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from predictd.server.config.errors import ConfigError
+from predictd.server.config.settings import CONFIG_FILE, Settings, options
+from predictd.server.config.units import Kind, format_duration, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def resolve(flags: Mapping[str, object], environ: Mapping[str, str], folder: Path = Path()) -> Settings:
+    """Settle every option.
+
+    Args:
+        flags: What the command line gave, by key: text, True or False, or a tuple of texts for what may be several.
+            None and empty mean not given.
+        environ: Environment variables. Unknown ones with our prefix are left alone: Kubernetes makes some up
+            for a service that is called predictd. An empty one is as good as none.
+        folder: Where predictd.toml is looked for.
+
+    Raises:
+        ConfigError: A value is wrong, or the file is.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for option in options():
+        if flags.get(option.key) not in (None, ()):
+            origins[option.key], raw = option.flag, flags[option.key]
+        elif environ.get(option.variable):
+            origins[option.key], raw = option.variable, environ[option.variable]
+        else:
+            continue
+        try:
+            values[option.field] = option.kind.read(raw)
+        except ValueError as error:
+            raise ConfigError(origins[option.key], str(error)) from error
+    path = values.get("config")
+    if path is None and (folder / CONFIG_FILE).exists():
+        path = folder / CONFIG_FILE
+    if path is not None:
+        by_key = {option.key: option for option in options() if option.in_file}
+        for key, value in _read_toml(path, {key: option.kind for key, option in by_key.items()}).items():
+            if key not in origins:
+                origins[key] = str(path)
+                values[by_key[key].field] = _relative_to(path.parent, value)
+    return _checked(Settings(**values | {"config": path, "origins": origins}))
+
+
+def _relative_to(folder: Path, value: object) -> object:
+    # A daemon that systemd starts has no useful working directory; the file's own folder is a stable one.
+    if isinstance(value, tuple):
+        return tuple(folder / each if isinstance(each, Path) else each for each in value)
+    return folder / value if isinstance(value, Path) else value
+
+
+def _checked(settings: Settings) -> Settings:
+    if settings.grpc == settings.http and settings.grpc.port != 0:
+        raise ConfigError(_places(settings, "grpc", "http"), f"both cannot listen on {settings.grpc}")
+    if settings.load_model and settings.model_control != "explicit":
+        raise ConfigError(
+            _places(settings, "load_model"),
+            f"with model_control {settings.model_control} every model is loaded; only explicit chooses",
+        )
+    if settings.lame_duck_ns > settings.drain_timeout_ns:
+        raise ConfigError(
+            _places(settings, "lame_duck", "drain_timeout"),
+            f"the lame duck time ({format_duration(settings.lame_duck_ns)}) is part of the drain timeout "
+            f"({format_duration(settings.drain_timeout_ns)}) and cannot be longer",
+        )
+    return settings
+
+
+def _places(settings: Settings, *keys: str) -> str:
+    return " and ".join(f"{key} ({settings.origin(key)})" for key in keys)
+
+
+def _read_toml(path: Path, kinds: Mapping[str, Kind[Any]]) -> dict[str, Any]:
+    """Read a TOML file whose keys must all be known.
+
+    Raises:
+        ConfigError: The file cannot be read, is not TOML, or has an unknown key or a wrong value.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), str(error.strerror).lower()) from error
+    except ValueError as error:
+        raise ConfigError(str(path), f"not TOML: {error}") from error
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in kinds:
+            raise ConfigError(str(path), f"unknown key {key!r}{suggestion(key, kinds)}")
+        try:
+            values[key] = kinds[key].read_toml(value)
+        except ValueError as error:
+            raise ConfigError(str(path), f"{key}: {error}") from error
+    return values
