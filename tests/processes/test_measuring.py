@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from predictd.engines.api import DType
 from tests.fixtures import models
-from tests.fixtures.daemon import COMMAND
+from tests.fixtures.daemon import COMMAND, REPOSITORY
 from tests.fixtures.faulty_engine import KILL
 
 SHORT = ("--for", "100ms", "--threads", "1")
@@ -21,7 +22,10 @@ SHORT = ("--for", "100ms", "--threads", "1")
 
 def predictd(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, check=False, text=True, timeout=100)
+    # Where the engine that dies is.
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(REPOSITORY))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(command, capture_output=True, check=False, text=True, timeout=100, env=environment)
 
 
 def complaint(*arguments: object) -> str:

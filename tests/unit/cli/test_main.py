@@ -38,8 +38,17 @@ def test_the_version_is_the_distribution_s(
 def test_each_command_in_the_table_is_there(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, name, "-h") == 0
+    assert run(monkeypatch, name, "--help") == 0
     assert capsys.readouterr().out.startswith(f"Usage: predictd {name} [OPTIONS]")
+
+
+@pytest.mark.parametrize("name", [(), ("predict",)])
+def test_the_short_option_is_known_everywhere(name: tuple[str, ...]) -> None:
+    """In a process of its own: click remembers of a command by which option it was first asked for help."""
+    command = [sys.executable, "-m", "predictd.server.cli.main", *name, "-h"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: predictd")
 
 
 @pytest.mark.parametrize(
