@@ -16,8 +16,9 @@ from typing_extensions import override
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.v1 import predictd_pb2 as v1
 from predictd.server.bench.dialects import dialect
+from predictd.server.bench.events import Call
 from predictd.server.bench.frames import DATA, frame, prefixed
-from predictd.server.bench.http2 import Call, Connection
+from predictd.server.bench.http2 import Connection
 from predictd.server.bench.loops import ClosedLoop, OpenLoop
 from predictd.server.bench.timer import Timer
 

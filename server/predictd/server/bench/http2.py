@@ -12,12 +12,12 @@ import asyncio
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import cast
 
 from typing_extensions import override
 
 from predictd.server.bench.dialects import Dialect
+from predictd.server.bench.events import Call, Events
 from predictd.server.bench.frames import (
     ACK,
     CONTINUATION,
@@ -49,38 +49,6 @@ from predictd.server.bench.hpack import HpackError, grpc_status, request_headers
 _UNLIMITED = 2**31
 # Blocks repeat, so each is decoded once; the bound is for a server that puts a clock into them.
 _BLOCKS_KEPT_MAX = 64
-
-
-class Call:
-    """A request under way: which of the prepared ones, and when it was to be sent."""
-
-    __slots__ = ("index", "intended_ns")
-
-    def __init__(self, index: int, intended_ns: int) -> None:
-        self.index = index
-        self.intended_ns = intended_ns
-
-
-class Events(Protocol):
-    """What a connection tells its owner."""
-
-    def connected(self, connection: Connection) -> None:
-        """Calls can start."""
-
-    def answered(self, call: Call, message: bytes, now_ns: int) -> None:
-        """Status OK."""
-
-    def failed(self, call: Call, reason: str, now_ns: int) -> None:
-        """Any other end of a call."""
-
-    def turn(self, connection: Connection, now_ns: int) -> None:
-        """All was told that came at once: a chance to start calls."""
-
-    def leaving(self, connection: Connection, untouched: Sequence[Call]) -> None:
-        """The server takes no more calls here, and did not look at these."""
-
-    def lost(self, connection: Connection, reason: str, unanswered: int) -> None:
-        """The connection is gone."""
 
 
 class _Stream:

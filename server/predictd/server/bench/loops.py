@@ -15,8 +15,9 @@ from typing import Protocol
 from typing_extensions import override
 
 from predictd.server.bench.dialects import Dialect
+from predictd.server.bench.events import Call
 from predictd.server.bench.frames import prefixed
-from predictd.server.bench.http2 import Call, Connection
+from predictd.server.bench.http2 import Connection
 from predictd.server.bench.timer import Timer
 
 _UNIX = "unix:"

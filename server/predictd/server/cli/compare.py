@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from predictd.server.cli.options import settings_from
-from predictd.server.cli.parameters import as_text, duration, engine_options
+from predictd.server.cli.parameters import as_text, duration, engine_options, threshold_options
 
 EXIT_NOT_GOOD = 1
 
@@ -33,24 +33,7 @@ EXIT_NOT_GOOD = 1
     callback=duration,
     help="How long speed is measured, all batch sizes and both models together.",
 )
-@click.option(
-    "--min-cosine",
-    type=click.FloatRange(-1, 1),
-    default=0.999,
-    show_default=True,
-    help="The least cosine between the outputs of both, in the sample in which it is smallest.",
-)
-@click.option("--max-error", type=click.FloatRange(0), help="The largest difference between two values.")
-@click.option(
-    "--min-top1",
-    type=click.FloatRange(0, 1),
-    help="The least share of rows with the same class, of outputs that look like scores of classes.",
-)
-@click.option(
-    "--min-speedup",
-    type=click.FloatRange(0, min_open=True),
-    help="The least ratio of the throughputs, at every batch size.",
-)
+@threshold_options
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from predictd.server.cli.options import settings_from
-from predictd.server.cli.parameters import duration, engine_options
+from predictd.server.cli.parameters import duration, engine_options, threshold_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,24 +83,7 @@ TARGETS = ("onnxruntime", "tensorrt")
     default=None,
     help="Weights in a file beside the model.  [default: as the original, and beyond 2 GiB]",
 )
-@click.option(
-    "--min-cosine",
-    type=click.FloatRange(-1, 1),
-    default=0.999,
-    show_default=True,
-    help="The least cosine between the outputs of both, in the sample in which it is smallest.",
-)
-@click.option("--max-error", type=click.FloatRange(0), help="The largest difference between two values.")
-@click.option(
-    "--min-top1",
-    type=click.FloatRange(0, 1),
-    help="The least share of rows with the same class, of outputs that look like scores of classes.",
-)
-@click.option(
-    "--min-speedup",
-    type=click.FloatRange(0, min_open=True),
-    help="The least ratio of the throughputs, at every batch size.",
-)
+@threshold_options
 @click.option("--keep", is_flag=True, help="Write a result that does not keep these, too.")
 @engine_options
 @click.option(

@@ -47,6 +47,34 @@ def as_text(data: object) -> str:
     return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
 
 
+def threshold_options(command: F) -> F:
+    """Give a command what a model must keep to beside another: --min-cosine, --max-error, --min-top1, --min-speedup."""
+    for option in (
+        click.option(
+            "--min-speedup",
+            type=click.FloatRange(0, min_open=True),
+            help="The least ratio of the throughputs, at every batch size.",
+        ),
+        click.option(
+            "--min-top1",
+            type=click.FloatRange(0, 1),
+            help="The least share of rows with the same class, of outputs that look like scores of classes.",
+        ),
+        click.option(
+            "--max-error", type=click.FloatRange(0), help="The largest difference between two values."
+        ),
+        click.option(
+            "--min-cosine",
+            type=click.FloatRange(-1, 1),
+            default=0.999,
+            show_default=True,
+            help="The least cosine between the outputs of both, in the sample in which it is smallest.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def engine_options(command: F) -> F:
     """Give a command what says how a model is run when it is measured: --engine, --threads, --batch-sizes."""
     for option in (
