@@ -265,6 +265,7 @@ void hot_timer(void) {
 void hot_start(void) {}
 
 void hot_stop(void) {
+    completions_clear();
     requests_clear();
     routes_clear();
     links_clear();

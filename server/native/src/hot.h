@@ -66,6 +66,7 @@ void tickets_flush(void);
 /* completions.c */
 bool completions_read(void); /* all that has come; false: Python reads too slowly to be told of the rest now */
 bool completions_pass_on(void);
+void completions_clear(void);
 
 /* handing.c */
 void hand_over(struct request *request, enum handed_reason reason, const struct completion *record);

@@ -1,4 +1,4 @@
-#include "commands.h"
+#include "hot_commands.h"
 
 #include <stdlib.h>
 #include <string.h>

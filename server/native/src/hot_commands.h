@@ -1,6 +1,6 @@
 /* Reading what Python packed: little-endian numbers, and texts with a u32 length before them. */
-#ifndef PN_COMMANDS_H
-#define PN_COMMANDS_H
+#ifndef PN_HOT_COMMANDS_H
+#define PN_HOT_COMMANDS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,7 +30,7 @@ uint8_t *make_result(struct hot_result *result, size_t size);
 extern const char misread[];
 extern const char no_memory[];
 
-/* commands_memory.c, commands_lanes.c, commands_requests.c: the functions of hot_commands. */
+/* hot_memory.c, hot_lanes.c, hot_requests.c: the functions of hot_commands. */
 #define COMMAND(name) const char *command_##name(const uint8_t *arguments, size_t size, struct hot_result *result)
 COMMAND(setup);
 COMMAND(enable);

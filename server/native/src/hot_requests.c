@@ -1,7 +1,7 @@
 /* What Python decides of single requests. */
 #include <string.h>
 
-#include "commands.h"
+#include "hot_commands.h"
 #include "hot.h"
 
 COMMAND(drain) {

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "commands.h"
+#include "hot_commands.h"
 #include "hot.h"
 
 enum { LANE_BATCHES = 1, LANE_NEEDS_DEADLINE = 2 };
