@@ -1,0 +1,237 @@
+"""The server that main.py sees: handlers and interceptors as grpc.aio's has them, connections in C."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+
+from predictd.server.frontend.native.context import Call, CallAbortedError
+from predictd.server.frontend.native.sockets import bind
+
+if TYPE_CHECKING:
+    from predictd.native import Native
+    from predictd.server.config.connections import ConnectionRules
+
+# As of predictd/native: what an event is.
+_BEGAN, _MESSAGE, _HALF_CLOSED, _WRITTEN, _GONE, _HOT, _EMPTY = range(1, 8)
+
+# gRPC's own hard bound, and a little more than it counts.
+METADATA_BYTES_MAX = 16 * 1024
+_SHUTTING_DOWN = "the server is shutting down; requests without an answer were not accepted"
+
+_log = logging.getLogger(__name__)
+
+
+class _Details(NamedTuple):
+    """What interceptors and services are asked with."""
+
+    method: str
+    invocation_metadata: Any
+
+
+class NativeServer:
+    """Serves gRPC. Runs on the event loop that it was made on, and one thread of C.
+
+    Args:
+        native: The C half.
+        rules: What connections may do.
+        message_bytes_max: Of a message, either way.
+        unread_bytes_max: Of the answers to one connection.
+        interceptors: As grpc.aio's.
+        on_hot: Gets what the inference half tells Python: a kind, and bytes.
+    """
+
+    def __init__(
+        self,
+        native: Native,
+        rules: ConnectionRules,
+        message_bytes_max: int,
+        unread_bytes_max: int,
+        interceptors: Sequence[Any] = (),
+    ) -> None:
+        self._native = native
+        self._message_bytes_max = message_bytes_max
+        self._interceptors = tuple(interceptors)
+        self._services: tuple[grpc.GenericRpcHandler, ...] = ()
+        self._handlers: dict[str, Any] = {}
+        self._calls: dict[int, Call] = {}
+        self._empty = asyncio.Event()
+        self.on_hot: Callable[[int, bytes], None] | None = None
+        self._loop = asyncio.get_running_loop()
+        limits = {
+            "message_bytes": message_bytes_max,
+            "metadata_bytes": METADATA_BYTES_MAX,
+            "unread_bytes": unread_bytes_max,
+            "connections": 0,
+            "streams": rules.max_streams,
+            **{name: value for name, value in asdict(rules).items() if name != "max_streams"},
+        }
+        self._events_fd = native.start(limits)
+        self._loop.add_reader(self._events_fd, self._on_events)
+
+    def add_generic_rpc_handlers(self, services: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Add services."""
+        self._services = (*self._services, *services)
+
+    def add_insecure_port(self, address: str) -> None:
+        """Listen without TLS.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        for listening in bind(address):
+            try:
+                self._native.listen(listening.fileno(), tls=False)
+            except OSError:
+                listening.close()
+                raise
+            listening.detach()
+
+    async def start(self) -> None:
+        """Serve. It does since it listens: handlers are to be added before."""
+
+    def close_streams(self) -> None:
+        """End streams whose messages Python does not see, once what came is answered."""
+        self._native.close_streams(_SHUTTING_DOWN.encode())
+
+    async def stop(self, grace: float | None) -> None:
+        """Accept nothing more, finish what was accepted, at most for so many seconds."""
+        self._native.stop_listening()
+        self._native.leave()
+        try:
+            async with asyncio.timeout(grace or 0):
+                await self._empty.wait()
+        except TimeoutError:
+            self._native.cut()
+            await self._empty.wait()
+        self._loop.remove_reader(self._events_fd)
+        self._native.stop()
+
+    # Events ---------------------------------------------------------------------------------------------------
+
+    def _on_events(self) -> None:
+        calls = self._calls
+        for event in self._native.events():
+            kind, number = event[0], event[1]
+            if kind == _BEGAN:
+                self._began(*event[1:])
+            elif kind == _HOT:
+                if self.on_hot is not None:
+                    self.on_hot(event[2], event[3])
+            elif kind == _EMPTY:
+                self._empty.set()
+            elif kind == _GONE:
+                calls.pop(number).on_gone()
+            elif kind == _MESSAGE:
+                calls[number].on_message(event[3], compressed=bool(event[2]))
+            elif kind == _HALF_CLOSED:
+                calls[number].on_half_closed()
+            elif kind == _WRITTEN:
+                calls[number].on_written(event[2])
+
+    def _began(self, number: int, deadline_ns: int, path: bytes, fields: bytes, peer: bytes) -> None:
+        call = Call(
+            self._native,
+            number,
+            deadline_ns,
+            path.decode("ascii", errors="replace"),
+            fields,
+            peer.decode(),
+            self._message_bytes_max,
+        )
+        self._calls[number] = call
+        call.task = task = self._loop.create_task(self._serve(call))
+        task.add_done_callback(_ended)
+
+    # Handlers -------------------------------------------------------------------------------------------------
+
+    async def _handler(self, call: Call) -> Any:
+        handler = self._handlers.get(call.path)
+        if handler is not None:
+            return handler
+        details = _Details(call.path, call.invocation_metadata())
+        find = self._find
+        for interceptor in reversed(self._interceptors):
+            find = _intercepted(interceptor, find)
+        handler = await find(details)
+        if handler is not None:
+            self._handlers[call.path] = handler
+        return handler
+
+    async def _find(self, details: _Details) -> Any:
+        for service in self._services:
+            handler = service.service(details)
+            if handler is not None:
+                return handler
+        return None
+
+    async def _serve(self, call: Call) -> None:
+        try:
+            handler = await self._handler(call)
+            if handler is None:
+                call.end(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+                return
+            call.deserialize = handler.request_deserializer
+            call.serialize = handler.response_serializer
+            await _run(handler, call)
+        except CallAbortedError:
+            pass
+        except asyncio.CancelledError:
+            # Without a word from the client it is a handler's own doing.
+            call.end(grpc.StatusCode.UNKNOWN, "Unexpected cancellation")
+            raise
+        except Exception as error:
+            _log.exception("unexpected %s in %s", type(error).__name__, call.path)
+            call.end(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
+
+
+def _intercepted(interceptor: Any, find: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda details: interceptor.intercept_service(find, details)
+
+
+async def _run(handler: Any, call: Call) -> None:
+    """Have a handler of whatever kind serve a call."""
+    if handler.request_streaming:
+        if handler.response_streaming:
+            await _stream(handler.stream_stream, _requests(call), call)
+        else:
+            call.answer(await handler.stream_unary(_requests(call), call))
+        return
+    request = await call.read()
+    if request is grpc.aio.EOF:
+        call.end(grpc.StatusCode.INTERNAL, "the call ended without a request")
+    elif handler.response_streaming:
+        await _stream(handler.unary_stream, request, call)
+    else:
+        serving = handler.unary_unary(request, call)
+        # As rpc.py: a request is not kept by those who wait for its answer.
+        del request
+        call.answer(await serving)
+
+
+async def _stream(handle: Callable[[Any, Any], Any], request: Any, call: Call) -> None:
+    serving = handle(request, call)
+    del request
+    if inspect.isasyncgen(serving):
+        async for message in serving:
+            await call.write(message)
+    else:
+        await serving
+    call.finish()
+
+
+async def _requests(call: Call) -> Any:
+    while (message := await call.read()) is not grpc.aio.EOF:
+        yield message
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a call failed", exc_info=error)
