@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc.aio
 import uvloop
@@ -63,6 +63,7 @@ from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.holding import Holding, awake_clock
+from predictd.server.frontend.native.server import NativeServer, load_native
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.request_log import LoggedService, NotedCalls
@@ -87,6 +88,8 @@ REFUSE_SECONDS_MAX = 1.0
 # Mode 0660 for what is made under it.
 UNIX_UMASK = 0o117
 SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
+
+ServerT = TypeVar("ServerT", grpc.aio.Server, NativeServer)
 
 _log = logging.getLogger(__name__)
 
@@ -135,13 +138,20 @@ class Frontend:
         """Send to the supervisor. Its own loop always reads, so the socket's buffer is room enough."""
         self._channel.send(message, fds or ())
 
-    def _make_server(self) -> grpc.aio.Server:
+    def _make_server(self) -> grpc.aio.Server | NativeServer:
         limit = self._init.max_message_bytes
+        interceptors = [
+            *([ClientNames()] if self._init.max_concurrent_per_client else ()),
+            *(() if self._init.request_log.off else [NotedCalls()]),
+        ]
+        if self._init.native:
+            return self._with_services(
+                NativeServer(
+                    load_native(), self._init.connections, limit, self._init.unread_limit_bytes, interceptors
+                )
+            )
         server = grpc.aio.server(
-            interceptors=[
-                *([ClientNames()] if self._init.max_concurrent_per_client else ()),
-                *(() if self._init.request_log.off else [NotedCalls()]),
-            ],
+            interceptors=interceptors,
             options=[
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
@@ -153,6 +163,10 @@ class Frontend:
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
             ],
         )
+        return self._with_services(server)
+
+    def _with_services(self, server: ServerT) -> ServerT:
+        limit = self._init.max_message_bytes
         server.add_generic_rpc_handlers(
             (
                 Bounded(predictd_v1.handlers(self._service, self._streams, limit), self._unread),
@@ -314,6 +328,8 @@ class Frontend:
         await asyncio.sleep(message.lame_duck_ns / 1e9)
         self._health.close()
         self._streams.close()
+        if isinstance(self._server, NativeServer):
+            self._server.close_streams()
         finish_by_ns = time.monotonic_ns() + message.grace_ns
         await self._refuse(min(message.grace_ns / 1e9, REFUSE_SECONDS_MAX))
         await self._server.stop(max(finish_by_ns - time.monotonic_ns(), 0) / 1e9)

@@ -68,6 +68,7 @@ class PlanRequest:
         warnings: What was found wrong with the request before.
         beside: Pools that run already.
         origins: Where the number of front ends comes from, by its name.
+        carrier: What carries the connections, and why.
     """
 
     pools: tuple[PoolRequest, ...]
@@ -77,6 +78,7 @@ class PlanRequest:
     warnings: tuple[str, ...] = ()
     beside: tuple[RunningPool, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    carrier: str = ""
 
     @property
     def everyone(self) -> tuple[PoolRequest, ...]:

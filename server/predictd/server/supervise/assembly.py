@@ -19,6 +19,7 @@ from predictd.server.launch.topology import Topology, read_topology
 from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
 from predictd.server.repository.placement import Placeable, place, pool_instances
 from predictd.server.repository.watch import content_bytes
+from predictd.server.supervise.carrier import carrier, native_problem
 
 DEFAULT_ENGINE = "onnxruntime"
 # A worker process has one of each, whichever lanes it hosts.
@@ -126,6 +127,7 @@ def plan_request(
         ),
         beside=tuple(beside),
         origins=_origin(settings, "frontends"),
+        carrier=carrier(settings.frontend, native_problem()).reason,
     )
 
 

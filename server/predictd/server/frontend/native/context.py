@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from predictd.native import Native
 
 _NO_DEADLINE = 0
+# The C half is a few messages ahead, and is told at the latest after so many that they were read.
+_READ_UNTOLD_MAX = 4
 
 
 class CallAbortedError(Exception):
@@ -52,6 +54,7 @@ class Call:
         "_native",
         "_number",
         "_peer",
+        "_read",
         "_reader",
         "_status_sent",
         "_tokens",
@@ -64,7 +67,14 @@ class Call:
     )
 
     def __init__(
-        self, native: Native, number: int, deadline_ns: int, path: str, fields: bytes, peer: str, message_bytes_max: int
+        self,
+        native: Native,
+        number: int,
+        deadline_ns: int,
+        path: str,
+        fields: bytes,
+        peer: str,
+        message_bytes_max: int,
     ) -> None:
         self._native = native
         self._number = number
@@ -75,6 +85,7 @@ class Call:
         self._message_bytes_max = message_bytes_max
         self._metadata: metadata.Metadata | None = None
         self._messages: deque[tuple[bytes, bool]] = deque()
+        self._read = 0
         self._half_closed = False
         self._gone = False
         self._status_sent = False
@@ -125,22 +136,34 @@ class Call:
 
     async def read(self) -> Any:
         """The next message, or grpc.aio.EOF."""
-        self._native.read(self._number)
-        while not self._messages:
+        if not self._messages:
             if self._half_closed:
                 return grpc.aio.EOF
-            self._reader = asyncio.get_running_loop().create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
+            self._tell_read(hungry=True)
+            await self._wait()
+            if not self._messages:
+                return grpc.aio.EOF
+        elif self._read >= _READ_UNTOLD_MAX:
+            self._tell_read(hungry=False)
         data, compressed = self._messages.popleft()
+        self._read += 1
         if compressed:
             try:
                 data = inflate(data, metadata.encoding(self._fields), self._message_bytes_max)
             except UnreadableMessageError as error:
                 await self.abort(error.code, str(error))
         return data if self.deserialize is None else self.deserialize(data)
+
+    def _tell_read(self, *, hungry: bool) -> None:
+        self._native.read(self._number, self._read, hungry)
+        self._read = 0
+
+    async def _wait(self) -> None:
+        self._reader = asyncio.get_running_loop().create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
 
     # What goes ------------------------------------------------------------------------------------------------
 
@@ -166,9 +189,13 @@ class Call:
                 f"CLIENT: Sent message larger than max ({len(data)} vs. {self._message_bytes_max})",
             )
             return
+        if self._code is None and not self._trailers:
+            self._status_sent = True
+            self._native.send_answer(self._number, 0, data)
+            return
         if self._code in (None, grpc.StatusCode.OK):
             self._native.send_message(self._number, 0, data)
-        self.end(self._code or grpc.StatusCode.OK, self._details)
+        self.finish()
 
     def end(self, code: grpc.StatusCode, details: str = "") -> None:
         """Send the status, unless one was sent."""

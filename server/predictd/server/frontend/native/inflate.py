@@ -49,7 +49,8 @@ def inflate(data: bytes, encoding: str, limit_bytes: int) -> bytes:
         ) from None
     if len(plain) > limit_bytes:
         raise UnreadableMessageError(
-            StatusCode.RESOURCE_EXHAUSTED, f"the message has more than {limit_bytes} bytes without compression"
+            StatusCode.RESOURCE_EXHAUSTED,
+            f"the message has more than {limit_bytes} bytes without compression",
         )
     if not stream.eof:
         raise UnreadableMessageError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import grpc
 
@@ -17,6 +17,7 @@ from predictd.server.frontend.native.sockets import bind
 
 if TYPE_CHECKING:
     from predictd.native import Native
+
     from predictd.server.config.connections import ConnectionRules
 
 # As of predictd/native: what an event is.
@@ -27,6 +28,11 @@ METADATA_BYTES_MAX = 16 * 1024
 _SHUTTING_DOWN = "the server is shutting down; requests without an answer were not accepted"
 
 _log = logging.getLogger(__name__)
+
+
+def load_native() -> Native:
+    """The C half. Only where it is installed: the supervisor has looked."""
+    return cast("Native", importlib.import_module("predictd.native").native)
 
 
 class _Details(NamedTuple):
@@ -88,7 +94,7 @@ class NativeServer:
         """
         for listening in bind(address):
             try:
-                self._native.listen(listening.fileno(), tls=False)
+                self._native.listen(listening.fileno(), False)
             except OSError:
                 listening.close()
                 raise
@@ -153,22 +159,19 @@ class NativeServer:
     # Handlers -------------------------------------------------------------------------------------------------
 
     async def _handler(self, call: Call) -> Any:
-        handler = self._handlers.get(call.path)
-        if handler is not None:
-            return handler
-        details = _Details(call.path, call.invocation_metadata())
+        known = self._handlers.get(call.path)
+        if known is not None and not self._interceptors:
+            return known
         find = self._find
         for interceptor in reversed(self._interceptors):
             find = _intercepted(interceptor, find)
-        handler = await find(details)
-        if handler is not None:
-            self._handlers[call.path] = handler
-        return handler
+        return await find(_Details(call.path, call.invocation_metadata()))
 
     async def _find(self, details: _Details) -> Any:
         for service in self._services:
             handler = service.service(details)
             if handler is not None:
+                self._handlers[details.method] = handler
                 return handler
         return None
 
