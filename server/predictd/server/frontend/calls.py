@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import struct
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from predictd.server.errors import OverloadedError
@@ -200,6 +200,13 @@ def waiting(
     for call in calls:
         if call.queue is not None and (call.slot, call.generation) not in held:
             since_ns.setdefault((call.lane.id, call.queue.level), []).append(call.enqueued_ns)
+    return waiting_series(since_ns, now_ns)
+
+
+def waiting_series(
+    since_ns: Mapping[tuple[int, int], Sequence[int]], now_ns: int
+) -> tuple[WaitingSeries, ...]:
+    """Since when requests wait, by lane and priority, as series."""
     return tuple(WaitingSeries(*key, len(times), now_ns - min(times)) for key, times in since_ns.items())
 
 

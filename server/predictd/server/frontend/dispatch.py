@@ -16,6 +16,7 @@ from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.links import Links
 from predictd.server.frontend.lost import Probe, Probes
+from predictd.server.frontend.mirror import NO_MIRROR, Mirror
 from predictd.server.frontend.outcomes import outcome
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, release_blocks
 from predictd.server.frontend.retirement import Retirements
@@ -45,8 +46,19 @@ FEW_CALLS = 2
 class Dispatcher:
     """Owns everything in flight of this front end. Runs on the event loop alone.
 
+    Args:
+        frontend: Ours.
+        frontends: How many there are.
+        completion_fd: Where completions come.
+        in_flight_limit: How many requests may be in flight.
+        growth: Of request arenas.
+        recorder: Counts.
+        holding: How long tickets may be held to leave together.
+        mirror: The other half of this front end, if it has one.
+
     Attributes:
         links: Pools and workers, as the supervisor tells of them.
+        mirror: The same.
         retirements: Tells when a lane has nothing outstanding.
     """
 
@@ -59,8 +71,10 @@ class Dispatcher:
         growth: ArenaGrowth,
         recorder: FrontendRecorder,
         holding: Holding,
+        mirror: Mirror = NO_MIRROR,
     ) -> None:
         self._frontend = frontend
+        self.mirror = mirror
         self._completion_fd = completion_fd
         self._calls = CallTable(in_flight_limit)
         self._growth = growth
@@ -76,12 +90,14 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         """Calls whose tickets are out."""
-        return len(self._calls)
+        return len(self._calls) + self.mirror.in_flight
 
     def waiting(self, now_ns: int) -> tuple[WaitingSeries, ...]:
         """What waits that no worker has taken."""
-        held: set[tuple[int, int]] = set().union(*map(self.links.held, self._pools)) if self._calls else set()
-        return waiting(self._calls, held, now_ns)
+        held: set[tuple[int, int]] = (
+            set().union(*map(self.links.held, self._pools)) if self.in_flight else set()
+        )
+        return waiting(self._calls, held, now_ns) + self.mirror.waiting(held, now_ns)
 
     # Requests -------------------------------------------------------------------------------------------------
 
@@ -257,6 +273,7 @@ class Dispatcher:
 
     def _drain(self) -> None:
         """Handle everything that has come."""
+        self.mirror.drain()
         while self._drain_once():
             pass
 
@@ -316,14 +333,17 @@ class Dispatcher:
         self._drain()
         if dead:
             state, tickets = read_claims(link.claims)
-            for slot, generation in held_slots(tickets, self._frontend):
+            held = held_slots(tickets, self._frontend)
+            for slot, generation in held:
                 call = self._calls.find(slot, generation)
                 if call is not None and call.lane.pool == link.pool:
                     self._recover(call, recovery(state, call.attempt))
+            self.mirror.worker_died(state, held)
             pool = self._pools.get(link.pool)
             if pool is not None:
                 self._probes.send(pool)
         del self._workers[worker]
+        self.mirror.worker_gone(worker)
         link.close()
 
     def _recover(self, call: Call, due: Recovery) -> None:
@@ -357,6 +377,7 @@ class Dispatcher:
         self._drain()
         for call in probe.lost(self._calls, held):
             self._recover(call, Recovery.PUT_BACK)
+        self.mirror.find_lost(probe, held)
 
     def pool_gone(self, pool_id: int, reason: str) -> None:
         """No worker is left to read the queues: fail what waits there and forget the pool."""
@@ -372,4 +393,5 @@ class Dispatcher:
                         LaneGoneError(f"model '{call.lane.model}' failed: {reason}", call.attempt)
                     )
         del self._pools[pool_id]
+        self.mirror.pool_gone(pool_id)
         pool.queues.close()

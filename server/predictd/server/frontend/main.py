@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc.aio
 import uvloop
@@ -63,6 +63,8 @@ from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.holding import Holding, awake_clock
+from predictd.server.frontend.mirror import NO_MIRROR, Mirror
+from predictd.server.frontend.native.hot import Hot
 from predictd.server.frontend.native.server import NativeServer, load_native
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
@@ -89,8 +91,6 @@ REFUSE_SECONDS_MAX = 1.0
 UNIX_UMASK = 0o117
 SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
-ServerT = TypeVar("ServerT", grpc.aio.Server, NativeServer)
-
 _log = logging.getLogger(__name__)
 
 
@@ -102,14 +102,23 @@ class Frontend:
         self._init = init
         self._recorder = FrontendRecorder()
         self._growth = ArenaGrowth(init.frontend, self.send)
+        self._server = self._make_server()
+        self._hot: Hot | None = None
+        in_flight_limit = init.in_flight_limit
+        if isinstance(self._server, NativeServer):
+            # The loop in C reads the completions, and passes on what is Python's.
+            self._hot = Hot(self._server.command, init, completion_fd)
+            completion_fd, in_flight_limit = self._hot.records.read_fd, self._hot.python_slots
+        self._mirror: Mirror = self._hot or NO_MIRROR
         self._dispatcher = Dispatcher(
             init.frontend,
             init.frontends,
             completion_fd,
-            init.in_flight_limit,
+            in_flight_limit,
             self._growth,
             self._recorder,
             Holding(awake_clock()),
+            self._mirror,
         )
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
@@ -122,7 +131,12 @@ class Frontend:
         self._health = health.Health(SERVICES)
         self._unread = Unread(init.unread_limit_bytes)
         self._streams = Streams(self._unread)
-        self._server = self._make_server()
+        self._add_services()
+        if self._hot is not None and isinstance(self._server, NativeServer):
+            self._hot.connect(self._dispatcher, self._routes, self._service, self._recorder, self._growth)
+            self._server.on_hot = self._hot.on_event
+            self._server.before_end = self._part
+            self._let_hot(enabled=True)
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
@@ -145,12 +159,10 @@ class Frontend:
             *(() if self._init.request_log.off else [NotedCalls()]),
         ]
         if self._init.native:
-            return self._with_services(
-                NativeServer(
-                    load_native(), self._init.connections, limit, self._init.unread_limit_bytes, interceptors
-                )
+            return NativeServer(
+                load_native(), self._init.connections, limit, self._init.unread_limit_bytes, interceptors
             )
-        server = grpc.aio.server(
+        return grpc.aio.server(
             interceptors=interceptors,
             options=[
                 ("grpc.so_reuseport", 1),
@@ -163,11 +175,10 @@ class Frontend:
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
             ],
         )
-        return self._with_services(server)
 
-    def _with_services(self, server: ServerT) -> ServerT:
+    def _add_services(self) -> None:
         limit = self._init.max_message_bytes
-        server.add_generic_rpc_handlers(
+        self._server.add_generic_rpc_handlers(
             (
                 Bounded(predictd_v1.handlers(self._service, self._streams, limit), self._unread),
                 routing_v1.handlers(
@@ -189,7 +200,17 @@ class Frontend:
                 reflection.handlers((*SERVICES, health.SERVICE)),
             )
         )
-        return server
+
+    def _part(self) -> None:
+        """The loop in C has nothing left to do and is about to end."""
+        self._mirror.collect()
+        self._mirror = self._dispatcher.mirror = NO_MIRROR
+
+    def _let_hot(self, *, enabled: bool) -> None:
+        """Whether the loop in C may answer requests by itself, where nothing is to be asked of Python about each."""
+        init = self._init
+        if self._hot is not None:
+            self._hot.enable(enabled=enabled and init.request_log.off and not init.max_concurrent_per_client)
 
     # Control --------------------------------------------------------------------------------------------------
 
@@ -210,6 +231,7 @@ class Frontend:
                 self._dispatcher.links.attach_pool(
                     pool, name, fds, limit, self._init.arena_limit_bytes, self._init.arena_keep_ns
                 )
+                self._mirror.pool_attached(self._dispatcher.links.pools[pool], fds)
                 self.send(Ack(seq=seq))
             case AttachWorker():
                 self._attach_worker(message, fds)
@@ -218,9 +240,11 @@ class Frontend:
             case PublishModel(seq=seq):
                 self._routes.publish(message)
                 self._dispatcher.links.shared(self._routes.lanes_of_pools())
+                self._mirror.published(message.name)
                 self._health.update(self._service)
                 self.send(Ack(seq=seq))
             case RetireLane(seq=seq, lane=lane):
+                self._mirror.retire(lane)
                 self._dispatcher.retirements.when_idle(lane, lambda: self.send(Ack(seq=seq)))
             case Growth(granted=granted, reason=reason):
                 self._growth.granted(None if granted else reason)
@@ -243,6 +267,7 @@ class Frontend:
             case Ping():
                 self.send(Pong())
                 self._dispatcher.links.give_back()
+                self._mirror.give_back(time.monotonic_ns())
             case Statistics(seq=seq, rows=rows, last=last):
                 self._service.on_statistics(seq, rows, last=last)
             case LabelsDone(seq=seq, status=status, message=text):
@@ -262,7 +287,9 @@ class Frontend:
         release_fd, claims_fd = fds
         claims = map_shared(claims_fd, CLAIMS_BYTES)
         os.close(claims_fd)
-        self._dispatcher.links.attach_worker(WorkerLink(message.worker, message.pool, release_fd, claims))
+        link = WorkerLink(message.worker, message.pool, release_fd, claims)
+        self._dispatcher.links.attach_worker(link)
+        self._mirror.worker_attached(link)
         self.send(Ack(seq=message.seq))
 
     def _add_segment(self, message: SegmentAdded, fds: list[int]) -> None:
@@ -270,23 +297,28 @@ class Frontend:
         if worker is None:
             os.close(fds[0])
         else:
-            worker.memory.add_segment(message.segment, fds[0], message.block_bytes, message.blocks)
+            shape = (message.block_bytes, message.blocks)
+            worker.memory.add_segment(message.segment, fds[0], *shape)
+            view = worker.memory.segment(message.segment)
+            self._mirror.segment_added(message.owner, message.segment, view, *shape)
         self.send(Ack(seq=message.seq))
 
     def _remove_segment(self, owner: int, segment: int) -> None:
         worker = self._dispatcher.links.worker(owner)
         if worker is not None:
+            self._mirror.segment_removed(owner, segment)
             worker.memory.remove_segment(segment)
 
     def _count(self, seq: int) -> None:
         report_left_out()
+        self._mirror.collect()
         delta = self._recorder.take()
         self.send(
             FrontendCounts(
                 seq=seq,
                 delta=delta,
                 in_flight=self._dispatcher.in_flight,
-                arena_bytes=self._dispatcher.links.arena_bytes,
+                arena_bytes=self._dispatcher.links.arena_bytes + self._mirror.arena_bytes,
                 waiting=self._dispatcher.waiting(time.monotonic_ns()),
             )
         )
@@ -342,6 +374,7 @@ class Frontend:
         loop, service = asyncio.get_running_loop(), self._service
         deadline = loop.time() + seconds
         service.refusing, seen = True, -1
+        self._let_hot(enabled=False)
         while service.refused != seen and loop.time() < deadline:
             seen = service.refused
             await asyncio.sleep(QUIET_SECONDS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from predictd.server.config.units import format_duration
 from predictd.server.control.message import Message
@@ -17,6 +19,7 @@ from predictd.server.errors import (
     OverloadedError,
     RequestError,
 )
+from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.failures import LaneGoneError
@@ -39,6 +42,37 @@ STATISTICS_TIMEOUT_SECONDS = 5.0
 _SELECTIONS_KEPT = 1024
 
 Send = Callable[[Message, list[int]], None]
+
+
+class PutBackError(Exception):
+    """A request that was begun elsewhere is to be sent again: its ticket died with a worker.
+
+    Attributes:
+        attempt: How often it was running in a worker that died.
+    """
+
+    def __init__(self, attempt: int) -> None:
+        super().__init__(attempt)
+        self.attempt = attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A request that was begun elsewhere.
+
+    Attributes:
+        lane: That it was for.
+        request: As decoded.
+        deadline_ns: Its own, 0 for none.
+        accepted_ns: When it came.
+        come: What came of it: an answer, or why there is none; None if nothing.
+    """
+
+    lane: Lane
+    request: InferRequest
+    deadline_ns: int
+    accepted_ns: int
+    come: Answered | Exception | None
 
 
 class Service:
@@ -110,17 +144,44 @@ class Service:
     async def infer(self, request: InferRequest, api: str, deadline_ns: int) -> InferResponse:
         """Answer a request. Raises RequestError."""
         accepted_ns = time.monotonic_ns()
-        lane: Lane | None = None
         try:
             lane = self._routes.lane(request.model, request.version, request.label)
-            self._recorder.accepted(lane.id, api)
-            if self.refusing:
-                self.refused += 1
-                raise ModelUnavailableError("the server is shutting down")
-            with self._clients.request():
-                response = await self._in_time(lane, request, deadline_ns, accepted_ns)
         except RequestError as error:
-            if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
+            self._failed(None, api, status_name(error), accepted_ns)
+            raise
+        return await self._accounted(
+            lane, self._accepted(lane, request, deadline_ns, accepted_ns), api, deadline_ns, accepted_ns
+        )
+
+    async def resume(self, handed: Handed, api: str) -> InferResponse:
+        """Bring a request to its end that was begun elsewhere, and is not accounted for. Raises RequestError."""
+        return await self._accounted(
+            handed.lane, self._resumed(handed), api, handed.deadline_ns, handed.accepted_ns
+        )
+
+    async def _accepted(
+        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+    ) -> InferResponse:
+        if self.refusing:
+            self.refused += 1
+            raise ModelUnavailableError("the server is shutting down")
+        with self._clients.request():
+            return await self._in_time(lane, request, deadline_ns, accepted_ns)
+
+    async def _accounted(
+        self,
+        lane: Lane,
+        answering: Coroutine[Any, Any, InferResponse],
+        api: str,
+        deadline_ns: int,
+        accepted_ns: int,
+    ) -> InferResponse:
+        """Count a request, whatever becomes of it."""
+        self._recorder.accepted(lane.id, api)
+        try:
+            response = await answering
+        except RequestError as error:
+            if isinstance(error, OverloadedError) and error.limit is not None:
                 self._gate.press()
                 self._recorder.shed(lane.id, error.limit)
             self._failed(lane, api, status_name(error), accepted_ns)
@@ -162,11 +223,34 @@ class Service:
                 else f"the default deadline of {format_duration(default_ns)} passed (default_deadline)"
             ) from None
 
+    async def _resumed(self, handed: Handed) -> InferResponse:
+        lane, request, come = handed.lane, handed.request, handed.come
+        if isinstance(come, Answered):
+            return _response(lane, come, lane.inputs.admit(request.inputs).layout.rows)
+        attempt, moved = 0, False
+        if isinstance(come, LaneGoneError):
+            attempt, moved = come.attempt, True
+            lane = await self._elsewhere(lane, request, come)
+        elif isinstance(come, PutBackError):
+            attempt, moved = come.attempt, True
+            self._recorder.retried(lane.id)
+        elif come is not None:
+            raise come
+        return await self._wherever(
+            lane, request, handed.deadline_ns, handed.accepted_ns, attempt, moved=moved
+        )
+
     async def _wherever(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
+        self,
+        lane: Lane,
+        request: InferRequest,
+        deadline_ns: int,
+        accepted_ns: int,
+        attempt: int = 0,
+        *,
+        moved: bool = False,
     ) -> InferResponse:
         """Answer a request, elsewhere if its lane goes, or gets another pool, while the request waits."""
-        attempt, moved = 0, False
         while True:
             try:
                 return await self._infer(lane, request, deadline_ns, accepted_ns, attempt, moved=moved)
@@ -202,15 +286,7 @@ class Service:
             attempt,
             moved=moved,
         )
-        return InferResponse(
-            model=lane.model,
-            version=lane.version,
-            outputs=answered.outputs,
-            queue_ns=answered.queue_ns,
-            compute_ns=answered.compute_ns,
-            batch_rows=answered.batch_rows,
-            rows=admission.layout.rows,
-        )
+        return _response(lane, answered, admission.layout.rows)
 
     async def _elsewhere(self, lane: Lane, request: InferRequest, gone: LaneGoneError) -> Lane:
         """Where a request goes whose lane is not there any more, once that is ready.
@@ -271,6 +347,18 @@ class Service:
 def status_of_cancellation(deadline_ns: int) -> str:
     """The status of a call that was cancelled: gRPC cancels those whose deadline has passed."""
     return "DEADLINE_EXCEEDED" if 0 < deadline_ns <= time.monotonic_ns() else "CANCELLED"
+
+
+def _response(lane: Lane, answered: Answered, rows: int) -> InferResponse:
+    return InferResponse(
+        model=lane.model,
+        version=lane.version,
+        outputs=answered.outputs,
+        queue_ns=answered.queue_ns,
+        compute_ns=answered.compute_ns,
+        batch_rows=answered.batch_rows,
+        rows=rows,
+    )
 
 
 def _selection(lane: Lane, names: Sequence[str]) -> tuple[int, ...]:

@@ -70,6 +70,8 @@ class NativeServer:
         self._calls: dict[int, Call] = {}
         self._empty = asyncio.Event()
         self.on_hot: Callable[[int, bytes], None] | None = None
+        self.before_end: Callable[[], None] | None = None
+        self.command = native.command
         self._loop = asyncio.get_running_loop()
         limits = {
             "message_bytes": message_bytes_max,
@@ -117,6 +119,8 @@ class NativeServer:
         except TimeoutError:
             self._native.cut()
             await self._empty.wait()
+        if self.before_end is not None:
+            self.before_end()
         self._loop.remove_reader(self._events_fd)
         self._native.stop()
 
