@@ -102,9 +102,7 @@ def _predicts() -> Iterator[Message]:
     for number, (model, arrays) in enumerate(_arrays()):
         request = v1.PredictRequest(model=model, id=f"{number}" if number % 2 else "")
         for name, array in arrays.items():
-            request.inputs.add(
-                name=name, dtype=_dtype(array).value, shape=array.shape, data=array.tobytes()
-            )
+            request.inputs.add(name=name, dtype=_dtype(array).value, shape=array.shape, data=array.tobytes())
         yield request
     with_version = v1.PredictRequest()
     with_version.CopyFrom(request)

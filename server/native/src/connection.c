@@ -250,8 +250,6 @@ void connection_leave(struct pn_connection *connection)
         connection->leaving = NOTIFIED;
         connection->cut_at_ns = loop_now_ns() + LEAVING_NS;
         failed = nghttp2_submit_shutdown_notice(connection->session);
-        if (failed == 0)
-            failed = nghttp2_submit_ping(connection->session, NGHTTP2_FLAG_NONE, leaving_ping);
     } else if (connection->leaving == NOTIFIED) {
         connection->leaving = LEAVES;
         connection->cut_at_ns = UINT64_MAX;
@@ -269,8 +267,19 @@ void connection_leave(struct pn_connection *connection)
 
 void connection_on_ping_answer(struct pn_connection *connection, const uint8_t *opaque)
 {
+    connection->ping_ns = 0;
     if (memcmp(opaque, leaving_ping, sizeof leaving_ping) == 0)
         connection_leave(connection);
+    else if (!timer_set(&connection->timer, next_due(connection)))
+        connection_close(connection);
+}
+
+void connection_on_goaway_sent(struct pn_connection *connection)
+{
+    /* Not before: nghttp2 lets PINGs overtake. */
+    if (connection->leaving == NOTIFIED &&
+        nghttp2_submit_ping(connection->session, NGHTTP2_FLAG_NONE, leaving_ping) != 0)
+        connection_break(connection);
 }
 
 void connection_on_ping(struct pn_connection *connection)

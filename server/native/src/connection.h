@@ -61,6 +61,7 @@ void connection_break(struct pn_connection *connection);
 /* Two steps: the client is told, then what came until it must have heard is finished, then it is closed. */
 void connection_leave(struct pn_connection *connection);
 void connection_on_ping_answer(struct pn_connection *connection, const uint8_t *opaque);
+void connection_on_goaway_sent(struct pn_connection *connection);
 void connection_on_ping(struct pn_connection *connection);
 /* Headers or data went to the client: it may ask with PINGs. */
 void connection_sent(struct pn_connection *connection);

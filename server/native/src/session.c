@@ -105,6 +105,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
 {
     struct pn_connection *connection = user_data;
+    if (frame->hd.type == NGHTTP2_GOAWAY)
+        connection_on_goaway_sent(connection);
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
         return 0;
     connection_sent(connection);
