@@ -12,7 +12,7 @@ import struct
 from collections.abc import Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 
@@ -29,7 +29,6 @@ from predictd.server.transport.claims import ClaimState
 from predictd.server.transport.pipes import Pipe, make_pipe
 
 if TYPE_CHECKING:
-    from predictd.server.control.messages import FrontendInit
     from predictd.server.frontend.dispatch import Dispatcher
     from predictd.server.frontend.lost import Probe
     from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
@@ -48,6 +47,30 @@ _GROW = struct.Struct("<IIQ")
 
 # `enum hot_event`.
 _HANDED, _CLIENT_GONE, _LANE_IDLE, _GROW_ASKED, _POOL_IDLE = range(1, 6)
+
+
+class Limits(Protocol):
+    """What the supervisor said of this front end, as far as it is asked for here. See `FrontendInit`."""
+
+    @property
+    def frontend(self) -> int:
+        """Its id."""
+
+    @property
+    def in_flight_limit(self) -> int:
+        """Requests that it may have in flight."""
+
+    @property
+    def arena_limit_bytes(self) -> int:
+        """Of the requests to one pool."""
+
+    @property
+    def arena_keep_ns(self) -> int:
+        """How long memory is kept that nobody needs."""
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Of a request, and of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +94,7 @@ class Hot(Mirror):
         records: The pipe by which the loop passes on completions that are Python's.
     """
 
-    def __init__(self, command: Command, init: FrontendInit, completion_fd: int) -> None:
+    def __init__(self, command: Command, init: Limits, completion_fd: int) -> None:
         self._command = command
         self._init = init
         self.python_slots = min(max(init.in_flight_limit // 2, 1), PYTHON_SLOTS_MAX)
@@ -109,7 +132,7 @@ class Hot(Mirror):
         self._routes = routes
         self._recorder = recorder
         self._growth = growth
-        self._recovery = Recovery(
+        self.recovery = Recovery(
             self._command,
             service,
             self._lanes,
@@ -125,9 +148,9 @@ class Hot(Mirror):
     def on_event(self, kind: int, data: bytes) -> None:
         """What the loop has to say."""
         if kind == _HANDED:
-            self._recovery.on_handed(data)
+            self.recovery.on_handed(data)
         elif kind == _CLIENT_GONE:
-            self._recovery.on_client_gone(data)
+            self.recovery.on_client_gone(data)
         elif kind == _LANE_IDLE:
             self._lane_idle(*_LANE.unpack(data))
         elif kind == _GROW_ASKED:
@@ -212,7 +235,7 @@ class Hot(Mirror):
     def find_lost(self, probe: Probe, held: Container[tuple[int, int]]) -> None:
         lost = [
             (slot, generation)
-            for slot, generation, _, pool, level, _, _, queued_ns in self._outstanding()
+            for slot, generation, _, pool, level, _, _, queued_ns in self.outstanding()
             if pool == probe.pool
             and level == probe.level
             and queued_ns < probe.sent_ns
@@ -226,13 +249,14 @@ class Hot(Mirror):
         if packed:
             self._command("hand_over", numbers(reason) + packed)
 
-    def _outstanding(self) -> Iterable[tuple[int, ...]]:
+    def outstanding(self) -> Iterable[tuple[int, ...]]:
+        """A row of `struct row` for each ticket that the loop has out."""
         return _OUTSTANDING.iter_unpack(self._command("outstanding", b""))
 
     @override
     def waiting(self, held: Container[tuple[int, int]], now_ns: int) -> tuple[WaitingSeries, ...]:
         since_ns: dict[tuple[int, int], list[int]] = {}
-        for slot, generation, lane, _, level, waits, accepted_ns, _ in self._outstanding():
+        for slot, generation, lane, _, level, waits, accepted_ns, _ in self.outstanding():
             if waits and (slot, generation) not in held:
                 since_ns.setdefault((lane, level), []).append(accepted_ns)
         return waiting_series(since_ns, now_ns)
