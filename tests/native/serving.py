@@ -37,14 +37,14 @@ class Served:
 
     server: NativeServer
     address: str
-    channel: grpc.aio.Channel
+    channel: Any
     seen: dict[str, Any]
 
     async def unary(self, message: bytes, method: str = "Unary", **options: Any) -> bytes:
         return bytes(await self.channel.unary_unary(f"/{SERVICE}/{method}")(message, **options))
 
 
-def handlers(seen: dict[str, Any]) -> grpc.GenericRpcHandler:
+def handlers(seen: dict[str, Any]) -> Any:
     """Of each kind one, and some that come to no good."""
 
     async def unary(request: bytes, context: Any) -> bytes:
@@ -59,7 +59,7 @@ def handlers(seen: dict[str, Any]) -> grpc.GenericRpcHandler:
         context.set_trailing_metadata((("last", "2"), ("last-bin", b"\xff\0")))
         return request
 
-    async def abort(request: bytes, context: Any) -> bytes:
+    async def abort(request: bytes, context: Any) -> None:
         await context.abort(grpc.StatusCode.NOT_FOUND, request.decode(), (("why", "because"),))
 
     async def broken(_: bytes, __: Any) -> bytes:
@@ -85,27 +85,28 @@ def handlers(seen: dict[str, Any]) -> grpc.GenericRpcHandler:
         while isinstance(request := await context.read(), bytes):
             await context.write(request)
 
-    async def refused_unread(_: Any, context: Any) -> bytes:
+    async def refused_unread(_: Any, context: Any) -> None:
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "not even looked at")
 
+    kinds: Any = grpc
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            "Unary": grpc.unary_unary_rpc_method_handler(unary),
-            "Trailers": grpc.unary_unary_rpc_method_handler(trailers),
-            "Abort": grpc.unary_unary_rpc_method_handler(abort),
-            "Broken": grpc.unary_unary_rpc_method_handler(broken),
-            "Forever": grpc.unary_unary_rpc_method_handler(forever),
-            "Many": grpc.unary_stream_rpc_method_handler(many),
-            "Joined": grpc.stream_unary_rpc_method_handler(joined),
-            "Both": grpc.stream_stream_rpc_method_handler(both),
-            "RefusedUnread": grpc.stream_unary_rpc_method_handler(refused_unread),
+            "Unary": kinds.unary_unary_rpc_method_handler(unary),
+            "Trailers": kinds.unary_unary_rpc_method_handler(trailers),
+            "Abort": kinds.unary_unary_rpc_method_handler(abort),
+            "Broken": kinds.unary_unary_rpc_method_handler(broken),
+            "Forever": kinds.unary_unary_rpc_method_handler(forever),
+            "Many": kinds.unary_stream_rpc_method_handler(many),
+            "Joined": kinds.stream_unary_rpc_method_handler(joined),
+            "Both": kinds.stream_stream_rpc_method_handler(both),
+            "RefusedUnread": kinds.stream_unary_rpc_method_handler(refused_unread),
         },
     )
 
 
 @asynccontextmanager
-async def serving(options: list[tuple[str, Any]] | None = None, **rules: int) -> AsyncIterator[Served]:
+async def serving(**rules: int) -> AsyncIterator[Served]:
     """Serve, and stop without mercy."""
     seen: dict[str, Any] = {}
     server = NativeServer(load_native(), replace(RULES, **rules), MESSAGE_BYTES_MAX, UNREAD_BYTES_MAX)
@@ -113,9 +114,7 @@ async def serving(options: list[tuple[str, Any]] | None = None, **rules: int) ->
     address = f"127.0.0.1:{free_port()}"
     server.add_insecure_port(address)
     await server.start()
-    channel = grpc.aio.insecure_channel(
-        address, options=[("grpc.use_local_subchannel_pool", 1), *(options or [])]
-    )
+    channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
     try:
         yield Served(server, address, channel, seen)
     finally:

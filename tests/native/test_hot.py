@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import grpc
@@ -89,7 +90,10 @@ def test_the_failures_of_a_worker_are_told_in_words() -> None:
     play(scenario)
 
 
-def test_a_garbled_answer_costs_its_own_request_alone() -> None:
+def test_a_garbled_answer_costs_its_own_request_alone(caplog: pytest.LogCaptureFixture) -> None:
+    # What is logged knows the frames, and these the memory.
+    caplog.set_level(logging.CRITICAL, "predictd.server.frontend.status")
+
     async def scenario(rig: HotRig) -> None:
         pool, worker = await started(rig, 1, 2)
         waiting = [call(rig, predict(3, 4)), call(rig, predict(5, 6)), call(rig, predict(7, 8))]

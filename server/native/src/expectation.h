@@ -1,5 +1,5 @@
 /* How long a request that came now would wait in its queue, learned from those that were answered lately: what
- * frontend/expectation.py explains, with the same numbers. tests/native/vectors/expectation.json holds both to it. */
+ * frontend/expectation.py explains, with the same numbers. tests/native/test_same_rules.py holds both to it. */
 #ifndef PN_EXPECTATION_H
 #define PN_EXPECTATION_H
 

@@ -58,5 +58,5 @@ def carrier(asked: str, problem: str) -> Carrier:
     if not problem:
         return Carrier(native=True, reason="connections: by predictd-native")
     if asked == "native":
-        raise ConfigError(f"frontend is native, and {problem}")
+        raise ConfigError("frontend", f"native cannot be had: {problem}")
     return Carrier(native=False, reason=f"connections: by grpcio; {problem}")

@@ -7,8 +7,8 @@ import importlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -35,7 +35,8 @@ def load_native() -> Native:
     return cast("Native", importlib.import_module("predictd.native").native)
 
 
-class _Details(NamedTuple):
+@dataclass(slots=True)
+class _Details:
     """What interceptors and services are asked with."""
 
     method: str
@@ -166,7 +167,7 @@ class NativeServer:
         known = self._handlers.get(call.path)
         if known is not None and not self._interceptors:
             return known
-        find = self._find
+        find: Callable[[Any], Any] = self._find
         for interceptor in reversed(self._interceptors):
             find = _intercepted(interceptor, find)
         return await find(_Details(call.path, call.invocation_metadata()))
