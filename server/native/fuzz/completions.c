@@ -95,7 +95,7 @@ static void set_up(void)
     no_net_do("setup", packed.bytes, packed.size);
     no_net_do("enable", "\1", 1);
     packed.size = 0;
-    uint32_t pool[] = {POOL, 1, 1, 0};
+    uint32_t pool[] = {POOL, 1, 1, 64};
     packed_bytes(&packed, pool, sizeof pool);
     packed_u64(&packed, (uintptr_t)out);
     packed_u64(&packed, (uintptr_t)python_out);

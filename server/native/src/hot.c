@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Releases or records that found a full pipe are tried again so soon. */
 static const uint64_t again_ns = 5000000;
@@ -85,11 +86,9 @@ static uint64_t named_version(const struct pb_reader *reader) {
     return number;
 }
 
-static bool has_room(const struct pool *pool) {
-    uint32_t out = 0;
-    for (unsigned level = 1; pool->out_limit && level <= pool->levels; level++)
-        out += pool->out[level];
-    return !pool->out_limit || out < pool->out_limit;
+/* Whether a lane is far from its share of a queue, whoever else asks: nearer to it Python is to judge (room.py). */
+static bool has_room(struct pool *pool, unsigned level) {
+    return !pool->shared || 2 * links_ahead(pool, level, loop_now_ns()) < pool->limit;
 }
 
 /* The first tensor comes: which lane, which shape, which block? False: Python is to see this. */
@@ -100,7 +99,7 @@ static bool settle(struct request *request) {
     request->named_version = reader->has_version;
     struct lane *lane = routes_find(reader->head + reader->model.at, reader->model.size, named_version(reader));
     if (!lane || lane->dropped || !lane->pool || lane->pool->gone || (lane->needs_deadline && !request->deadline_ns) ||
-        !has_room(lane->pool))
+        !has_room(lane->pool, lane->level))
         return false;
     struct admission *admission = admissions_find(&lane->admissions, reader);
     if (!admission)
@@ -186,6 +185,13 @@ static uint64_t expected_excess_ns(struct request *request, uint64_t now_ns) {
     return expectation_excess_ns(&lane->expectation, request->ahead, left_ns, now_ns);
 }
 
+/* The time now, not of this round: what is looked for when a worker died was written before a certain time. */
+static uint64_t clock_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 enum pn_verdict hot_message_end(struct pn_call *call) {
     struct rpc *rpc = call->hot;
     struct request *request = rpc->reading;
@@ -194,7 +200,7 @@ enum pn_verdict hot_message_end(struct pn_call *call) {
     uint64_t now_ns = loop_now_ns();
     uint64_t excess_ns = expected_excess_ns(request, now_ns);
     request->rows = request->admission->rows;
-    request->queued_ns = now_ns;
+    request->queued_ns = clock_ns();
     if (!excess_ns && !tickets_put(request))
         return bridge(rpc, request->turn);
     requests_read(request, excess_ns ? REQUEST_HANDED : REQUEST_OUT);

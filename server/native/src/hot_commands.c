@@ -56,6 +56,7 @@ const struct hot_command hot_commands[] = {
     {"setup", command_setup},
     {"enable", command_enable},
     {"pool_add", command_pool_add},
+    {"pool_shared", command_pool_shared},
     {"pool_gone", command_pool_gone},
     {"segment_add", command_segment_add},
     {"segments_retire", command_segments_retire},

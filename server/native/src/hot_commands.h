@@ -35,6 +35,7 @@ extern const char no_memory[];
 COMMAND(setup);
 COMMAND(enable);
 COMMAND(pool_add);
+COMMAND(pool_shared);
 COMMAND(pool_gone);
 COMMAND(segment_add);
 COMMAND(segments_retire);

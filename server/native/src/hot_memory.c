@@ -44,7 +44,7 @@ COMMAND(pool_add) {
     pool->id = take_u32(&take);
     pool->levels = take_u32(&take);
     pool->frontends = take_u32(&take);
-    pool->out_limit = take_u32(&take);
+    pool->limit = take_u32(&take);
     pool->out = take_address(&take);
     pool->python_out = take_address(&take);
     for (unsigned level = 0; level < pool->levels && level < LEVELS_MAX; level++)
@@ -53,6 +53,19 @@ COMMAND(pool_add) {
     if (wrong)
         free(pool);
     return wrong;
+}
+
+/* Whether several lanes share the pool. */
+COMMAND(pool_shared) {
+    struct arguments take = arguments_of(arguments, size);
+    (void)result;
+    struct pool *pool = links_pool(take_u32(&take));
+    uint32_t shared = take_u32(&take);
+    if (!is_read(&take))
+        return misread;
+    if (pool)
+        pool->shared = shared;
+    return NULL;
 }
 
 COMMAND(pool_gone) {

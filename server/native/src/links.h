@@ -23,7 +23,8 @@ struct pool {
     uint32_t id;
     unsigned levels;
     unsigned frontends;     /* that write into the same queues */
-    uint32_t out_limit;     /* tickets that may be out from here before Python is to decide; 0 for no such limit */
+    bool shared;            /* by several lanes, of which none may have it all */
+    uint32_t limit;         /* tickets that may wait in a level */
     int queues[LEVELS_MAX]; /* write ends by level, from 0 */
     struct arena arena;
     /* Tickets that are out, by level from 1: ours, written here and read by Python, and those of Python's own. */

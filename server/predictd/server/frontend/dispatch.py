@@ -338,7 +338,7 @@ class Dispatcher:
                 call = self._calls.find(slot, generation)
                 if call is not None and call.lane.pool == link.pool:
                     self._recover(call, recovery(state, call.attempt))
-            self.mirror.worker_died(state, held)
+            self.mirror.worker_died(link.pool, state, held)
             pool = self._pools.get(link.pool)
             if pool is not None:
                 self._probes.send(pool)

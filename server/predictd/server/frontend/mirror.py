@@ -43,8 +43,8 @@ class Mirror:
     def worker_attached(self, worker: WorkerLink) -> None:
         """A worker is known."""
 
-    def worker_died(self, state: ClaimState, held: Iterable[tuple[int, int]]) -> None:
-        """A worker died that held these tickets of the front end."""
+    def worker_died(self, pool: int, state: ClaimState, held: Iterable[tuple[int, int]]) -> None:
+        """A worker of a pool died that held these tickets of the front end. Probes are sent after this."""
 
     def worker_gone(self, worker: int) -> None:
         """A worker is no more."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import time
 from collections.abc import Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 # Slots that the Python half keeps for itself.
 PYTHON_SLOTS_MAX = 512
-# Of a queue that several lanes share, the loop uses no more than this part: who may have how much is Python's to say.
-SHARED_QUEUE_PART = 4
 _OUTSTANDING = struct.Struct("<6IQQ")
 _LANE = struct.Struct("<I")
 _GROW = struct.Struct("<IIQ")
@@ -102,6 +101,8 @@ class Hot(Mirror):
         self._pools: dict[int, _Pool] = {}
         self._claims: dict[int, Any] = {}
         self._lanes: dict[int, Lane] = {}
+        self._shared: set[int] = set()
+        self._before_probes_ns: dict[int, int] = {}
         self._idle: dict[int, Any] = {}
         self._responses = ResponseMemory(command)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,6 +160,7 @@ class Hot(Mirror):
         elif kind == _POOL_IDLE:
             (pool,) = _LANE.unpack(data)
             del self._pools[pool]
+            self._shared.discard(pool)
         else:
             raise TypeError(f"the loop told of event {kind}. This is a bug.")
 
@@ -203,10 +205,9 @@ class Hot(Mirror):
             pool.arena,
         )
         self._pools[pool.id] = _Pool(arena, (keep_ours, keep_python))
-        limit = pool.queues.limit // SHARED_QUEUE_PART
         self._command(
             "pool_add",
-            numbers(pool.id, pool.queues.levels, pool.queues.frontends, limit)
+            numbers(pool.id, pool.queues.levels, pool.queues.frontends, pool.queues.limit)
             + longs(ours, python)
             + numbers(*map(os.dup, queue_fds)),
         )
@@ -221,7 +222,10 @@ class Hot(Mirror):
         self._command("worker_add", numbers(worker.id, worker.pool, os.dup(worker.release_fd)) + longs(where))
 
     @override
-    def worker_died(self, state: ClaimState, held: Iterable[tuple[int, int]]) -> None:
+    def worker_died(self, pool: int, state: ClaimState, held: Iterable[tuple[int, int]]) -> None:
+        # What the loop had put into its queues by now stands before the probes, once it is written.
+        self._before_probes_ns[pool] = time.monotonic_ns()
+        self.drain()
         reason = Reason.ALONE if state is ClaimState.RUNNING else Reason.PUT_BACK
         self._hand_over(reason, held)
 
@@ -238,7 +242,7 @@ class Hot(Mirror):
             for slot, generation, _, pool, level, _, _, queued_ns in self.outstanding()
             if pool == probe.pool
             and level == probe.level
-            and queued_ns < probe.sent_ns
+            and queued_ns < self._before_probes_ns[probe.pool]
             and (slot, generation) not in held
         ]
         self._hand_over(Reason.PUT_BACK, lost)
@@ -296,6 +300,11 @@ class Hot(Mirror):
     @override
     def published(self, model: str) -> None:
         links = self._dispatcher.links
+        for number in self._pools.keys() & links.pools.keys():
+            shared = links.pools[number].lanes > 1
+            if shared is not (number in self._shared):
+                self._shared ^= {number}
+                self._command("pool_shared", numbers(number, shared))
         routes = []
         for version, lane in self._routes.plain(model).items():
             pool = links.pools.get(lane.pool)

@@ -60,7 +60,7 @@ class NativeArena:
         self._other = other
         self._pending: dict[int, _Segment] = {}
         self._segments: dict[int, _Segment] = {}
-        self._retiring = False
+        self._retired: set[int] = set()
         self._next = FIRST_SEGMENT
 
     @property
@@ -110,11 +110,12 @@ class NativeArena:
         due = self._retention.is_due(now_ns)
         if due or pressed:
             self._look(now_ns, pressed=pressed)
-        if not self._retiring:
+        if not self._retired:
             return []
         gone = [number for (number,) in struct.iter_unpack("<I", self._ask("segments_gone"))]
         for number in gone:
             del self._segments[number]
+        self._retired.difference_update(gone)
         self._tell_other()
         return gone
 
@@ -128,13 +129,15 @@ class NativeArena:
             shapes[number], peaks[shape.block_bytes] = shape, peak
             if taken:
                 used[number] = taken
+        # Those that were needed again before they were gone.
+        self._retired -= shapes.keys()
         if pressed:
             surplus = self._retention.pressed(shapes, used, _NOTHING, peaks)
         else:
             self._retention.ended(now_ns, peaks)
             surplus = self._retention.surplus(shapes, used, _NOTHING)
         if surplus:
-            self._retiring = True
+            self._retired.update(surplus)
             self._ask("segments_retire", *surplus)
 
     def _ask(self, name: str, *values: int) -> bytes:
