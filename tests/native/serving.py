@@ -50,6 +50,7 @@ def handlers(seen: dict[str, Any]) -> Any:
     async def unary(request: bytes, context: Any) -> bytes:
         seen["metadata"] = context.invocation_metadata()
         seen["peer"] = context.peer()
+        seen["identity"] = context.auth_context()
         seen["remaining"] = context.time_remaining()
         context.add_done_callback(lambda _: seen.setdefault("done", asyncio.Event()).set())
         return request

@@ -13,6 +13,7 @@
 #include "loop.h"
 #include "message.h"
 #include "stream.h"
+#include "tls.h"
 
 struct queue_of_events {
     struct pn_event *first;
@@ -80,6 +81,7 @@ void event_free(struct pn_event *event)
     bytes_free(&event->one);
     bytes_free(&event->other);
     bytes_free(&event->third);
+    bytes_free(&event->fourth);
     free(event);
 }
 
@@ -92,6 +94,13 @@ static void push(struct pn_event *event)
     events.last = event;
 }
 
+static bool identify(struct pn_connection *connection)
+{
+    if (!connection->identified)
+        connection->identified = tls_identity(connection, &connection->identity);
+    return connection->identified;
+}
+
 uint64_t bridge_begin(struct pn_stream *stream)
 {
     char peer[80];
@@ -102,7 +111,9 @@ uint64_t bridge_begin(struct pn_stream *stream)
     event->number = stream->call.deadline_ns;
     bool whole = bytes_append(&event->one, stream->path.data, stream->path.size) &&
                  bytes_append(&event->other, stream->metadata.data, stream->metadata.size) &&
-                 bytes_append(&event->third, peer, strlen(peer));
+                 bytes_append(&event->third, peer, strlen(peer)) && identify(stream->call.connection) &&
+                 bytes_append(&event->fourth, stream->call.connection->identity.data,
+                              stream->call.connection->identity.size);
     event->id = whole ? id_new(stream) : 0;
     if (event->id == 0) {
         event_free(event);

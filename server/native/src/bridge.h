@@ -13,7 +13,7 @@ struct pn_message;
 struct pn_stream;
 
 enum pn_event_kind {
-    EVENT_BEGAN = 1,  /* id, number: deadline, one: path, other: metadata, third: peer */
+    EVENT_BEGAN = 1,  /* id, number: deadline, one: path, other: metadata, third: peer, fourth: identity */
     EVENT_MESSAGE,    /* id, number: 1 where it is compressed, one */
     EVENT_HALF_CLOSED,/* id */
     EVENT_WRITTEN,    /* id, number: the token of the message */
@@ -30,6 +30,7 @@ struct pn_event {
     struct pn_bytes one;
     struct pn_bytes other;
     struct pn_bytes third;
+    struct pn_bytes fourth;
 };
 
 enum pn_command_kind {

@@ -164,6 +164,7 @@ void connections_bury(void)
         dead = connection->next;
         nghttp2_session_del(connection->session);
         output_free(&connection->output);
+        bytes_free(&connection->identity);
         tls_close(connection);
         close(connection->watch.descriptor);
         free(connection);

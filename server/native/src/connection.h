@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "bytes.h"
 #include "loop.h"
 #include "output.h"
 #include "timers.h"
@@ -29,6 +30,8 @@ struct pn_connection {
     struct pn_output output;
     struct pn_stream *streams;
     size_t stream_count;
+    struct pn_bytes identity; /* of its certificate; see identity.h */
+    bool identified;          /* that was looked for */
     size_t unread_bytes; /* of messages that are queued and not yet written */
     struct pn_connection *next;
     struct pn_connection *previous;

@@ -141,8 +141,8 @@ static PyObject *to_tuple(const struct pn_event *event)
     unsigned long long id = event->id, number = event->number;
     switch (event->kind) {
     case EVENT_BEGAN:
-        return Py_BuildValue("iKKNNN", event->kind, id, number, to_bytes(&event->one), to_bytes(&event->other),
-                             to_bytes(&event->third));
+        return Py_BuildValue("iKKNNNN", event->kind, id, number, to_bytes(&event->one), to_bytes(&event->other),
+                             to_bytes(&event->third), to_bytes(&event->fourth));
     case EVENT_MESSAGE:
     case EVENT_HOT:
         return Py_BuildValue("iKKN", event->kind, id, number, to_bytes(&event->one));

@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 
 #include "connection.h"
+#include "identity.h"
 
 static SSL_CTX *context;
 
@@ -168,6 +169,11 @@ ssize_t tls_read(struct pn_connection *connection, uint8_t *bytes, size_t room)
     errno = 0;
     int result = SSL_read_ex(ssl, bytes, room, &size);
     return result == 1 ? (ssize_t)size : outcome(ssl, result);
+}
+
+bool tls_identity(struct pn_connection *connection, struct pn_bytes *fields)
+{
+    return connection->tls == NULL || identity_fields((SSL *)(void *)connection->tls, fields);
 }
 
 bool tls_has_more(struct pn_connection *connection)

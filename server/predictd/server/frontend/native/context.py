@@ -36,6 +36,7 @@ class Call:
         path: Of its method, with the slash before it.
         fields: What came with it.
         peer: Whose it is.
+        identity: By its certificate, as fields.
         message_bytes_max: What a message may come to.
         serialize: From an answer to bytes; None where they are bytes.
     """
@@ -48,6 +49,7 @@ class Call:
         "_fields",
         "_gone",
         "_half_closed",
+        "_identity",
         "_message_bytes_max",
         "_messages",
         "_metadata",
@@ -74,6 +76,7 @@ class Call:
         path: str,
         fields: bytes,
         peer: str,
+        identity: bytes,
         message_bytes_max: int,
     ) -> None:
         self._native = native
@@ -82,6 +85,7 @@ class Call:
         self.path = path
         self._fields = fields
         self._peer = peer
+        self._identity = identity
         self._message_bytes_max = message_bytes_max
         self._metadata: metadata.Metadata | None = None
         self._messages: deque[tuple[bytes, bool]] = deque()
@@ -250,6 +254,10 @@ class Call:
     def peer(self) -> str:
         """The client, as gRPC writes it."""
         return self._peer
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """What the client's certificate says, by gRPC's names; empty without one."""
+        return metadata.grouped(self._identity)
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, None without one."""

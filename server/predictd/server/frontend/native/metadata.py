@@ -53,6 +53,15 @@ def encoding(fields: bytes) -> str:
     return "identity"
 
 
+def grouped(fields: bytes) -> dict[str, list[bytes]]:
+    """The values of each name."""
+    found: dict[str, list[bytes]] = {}
+    each = _each(fields)
+    for key in each:
+        found.setdefault(key.decode(), []).append(next(each))
+    return found
+
+
 def _each(fields: bytes) -> Iterator[bytes]:
     place = 0
     while place < len(fields):

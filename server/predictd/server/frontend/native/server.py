@@ -8,6 +8,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -95,13 +96,33 @@ class NativeServer:
         Raises:
             OSError: The address cannot be had.
         """
+        self._listen(address, tls=False)
+
+    def _listen(self, address: str, *, tls: bool) -> None:
         for listening in bind(address):
             try:
-                self._native.listen(listening.fileno(), False)
+                self._native.listen(listening.fileno(), tls)
             except OSError:
                 listening.close()
                 raise
             listening.detach()
+
+    def add_secure_port(self, address: str) -> None:
+        """Listen with TLS, for which there has to be a certificate. Raises as `add_insecure_port` does."""
+        self._listen(address, tls=True)
+
+    def use_certificate(self, chain: bytes, key: bytes, client_ca: bytes = b"") -> None:
+        """Show this certificate to those who connect from now on.
+
+        Args:
+            chain: The certificate and those up to its root, in PEM.
+            key: Its private key, in PEM.
+            client_ca: Who signs the certificates that clients have to show; empty where they need none.
+
+        Raises:
+            ValueError: They are of no use.
+        """
+        self._native.use_certificate(chain, key, client_ca or None)
 
     async def start(self) -> None:
         """Serve. It does since it listens: handlers are to be added before."""
@@ -147,7 +168,9 @@ class NativeServer:
             elif kind == _WRITTEN:
                 calls[number].on_written(event[2])
 
-    def _began(self, number: int, deadline_ns: int, path: bytes, fields: bytes, peer: bytes) -> None:
+    def _began(
+        self, number: int, deadline_ns: int, path: bytes, fields: bytes, peer: bytes, identity: bytes
+    ) -> None:
         call = Call(
             self._native,
             number,
@@ -155,11 +178,12 @@ class NativeServer:
             path.decode("ascii", errors="replace"),
             fields,
             peer.decode(),
+            identity,
             self._message_bytes_max,
         )
         self._calls[number] = call
         call.task = task = self._loop.create_task(self._serve(call))
-        task.add_done_callback(_ended)
+        task.add_done_callback(partial(_ended, call))
 
     # Handlers -------------------------------------------------------------------------------------------------
 
@@ -240,6 +264,8 @@ async def _requests(call: Call) -> Any:
         yield message
 
 
-def _ended(task: asyncio.Task[None]) -> None:
+def _ended(call: Call, task: asyncio.Task[None]) -> None:
+    # What ended it knows the frames that know the call: such a ring would keep the request until the next full collection.
+    call.task = None
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("a call failed", exc_info=error)
