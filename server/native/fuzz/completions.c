@@ -42,6 +42,7 @@ static void add_lane(bool batches)
     packed_bytes(&packed, head, sizeof head);
     packed_u64(&packed, 2);
     packed_u64(&packed, 1 << 20);
+    packed_u64(&packed, 0);
     packed_text(&packed, "m");
     packed_text(&packed, "2");
     packed_u32(&packed, 2);

@@ -8,6 +8,7 @@
 #include "connection.h"
 #include "grpc.h"
 #include "stream.h"
+#include "unread.h"
 
 /* Trailers of one call: more than any adapter gives. */
 enum { FIELDS_MAX = 64 };
@@ -99,6 +100,9 @@ static void written(struct pn_stream *stream)
     if (stream->first == NULL)
         stream->last = NULL;
     stream->first_written = 0;
+    stream->queued--;
+    if (stream->course == WAITS)
+        call_resume(&stream->call);
     if (message->token != 0 && stream->bridge_id != 0)
         bridge_written(stream->bridge_id, message->token);
     message_release(message);
@@ -163,7 +167,9 @@ void answer_message(struct pn_stream *stream, struct pn_message *message)
         message_release(message);
         return;
     }
+    unread_answered(stream, message->length);
     message->next = NULL;
+    stream->queued++;
     if (stream->last != NULL)
         stream->last->next = message;
     else

@@ -16,6 +16,7 @@
 #include "stream.h"
 #include "transfer.h"
 #include "tls.h"
+#include "unread.h"
 
 static struct pn_connection *connections;
 static size_t count;
@@ -149,6 +150,7 @@ void connections_flush(void)
             connection_close(connection);
             continue;
         }
+        unread_look_again(connection);
         bool waits = connection->output.count != connection->output.first;
         if (waits != connection->writes_wait) {
             connection->writes_wait = waits;

@@ -1,56 +1,76 @@
 #include "expectation.h"
 
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { ENOUGH_SAMPLES = 9, ANSWERS_BETWEEN_LOOKS = 4, WAITS_KEPT = 4 };
 static const uint64_t kept_ns = UINT64_C(3000000000);
 static const double slack = 1.25;
 
-void expectation_answered(struct expectation *known, uint32_t ahead, uint64_t queue_ns, uint64_t compute_ns,
-                          uint64_t now_ns) {
-    if (now_ns > known->until_ns) {
-        known->count = known->next = 0;
-        known->cost_ns = 0;
+/* The first place whose sample is not below the value. */
+static unsigned place_of(const struct samples *samples, double value) {
+    unsigned low = 0, high = samples->count;
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+        if (samples->sorted[middle] < value)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    known->costs[known->next] = (double)queue_ns / (ahead ? ahead : 1);
-    known->runs[known->next] = compute_ns;
-    known->next = (known->next + 1) % EXPECTATION_SAMPLES;
-    if (known->count < EXPECTATION_SAMPLES)
-        known->count++;
-    known->until_ns = now_ns + kept_ns + WAITS_KEPT * (queue_ns + compute_ns);
-    known->unseen++;
+    return low;
 }
 
-static int compare_costs(const void *one, const void *other) {
-    double a = *(const double *)one, b = *(const double *)other;
-    return (a > b) - (a < b);
+/* Kept in order all the time: to sort them for each look costs more than all the rest of a small request. */
+static void add_sample(struct samples *samples, double value) {
+    if (samples->count == EXPECTATION_SAMPLES) {
+        unsigned oldest = place_of(samples, samples->came[samples->next]);
+        samples->count--;
+        memmove(samples->sorted + oldest, samples->sorted + oldest + 1,
+                (samples->count - oldest) * sizeof samples->sorted[0]);
+    }
+    unsigned place = place_of(samples, value);
+    memmove(samples->sorted + place + 1, samples->sorted + place,
+            (samples->count - place) * sizeof samples->sorted[0]);
+    samples->sorted[place] = value;
+    samples->came[samples->next] = value;
+    samples->next = (samples->next + 1) % EXPECTATION_SAMPLES;
+    samples->count++;
 }
 
-static int compare_runs(const void *one, const void *other) {
-    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
-    return (a > b) - (a < b);
-}
+static void forget_samples(struct samples *samples) { samples->count = samples->next = 0; }
 
-static void look(struct expectation *known) {
-    double costs[EXPECTATION_SAMPLES];
-    uint64_t runs[EXPECTATION_SAMPLES];
-    memcpy(costs, known->costs, sizeof costs);
-    memcpy(runs, known->runs, sizeof runs);
-    qsort(costs, known->count, sizeof costs[0], compare_costs);
-    qsort(runs, known->count, sizeof runs[0], compare_runs);
-    known->cost_ns = costs[known->count / 2];
-    known->run_ns = runs[known->count / 2];
-    known->unseen = 0;
+static void share(const struct expectation *known) {
+    uint64_t bits;
+    memcpy(&bits, &known->cost_ns, sizeof bits);
+    __atomic_store_n(&known->shared->cost_ns_bits, bits, __ATOMIC_RELAXED);
+    __atomic_store_n(&known->shared->run_ns, known->run_ns, __ATOMIC_RELAXED);
+    __atomic_store_n(&known->shared->until_ns, known->until_ns, __ATOMIC_RELAXED);
 }
 
 static bool is_known(struct expectation *known, uint64_t now_ns) {
-    if (now_ns > known->until_ns || known->count < ENOUGH_SAMPLES)
+    if (now_ns > known->until_ns || known->costs.count < ENOUGH_SAMPLES)
         return false;
-    if (known->unseen >= ANSWERS_BETWEEN_LOOKS || known->cost_ns == 0)
-        look(known);
+    if (known->unseen >= ANSWERS_BETWEEN_LOOKS || known->cost_ns == 0) {
+        known->cost_ns = known->costs.sorted[known->costs.count / 2];
+        known->run_ns = (uint64_t)known->runs.sorted[known->runs.count / 2];
+        known->unseen = 0;
+    }
     return true;
+}
+
+void expectation_answered(struct expectation *known, uint32_t ahead, uint64_t queue_ns, uint64_t compute_ns,
+                          uint64_t now_ns) {
+    if (now_ns > known->until_ns) {
+        forget_samples(&known->costs);
+        forget_samples(&known->runs);
+        known->cost_ns = 0;
+    }
+    add_sample(&known->costs, (double)queue_ns / (ahead ? ahead : 1));
+    add_sample(&known->runs, (double)compute_ns);
+    known->until_ns = now_ns + kept_ns + WAITS_KEPT * (queue_ns + compute_ns);
+    known->unseen++;
+    if (known->shared && known->unseen >= ANSWERS_BETWEEN_LOOKS && is_known(known, now_ns))
+        share(known);
 }
 
 uint64_t expectation_wait_ns(struct expectation *known, uint32_t ahead, uint64_t now_ns) {

@@ -7,13 +7,26 @@
 
 enum { EXPECTATION_SAMPLES = 33 };
 
+/* The last samples in the order in which they came, and in their own. */
+struct samples {
+    double came[EXPECTATION_SAMPLES];
+    double sorted[EXPECTATION_SAMPLES];
+    unsigned count, next; /* how many; where the next one goes */
+};
+
+/* What the front end's other half may read at any time. */
+struct expected {
+    uint64_t cost_ns_bits; /* a double */
+    uint64_t run_ns;
+    uint64_t until_ns; /* when this is too old; 0: nothing is known */
+};
+
 struct expectation {
-    double costs[EXPECTATION_SAMPLES];
-    uint64_t runs[EXPECTATION_SAMPLES];
-    unsigned count, next; /* of the samples; where the next one goes */
+    struct samples costs, runs;
     unsigned unseen;
     uint64_t until_ns, run_ns;
     double cost_ns;
+    struct expected *shared; /* NULL for nobody */
 };
 
 void expectation_answered(struct expectation *known, uint32_t ahead, uint64_t queue_ns, uint64_t compute_ns,

@@ -38,6 +38,7 @@ COMMAND(lane_add) {
     lane->level = take_u32(&take);
     lane->version = take_u64(&take);
     lane->answer_limit = take_u64(&take);
+    lane->expectation.shared = take_address(&take);
     lane->model = take_kept(&take, &text);
     lane->version_text = take_kept(&take, &text);
     lane->outputs_count = take_u32(&take);

@@ -10,6 +10,7 @@
 #include "grpc.h"
 #include "bounds.h"
 #include "stream.h"
+#include "unread.h"
 
 /* As announced in session.c. */
 #define STREAM_WINDOW_BYTES 65535
@@ -92,7 +93,16 @@ static void begin_message(struct pn_stream *stream)
         fail(stream, GRPC_RESOURCE_EXHAUSTED, text);
         return;
     }
-    if (!stream->hot || stream->prefix[0] != 0) {
+    if (!stream->hot || (is_hot_unary(stream) && stream->prefix[0] != 0)) {
+        to_python(stream);
+        return;
+    }
+    if (!unread_has_room(stream)) {
+        stream->course = WAITS;
+        stream->call.connection->waits_unread = true;
+        return;
+    }
+    if (stream->prefix[0] != 0) {
         to_python(stream);
         return;
     }
@@ -145,6 +155,8 @@ static void deliver(struct pn_stream *stream)
         fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
     }
+    if (is_hot_stream(stream))
+        unread_taken(stream);
     stream->ahead++;
     stream->hungry = false;
     begin_anew(stream);
@@ -166,6 +178,7 @@ static void end_hot_message(struct pn_stream *stream)
     switch (hot_message_end(&stream->call)) {
     case PN_TAKEN:
         stream->hot_took = true;
+        unread_taken(stream);
         begin_anew(stream);
         if (is_hot_unary(stream))
             stream->course = TO_NOBODY; /* one request is all that such a call has */

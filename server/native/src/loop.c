@@ -16,6 +16,7 @@
 #include "stream.h"
 #include "timers.h"
 #include "tls.h"
+#include "unread.h"
 
 enum { EVENTS_MAX = 256, LONGEST_WAIT_MS = 60000 };
 
@@ -49,6 +50,7 @@ void loop_close(void)
     connections_forget();
     streams_forget();
     incoming_forget_all();
+    unread_forget();
     sessions_forget();
     tls_forget();
     bridge_close();

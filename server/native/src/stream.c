@@ -11,6 +11,7 @@
 #include "grpc.h"
 #include "incoming.h"
 #include "bounds.h"
+#include "unread.h"
 
 static const struct {
     const char *path;
@@ -195,6 +196,7 @@ void stream_half_closed(struct pn_stream *stream)
 void stream_tell_gone(struct pn_stream *stream)
 {
     stream->course = TO_NOBODY;
+    unread_gone(stream);
     if (stream->hot) {
         stream->hot = false;
         hot_gone(&stream->call);

@@ -65,6 +65,8 @@ struct pn_stream {
     struct pn_message *first;
     struct pn_message *last;
     size_t first_written;
+    size_t queued;  /* messages */
+    size_t awaited; /* answers that are to come */
     bool responded; /* the headers of the answer are on their way */
     bool deferred;  /* the session was told that there is nothing to send */
     bool over;      /* the status is decided */

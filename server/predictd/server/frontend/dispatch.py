@@ -133,7 +133,8 @@ class Dispatcher:
             RequestError: Whatever came instead of an answer.
         """
         pool = self._pools[lane.pool]
-        ahead = self.check(lane, queue, admission.layout.size_bytes, deadline_ns, moved=moved)
+        # What was accepted before is not refused for its wait.
+        ahead = self.check(lane, queue, admission.layout.size_bytes, 0 if moved else deadline_ns, moved=moved)
         self.retirements.begin(lane.id)
         try:
             block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)

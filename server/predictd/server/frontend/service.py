@@ -65,14 +65,15 @@ class Handed:
         request: As decoded.
         deadline_ns: Its own, 0 for none.
         accepted_ns: When it came.
-        come: What came of it: an answer, or why there is none; None if nothing.
+        outcome: Gives what came of it, an answer or None for nothing, or raises why there is no answer. Called once,
+            before anything waits.
     """
 
     lane: Lane
     request: InferRequest
     deadline_ns: int
     accepted_ns: int
-    come: Answered | Exception | None
+    outcome: Callable[[], Answered | None]
 
 
 class Service:
@@ -224,18 +225,19 @@ class Service:
             ) from None
 
     async def _resumed(self, handed: Handed) -> InferResponse:
-        lane, request, come = handed.lane, handed.request, handed.come
-        if isinstance(come, Answered):
-            return _response(lane, come, lane.inputs.admit(request.inputs).layout.rows)
+        lane, request = handed.lane, handed.request
         attempt, moved = 0, False
-        if isinstance(come, LaneGoneError):
-            attempt, moved = come.attempt, True
-            lane = await self._elsewhere(lane, request, come)
-        elif isinstance(come, PutBackError):
-            attempt, moved = come.attempt, True
+        try:
+            answered = handed.outcome()
+        except LaneGoneError as gone:
+            attempt, moved = gone.attempt, True
+            lane = await self._elsewhere(lane, request, gone)
+        except PutBackError as due:
+            attempt, moved = due.attempt, True
             self._recorder.retried(lane.id)
-        elif come is not None:
-            raise come
+        else:
+            if answered is not None:
+                return _response(lane, answered, lane.inputs.admit(request.inputs).layout.rows)
         return await self._wherever(
             lane, request, handed.deadline_ns, handed.accepted_ns, attempt, moved=moved
         )

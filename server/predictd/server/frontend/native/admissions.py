@@ -35,8 +35,8 @@ def is_plain(lane: Lane, pool: PoolLink) -> bool:
     )
 
 
-def encode_lane(lane: Lane, pool: PoolLink) -> bytes:
-    """The arguments of `lane_add`."""
+def encode_lane(lane: Lane, pool: PoolLink, expected: int) -> bytes:
+    """The arguments of `lane_add`; `expected` is the address of a `struct expected`."""
     flags = (_BATCHES if lane.signature.batches else 0) | (
         _NEEDS_DEADLINE if lane.config.default_deadline_ns else 0
     )
@@ -44,7 +44,7 @@ def encode_lane(lane: Lane, pool: PoolLink) -> bytes:
     return b"".join(
         (
             numbers(lane.id, lane.pool, flags, level),
-            longs(lane.version, lane.answer_limit.limit.size_bytes),
+            longs(lane.version, lane.answer_limit.limit.size_bytes, expected),
             text(lane.model),
             text(str(lane.version)),
             numbers(len(lane.output_names)),

@@ -22,6 +22,7 @@ from predictd.server.frontend.calls import waiting_series
 from predictd.server.frontend.mirror import Mirror
 from predictd.server.frontend.native import counts
 from predictd.server.frontend.native.admissions import Admissions, encode_lane, is_plain
+from predictd.server.frontend.native.expected import SharedExpectation
 from predictd.server.frontend.native.memory import NativeArena, ResponseMemory, later
 from predictd.server.frontend.native.packing import Command, address, longs, numbers, text
 from predictd.server.frontend.native.recovery import Reason, Recovery
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from predictd.server.observe.deltas import WaitingSeries
     from predictd.server.observe.recorder import FrontendRecorder
 
-# Slots that the Python half keeps for itself.
-PYTHON_SLOTS_MAX = 512
 _OUTSTANDING = struct.Struct("<6IQQ")
 _LANE = struct.Struct("<I")
 _GROW = struct.Struct("<IIQ")
@@ -96,11 +95,12 @@ class Hot(Mirror):
     def __init__(self, command: Command, init: Limits, completion_fd: int) -> None:
         self._command = command
         self._init = init
-        self.python_slots = min(max(init.in_flight_limit // 2, 1), PYTHON_SLOTS_MAX)
-        self.records: Pipe = make_pipe(4 * PYTHON_SLOTS_MAX)
+        self.python_slots = max(init.in_flight_limit // 2, 1)
+        self.records: Pipe = make_pipe(2 * self.python_slots)
         self._pools: dict[int, _Pool] = {}
         self._claims: dict[int, Any] = {}
         self._lanes: dict[int, Lane] = {}
+        self._keep: dict[int, Any] = {}
         self._shared: set[int] = set()
         self._before_probes_ns: dict[int, int] = {}
         self._idle: dict[int, Any] = {}
@@ -316,7 +316,10 @@ class Hot(Mirror):
         """Have the loop know a lane. One that it knows in another pool it does not learn anew."""
         known = self._lanes.get(lane.id)
         if known is None:
-            self._command("lane_add", encode_lane(lane, pool))
+            expectation = SharedExpectation()
+            where, self._keep[lane.id] = address(expectation.memory)
+            lane.queues.of(0).expectation = expectation
+            self._command("lane_add", encode_lane(lane, pool, where))
             self._lanes[lane.id] = known = lane
             lane.inputs.learned = Admissions(self._command, lane).learned
         return known is lane
@@ -341,7 +344,7 @@ class Hot(Mirror):
     def _forget(self, lane: int) -> None:
         self.collect()
         self._command("lane_forget", numbers(lane))
-        del self._lanes[lane]
+        del self._lanes[lane], self._keep[lane]
 
     @override
     def collect(self) -> None:

@@ -39,7 +39,7 @@ def longs(*values: int) -> bytes:
     return struct.pack(f"<{len(values)}Q", *(value & 0xFFFF_FFFF_FFFF_FFFF for value in values))
 
 
-def address(memory: mmap | memoryview | array[int]) -> tuple[int, Any]:
+def address(memory: mmap | memoryview | bytearray | array[int]) -> tuple[int, Any]:
     """Where memory lies, and what keeps it there as long as it is kept."""
     array = np.frombuffer(memory, np.uint8)
     return array.ctypes.data, array

@@ -12,6 +12,7 @@ import enum
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from predictd.protos.oip import grpc_service_pb2 as oip_pb
@@ -220,38 +221,37 @@ class Recovery:
 
     async def _answer(self, event: HandedEvent, protocol: _Protocol) -> bytes:
         lane = self._lanes[event.lane]
-        begun = self._begun(event, lane, protocol)
-        response = await self._service.resume(begun, protocol.api)
-        return fitting(protocol.encode(response, begun.request.id), self._max_message_bytes)
+        request = protocol.decode(event.message)
+        # A call, and no error in an object: a failure knows the frames that know its request.
+        handed = Handed(
+            lane, request, event.deadline_ns, event.accepted_ns, partial(self._outcome, event, lane, request)
+        )
+        response = await self._service.resume(handed, protocol.api)
+        return fitting(protocol.encode(response, request.id), self._max_message_bytes)
 
-    def _begun(self, event: HandedEvent, lane: Lane, protocol: _Protocol) -> Handed:
-        """The request as it is now. Gives back what its completion names, before anything waits."""
-        try:
-            request = protocol.decode(event.message)
-            come = self._come(event, lane, _call(event, lane, request))
-        finally:
-            self._release(event)
-        return Handed(lane, request, event.deadline_ns, event.accepted_ns, come)
-
-    def _come(self, event: HandedEvent, lane: Lane, call: Call) -> Answered | Exception | None:
-        """What came of a request so far."""
-        if event.reason is Reason.COMPLETED:
-            try:
-                return outcome(call, event.record, self._workers.get(event.record[4]))
-            except Exception as error:  # noqa: BLE001 - raised where the request is accounted for
-                return error
-        return {
-            Reason.FULL: None,
-            Reason.LATE: expected_too_late(lane, event.left_ns, event.excess_ns),
-            Reason.PUT_BACK: PutBackError(0),
-            Reason.ALONE: PutBackError(1),
-            Reason.POOL_GONE: LaneGoneError(f"model '{lane.model}' stopped to be served"),
-        }[event.reason]
+    def _outcome(self, event: HandedEvent, lane: Lane, request: InferRequest) -> Answered | None:
+        """What came of a request so far, None for nothing. Gives back what its completion names."""
+        match event.reason:
+            case Reason.COMPLETED:
+                try:
+                    return outcome(
+                        _call(event, lane, request), event.record, self._workers.get(event.record[4])
+                    )
+                finally:
+                    self._release(event)
+            case Reason.FULL:
+                return None
+            case Reason.LATE:
+                raise expected_too_late(lane, event.left_ns, event.excess_ns)
+            case Reason.POOL_GONE:
+                raise LaneGoneError(f"model '{lane.model}' stopped to be served")
+            case Reason.PUT_BACK | Reason.ALONE:
+                raise PutBackError(int(event.reason is Reason.ALONE))
 
     def _release(self, event: HandedEvent) -> None:
         """What the completion names is given back."""
         worker, segment, block = event.record[4:7]
-        if event.reason is Reason.COMPLETED and segment != NO_SEGMENT:
+        if segment != NO_SEGMENT:
             release_blocks(self._workers, self._frontend, {(worker, segment, block): 1})
 
 
