@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import re
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf import any_pb2, duration_pb2
 
 from predictd.protos.oip import grpc_service_pb2 as oip_pb
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.server.frontend.apis.wire import fields
+from predictd.server.frontend.rich_status import with_retry_info
 from predictd.server.transport.records import NO_SEGMENT, Status
-from tests.fixtures.frontend import doubled
+from tests.fixtures.frontend import doubled, publication
 from tests.native.hot_rig import (
     INFER_STREAM,
     PREDICT_STREAM,
@@ -211,7 +216,7 @@ def test_a_pool_that_goes_fails_what_waits_and_python_says_so() -> None:
         pool, worker = await started(rig, 1, 2)
         waiting = call(rig, predict(3, 4))
         await tickets(pool, 1)
-        rig.routes.publish(rig_without_model())
+        rig.routes.publish(publication())
         worker.die()
         rig.dispatcher.pool_gone(1, "no worker is left")
         rig.pools.pop(1).close()
@@ -220,12 +225,6 @@ def test_a_pool_that_goes_fails_what_waits_and_python_says_so() -> None:
         assert details == "model 'm' stopped to be served"
 
     play(scenario)
-
-
-def rig_without_model() -> Any:
-    from tests.fixtures.frontend import publication
-
-    return publication()
 
 
 def test_a_lane_is_retired_once_its_last_request_is_over() -> None:
@@ -305,3 +304,64 @@ def test_completions_of_nobody_and_late_ones_change_nothing() -> None:
         assert (await waiting).outputs[0].data == doubled(3, 4)
 
     play(scenario)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_what_would_be_late_is_refused_in_the_words_of_python(early: bool) -> None:
+    async def scenario(rig: HotRig) -> None:
+        pool, worker = await started(rig, 1, 2)
+        for _ in range(12):
+            waiting = [call(rig, predict(3, 4)) for _ in range(2)]
+            for ticket in await tickets(pool, 2):
+                worker.answer([ticket], queue_ns=10 * 10**9)
+            await asyncio.gather(*waiting)
+        before = call(rig, predict(3, 4))
+        (ticket,) = await tickets(pool, 1)
+        # With a model's name in its headers a call is refused before its message, once one was refused.
+        metadata = (("predictd-model", "m"),) if early else ()
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(rig, predict(3, 4), timeout=5, metadata=metadata)
+            failed = caught.value
+            assert failed.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            about = re.fullmatch(
+                r"an answer of model 'm' is expected in (\d+) ms, and the deadline of the request is in (\d+) ms",
+                failed.details() or "",
+            )
+            assert about is not None
+            expected_ms, left_ms = map(int, about.groups())
+            assert 4000 < left_ms <= 5100 < expected_ms
+            trailers = dict(failed.trailing_metadata() or ())
+            # As the status table has it, from what the trailers themselves say.
+            pushback_ms = int(str(trailers["grpc-retry-pushback-ms"]))
+            assert 0 <= pushback_ms - (expected_ms - left_ms) <= 2
+            details = trailers["grpc-status-details-bin"]
+            assert isinstance(details, bytes)
+            nanos = _retry_ns(details)
+            assert math.ceil(nanos / 1e6) == pushback_ms
+            assert details == with_retry_info(failed.code(), failed.details() or "", nanos / 1e9)
+        # One without a deadline waits.
+        other = call(rig, predict(5, 6))
+        worker.answer([ticket, *await tickets(pool, 1)])
+        await asyncio.gather(before, other)
+        rig.hot.collect()
+        delta = rig.recorder.take()
+        assert sum(series.requests for series in delta.shed) == 2
+        assert {s.status: s.requests for s in delta.requests} == {"OK": 28, "RESOURCE_EXHAUSTED": 2}
+
+    play(scenario)
+
+
+def _retry_ns(details: bytes) -> int:
+    """The delay of the RetryInfo in a google.rpc.Status."""
+    packed = any_pb2.Any.FromString(_field(details, 3))
+    delay = duration_pb2.Duration.FromString(_field(packed.value, 1))
+    return int(delay.seconds * 10**9 + delay.nanos)
+
+
+def _field(message: bytes, number: int) -> bytes:
+    return next(
+        message[first:last]
+        for found, kind, first, last in fields(message, 0, len(message))
+        if (found, kind) == (number, 2)
+    )

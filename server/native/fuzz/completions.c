@@ -94,7 +94,7 @@ static void set_up(void)
     packed_u32(&packed, 1);
     packed_u64(&packed, 1000);
     no_net_do("setup", packed.bytes, packed.size);
-    no_net_do("enable", "\1", 1);
+    no_net_do("enable", "\1", 2);
     packed.size = 0;
     uint32_t pool[] = {POOL, 1, 1, 64};
     packed_bytes(&packed, pool, sizeof pool);

@@ -45,8 +45,8 @@ enum pn_verdict hot_feed(struct pn_call *call, const uint8_t *bytes, size_t size
 /* All bytes were fed. PN_TAKEN, PN_BRIDGE, PN_REFUSE. */
 enum pn_verdict hot_message_end(struct pn_call *call);
 
-/* Directly after PN_BRIDGE of hot_feed or hot_message_end: writes all `fed` bytes of the message, those of this feed
- * included, to `to`. Afterwards hot has nothing of this message any more. */
+/* Directly after PN_BRIDGE of hot_feed or hot_message_end, or at any time between two feeds: writes all `fed` bytes of
+ * the message, those of this feed included, to `to`. Afterwards hot has nothing of this message any more. */
 void hot_replay(struct pn_call *call, uint8_t *to, size_t fed);
 
 /* The client sends no more messages. For a stream hot calls call_done when it owes nothing any more, now or later. */

@@ -33,6 +33,7 @@ struct pn_connection {
     struct pn_bytes identity; /* of its certificate; see identity.h */
     bool identified;          /* that was looked for */
     size_t unread_bytes; /* of messages that are queued and not yet written */
+    size_t uploading_bytes; /* of messages that hot has a part of */
     size_t awaited;      /* answers that are to come of messages that hot or a stream's Python has */
     bool waits_unread;   /* a stream waits until some of that is read */
     struct pn_connection *next;

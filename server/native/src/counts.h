@@ -9,7 +9,7 @@
 enum { COUNTS_BUCKETS_MAX = 64 };
 
 /* The ends that Python does not see. */
-enum counts_status { COUNTS_OK, COUNTS_CANCELLED, COUNTS_DEADLINE_EXCEEDED, COUNTS_STATUSES };
+enum counts_status { COUNTS_OK, COUNTS_CANCELLED, COUNTS_DEADLINE_EXCEEDED, COUNTS_RESOURCE_EXHAUSTED, COUNTS_STATUSES };
 
 struct counts {
     uint64_t requests[COUNTS_STATUSES], total_ns[COUNTS_STATUSES];

@@ -29,7 +29,12 @@ enum pn_verdict hot_begin(struct pn_call *call) {
     const char *encoding = call_metadata(call, "grpc-encoding", &size);
     bool plain = !encoding || (size == strlen("identity") && memcmp(encoding, "identity", size) == 0);
     /* Messages that may be compressed are Python's, and then all of the call's are, so that their order is one's. */
-    if (!hot_settings.enabled || !plain || !(call->hot = new_rpc(call)))
+    if (!hot_settings.enabled || !plain)
+        return PN_BRIDGE;
+    bool unary = call->method == PN_PREDICT || call->method == PN_MODEL_INFER;
+    if (unary && refuse_unread(call))
+        return PN_REFUSE;
+    if (!(call->hot = new_rpc(call)))
         return PN_BRIDGE;
     return PN_MORE;
 }
@@ -101,6 +106,10 @@ static bool settle(struct request *request) {
     if (!lane || lane->dropped || !lane->pool || lane->pool->gone || (lane->needs_deadline && !request->deadline_ns) ||
         !has_room(lane->pool, lane->level))
         return false;
+    if (!request->rpc->stream && refuse_late(request->rpc->call, lane)) {
+        request->refused = true;
+        return false;
+    }
     struct admission *admission = admissions_find(&lane->admissions, reader);
     if (!admission)
         return false;
@@ -142,7 +151,7 @@ enum pn_verdict hot_feed(struct pn_call *call, const uint8_t *bytes, size_t size
             return PN_MORE;
         uint8_t *to = step == PB_TENSOR ? place(request) : NULL;
         if (!to)
-            return bridge(rpc, request->turn);
+            return request->refused ? PN_REFUSE : bridge(rpc, request->turn);
         pb_place(&request->reader, to);
     }
 }
@@ -178,8 +187,8 @@ static bool is_complete(const struct request *request) {
 static uint64_t expected_excess_ns(struct request *request, uint64_t now_ns) {
     struct lane *lane = request->lane;
     request->ahead = links_ahead(lane->pool, lane->level, now_ns);
-    lane->expected_ns = expectation_wait_ns(&lane->expectation, request->ahead, now_ns);
-    if (!request->deadline_ns)
+    /* The first tensor of a unary request was looked at. */
+    if (!request->deadline_ns || !request->rpc->stream)
         return 0;
     int64_t left_ns = (int64_t)(request->deadline_ns - now_ns);
     return expectation_excess_ns(&lane->expectation, request->ahead, left_ns, now_ns);
@@ -272,6 +281,7 @@ void hot_start(void) {}
 
 void hot_stop(void) {
     completions_clear();
+    refusals_clear();
     requests_clear();
     routes_clear();
     links_clear();

@@ -31,7 +31,8 @@ struct rpc {
 
 /* Of the whole front end, as Python said. */
 struct hot_settings {
-    bool enabled; /* else everything is Python's */
+    bool enabled;  /* else everything is Python's */
+    bool complete; /* all lanes that there are are known here */
     uint32_t frontend;
     uint64_t message_limit; /* bytes of an answer's message */
     int completions;        /* read end of the pipe; -1 before it is known */
@@ -74,6 +75,11 @@ void hand_late(struct request *request, uint64_t excess_ns, uint64_t left_ns);
 void end_request(struct request *request); /* whose ticket is accounted for */
 void end_pool_if_idle(struct pool *pool); /* one that is gone */
 void ask_growth(struct pool *pool, uint64_t size);
+
+/* refusals.c: the call is ended, if no answer is expected by its deadline */
+bool refuse_late(struct pn_call *call, struct lane *lane);
+bool refuse_unread(struct pn_call *call); /* of which only the headers have come */
+void refusals_clear(void);
 
 /* counting */
 struct counts *request_counts(const struct request *request);

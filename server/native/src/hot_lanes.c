@@ -183,11 +183,13 @@ COMMAND(counts) {
     for (struct lane *lane = routes_lanes(); lane; lane = lane->next) {
         for (uint32_t api = 0; api < 2; api++) {
             struct counts *counts = &lane->counts[api];
-            if (!counts_any(counts) && !lane->expected_ns)
+            uint32_t ahead = lane->pool ? links_ahead(lane->pool, lane->level, loop_now_ns()) : 0;
+            uint64_t expected_ns = expectation_wait_ns(&lane->expectation, ahead, loop_now_ns());
+            if (!counts_any(counts) && !expected_ns)
                 continue;
             memcpy(to, &lane->id, 4);
             memcpy(to + 4, &api, 4);
-            memcpy(to + 8, &lane->expected_ns, 8);
+            memcpy(to + 8, &expected_ns, 8);
             to += 16;
             size_t before = offsetof(struct counts, durations);
             memcpy(to, counts, before);
@@ -196,7 +198,6 @@ COMMAND(counts) {
             to += before + 2 * buckets * 8;
             *counts = (struct counts){0};
         }
-        lane->expected_ns = 0;
     }
     result->size = (size_t)(to - start);
     return NULL;

@@ -29,9 +29,10 @@ COMMAND(setup) {
 
 COMMAND(enable) {
     (void)result;
-    if (size != 1)
+    if (size != 2)
         return misread;
     hot_settings.enabled = arguments[0] != 0;
+    hot_settings.complete = arguments[1] != 0;
     return NULL;
 }
 

@@ -1,6 +1,7 @@
 #include "incoming.h"
 
 #include <nghttp2/nghttp2.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -19,6 +20,9 @@
 
 /* Python gets a few small messages of a call before it asks: it need not ask for each. */
 enum { AHEAD_MESSAGES = 8, AHEAD_BYTES = 8192 };
+
+#define UPLOADING_BYTES_MAX (32u * 1024 * 1024)
+#define UPLOAD_NS UINT64_C(1000000000)
 
 static struct pn_stream *resumed;
 /* What streams that only hot has are ended with once Python closes them; a size of 0: they are open. */
@@ -80,6 +84,29 @@ static void to_python(struct pn_stream *stream)
         widen(stream);
 }
 
+/* A message holds its block of shared memory from its first byte on. So a connection has few of them at once, and none
+ * for long: where its client is slow, the message goes to Python, which takes a block when it is whole. */
+
+static bool may_upload(const struct pn_stream *stream)
+{
+    size_t uploading_bytes = stream->call.connection->uploading_bytes;
+    return uploading_bytes == 0 || uploading_bytes + stream->length <= UPLOADING_BYTES_MAX;
+}
+
+static void start_upload(struct pn_stream *stream)
+{
+    stream->course = TO_HOT;
+    stream->uploading_bytes = stream->length;
+    stream->call.connection->uploading_bytes += stream->length;
+}
+
+void incoming_stop_upload(struct pn_stream *stream)
+{
+    stream->call.connection->uploading_bytes -= stream->uploading_bytes;
+    stream->uploading_bytes = 0;
+    timer_clear(&stream->upload);
+}
+
 static void begin_message(struct pn_stream *stream)
 {
     if (stream->prefix[0] > 1) {
@@ -106,9 +133,9 @@ static void begin_message(struct pn_stream *stream)
         to_python(stream);
         return;
     }
-    switch (hot_message_begin(&stream->call, stream->length)) {
+    switch (may_upload(stream) ? hot_message_begin(&stream->call, stream->length) : PN_BRIDGE) {
     case PN_MORE:
-        stream->course = TO_HOT;
+        start_upload(stream);
         widen(stream);
         break;
     case PN_WAIT:
@@ -164,6 +191,7 @@ static void deliver(struct pn_stream *stream)
 
 static void take_back(struct pn_stream *stream)
 {
+    incoming_stop_upload(stream);
     if (!bytes_reserve(&stream->message, stream->fed)) {
         fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
@@ -173,8 +201,23 @@ static void take_back(struct pn_stream *stream)
     to_python(stream);
 }
 
+static void on_slow_upload(struct pn_timer *timer)
+{
+    struct pn_stream *stream = (struct pn_stream *)(void *)((char *)timer - offsetof(struct pn_stream, upload));
+    if (stream->course != TO_HOT)
+        return;
+    take_back(stream);
+    give_back_window(stream);
+}
+
+void incoming_prepare(struct pn_stream *stream)
+{
+    stream->upload.due = on_slow_upload;
+}
+
 static void end_hot_message(struct pn_stream *stream)
 {
+    incoming_stop_upload(stream);
     switch (hot_message_end(&stream->call)) {
     case PN_TAKEN:
         stream->hot_took = true;
@@ -217,8 +260,12 @@ static size_t fill_hot(struct pn_stream *stream, const uint8_t *bytes, size_t si
         else if (verdict == PN_REFUSE)
             stream->course = TO_NOBODY;
     }
-    if (stream->course == TO_HOT && stream->fed == stream->length)
+    if (stream->course != TO_HOT)
+        return taken;
+    if (stream->fed == stream->length)
         end_hot_message(stream);
+    else if (stream->upload.place == 0 && !timer_set(&stream->upload, loop_now_ns() + UPLOAD_NS))
+        take_back(stream);
     return taken;
 }
 

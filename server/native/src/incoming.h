@@ -8,6 +8,10 @@
 
 struct pn_stream;
 
+/* A new stream. */
+void incoming_prepare(struct pn_stream *stream);
+/* Hot has no part of a message any more. */
+void incoming_stop_upload(struct pn_stream *stream);
 /* Tells Python of the call, unless it knows. */
 void incoming_bridge(struct pn_stream *stream);
 /* The client sends no more: tells those whom it concerns once everything before has reached them. */

@@ -45,7 +45,7 @@ struct request *requests_take(void) {
     request->turn = NULL;
     request->lane = NULL;
     request->admission = NULL;
-    request->has_block = false;
+    request->has_block = request->refused = false;
     return request;
 }
 

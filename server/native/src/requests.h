@@ -28,7 +28,7 @@ struct request {
     struct turn *turn;               /* in a stream whose answers are in order */
     struct lane *lane;               /* since its first tensor */
     struct admission *admission;     /* while it is read */
-    bool has_block, named_version;
+    bool has_block, named_version, refused;
     struct block block;
     uint64_t accepted_ns, queued_ns;
     uint64_t deadline_ns; /* 0: none */

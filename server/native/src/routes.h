@@ -28,7 +28,6 @@ struct lane {
     struct pb_bytes outputs[PB_OUTPUTS_MAX];
     struct admissions admissions;
     struct expectation expectation;
-    uint64_t expected_ns; /* what the last request was expected to wait */
     uint32_t outstanding; /* requests from their first tensor to the end of their slot */
     struct counts counts[2]; /* predictd.v1, oip */
     uint8_t text[];          /* what the pointers above point into */

@@ -104,6 +104,7 @@ struct pn_stream *stream_new(struct pn_connection *connection, int32_t id)
     stream->call.connection = connection;
     stream->call.accepted_ns = loop_now_ns();
     stream->deadline.due = on_deadline;
+    incoming_prepare(stream);
     stream->next = connection->streams;
     if (stream->next != NULL)
         stream->next->previous = stream;
@@ -197,6 +198,7 @@ void stream_tell_gone(struct pn_stream *stream)
 {
     stream->course = TO_NOBODY;
     unread_gone(stream);
+    incoming_stop_upload(stream);
     if (stream->hot) {
         stream->hot = false;
         hot_gone(&stream->call);

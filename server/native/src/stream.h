@@ -45,6 +45,8 @@ struct pn_stream {
     size_t fed;              /* of it */
     struct pn_bytes message; /* for Python */
     struct pn_bytes pending; /* came and is wanted later */
+    size_t uploading_bytes;  /* its length, while hot has a part of it */
+    struct pn_timer upload;  /* when hot has had it long enough */
     size_t owed_bytes;       /* of window to the client */
     bool half_closed;        /* the client sends no more */
     bool half_closed_told;

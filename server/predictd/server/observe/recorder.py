@@ -114,10 +114,10 @@ class FrontendRecorder:
         key = (lane, api)
         self._accepted[key] = self._accepted.get(key, 0) + 1
 
-    def shed(self, lane: int, reason: ShedReason) -> None:
-        """Count a request that is refused because there is too much to do, besides counting it as failed."""
+    def shed(self, lane: int, reason: ShedReason, requests: int = 1) -> None:
+        """Count requests that are refused because there is too much to do, besides counting them as failed."""
         key = (lane, reason)
-        self._shed[key] = self._shed.get(key, 0) + 1
+        self._shed[key] = self._shed.get(key, 0) + requests
 
     def waits(self, lane: int, expected_ns: int) -> None:
         """Tell how long a request of a lane that came now was expected to wait."""

@@ -11,9 +11,11 @@ from predictd.server.frontend.apis import oip, predictd_v1
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
 from predictd.server.observe.deltas import RequestSeries
 
+# What is refused there is refused for its expected wait.
+SHED = "RESOURCE_EXHAUSTED"
 # As the C half has them: `lane->counts`, `enum counts_status`.
 APIS = (predictd_v1.API, oip.API)
-STATUSES = ("OK", "CANCELLED", "DEADLINE_EXCEEDED")
+STATUSES = ("OK", "CANCELLED", "DEADLINE_EXCEEDED", SHED)
 _BUCKETS = len(DURATION_BOUNDS_NS) + 1
 _ROW = struct.Struct(f"<IIQ{2 * len(STATUSES) + 3 + 2 * _BUCKETS}Q")
 

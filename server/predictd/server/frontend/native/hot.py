@@ -101,6 +101,7 @@ class Hot(Mirror):
         self._claims: dict[int, Any] = {}
         self._lanes: dict[int, Lane] = {}
         self._keep: dict[int, Any] = {}
+        self._enabled = False
         self._shared: set[int] = set()
         self._before_probes_ns: dict[int, int] = {}
         self._idle: dict[int, Any] = {}
@@ -144,7 +145,13 @@ class Hot(Mirror):
 
     def enable(self, *, enabled: bool) -> None:
         """Whether requests may be taken; else all are Python's."""
-        self._command("enable", bytes([enabled]))
+        self._enabled = enabled
+        self._say_enabled()
+
+    def _say_enabled(self) -> None:
+        """Whether requests may be taken, and whether all lanes are known that a request may be for."""
+        served = sum(self._routes.lanes_of_pools().values())
+        self._command("enable", bytes([self._enabled, len(self._lanes) == served]))
 
     def on_event(self, kind: int, data: bytes) -> None:
         """What the loop has to say."""
@@ -310,6 +317,7 @@ class Hot(Mirror):
             pool = links.pools.get(lane.pool)
             if pool is not None and is_plain(lane, pool) and self._knows(lane, pool):
                 routes.append(longs(version) + numbers(lane.id))
+        self._say_enabled()
         self._command("model", text(model) + numbers(len(routes)) + b"".join(routes))
 
     def _knows(self, lane: Lane, pool: PoolLink) -> bool:
@@ -352,3 +360,5 @@ class Hot(Mirror):
             self._recorder.waits(counted.lane, counted.expected_ns)
             for series in counted.series:
                 self._recorder.counted_elsewhere(series)
+                if series.status == counts.SHED:
+                    self._recorder.shed(counted.lane, "expected_wait", series.requests)
