@@ -7,7 +7,6 @@ and the engine in a loop; then 50%, 80% and 200% of what the daemon gave, whenev
 from __future__ import annotations
 
 import statistics
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from tests.bench.payload import echo_payload, learn_answer, predict_payload
 from tests.bench.reloads import ARGUMENTS, Reloads, pss_bytes, reload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -65,6 +64,8 @@ class Measured:
     """What the rounds gave.
 
     Attributes:
+        tried: Each plan of the engine alone, measured once to find the best.
+        best: The best.
         alone: One caller of the daemon.
         echo_alone: And of the echo server.
         most: The daemon, saturated.
@@ -75,14 +76,10 @@ class Measured:
         overload: Under twice as much, with deadlines.
         in_time: Answers a second of the overload that kept their deadlines, over what the daemon gave.
         counted: What the daemon says of the rounds in which it was saturated.
-        tried: Each plan of the engine alone, measured once to find the best.
-        best: The best.
-        ready_seconds: From exec to the ready file.
-        ready_bytes: Memory then.
-        loaded_bytes: And after all rounds.
-        reloads: And after reloads.
     """
 
+    tried: Mapping[BarePlan, LoopResult]
+    best: BarePlan
     alone: Windows = field(default_factory=Windows)
     echo_alone: Windows = field(default_factory=Windows)
     most: Windows = field(default_factory=Windows)
@@ -93,12 +90,32 @@ class Measured:
     overload: Windows = field(default_factory=Windows)
     in_time: list[float] = field(default_factory=list)
     counted: list[Counters] = field(default_factory=list)
-    tried: dict[BarePlan, LoopResult] = field(default_factory=dict)
-    best: BarePlan | None = None
-    ready_seconds: float = 0.0
-    ready_bytes: int = 0
-    loaded_bytes: int = 0
-    reloads: Reloads | None = None
+
+    def wrong_counts(self) -> list[str]:
+        """Differences between what clients got and what the daemon counted, in words."""
+        pairs = zip(self.most.results, self.counted, strict=True)
+        return [
+            f"clients got {each.total} answers with status OK, the daemon counted {counted.ok}"
+            for each, counted in pairs
+            if each.total != counted.ok
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Time and memory of the daemon.
+
+    Attributes:
+        ready_seconds: From exec to the ready file.
+        ready_bytes: Memory then.
+        loaded_bytes: And after all rounds.
+        reloads: And after reloads.
+    """
+
+    ready_seconds: float
+    ready_bytes: int
+    loaded_bytes: int
+    reloads: Reloads
 
 
 class _Sides:
@@ -138,32 +155,31 @@ class _Sides:
         )
 
 
-def measure(case: Case, settings: Settings) -> Measured:
+def measure(case: Case, settings: Settings) -> tuple[Measured, Life]:
     """All servers are there all the time, and idle while another one is measured."""
     model = case.subject(settings.folder)
     payload = predict_payload(model, case.requests)
-    found = Measured()
-    found.tried = {plan: _try(case, model, plan, settings) for plan in (*case.plans(), *case.others())}
-    found.best = best = max(case.plans(), key=lambda plan: found.tried[plan].per_second)
+    tried = {plan: _try(case, model, plan, settings) for plan in (*case.plans(), *case.others())}
+    best = max(case.plans(), key=lambda plan: tried[plan].per_second)
+    found = Measured(tried, best)
     arguments = (*settings.daemon_arguments, *ARGUMENTS)
-    with Daemon(model.path, settings.folder, arguments) as daemon, ExitStack() as stack:
-        found.ready_seconds, found.ready_bytes = daemon.ready_seconds, pss_bytes(daemon)
+    with Daemon(model.path, settings.folder, arguments) as daemon:
+        ready_bytes = pss_bytes(daemon)
         learn_answer(daemon.target, payload)
-        echo = stack.enter_context(EchoServer(len(daemon.roles()["front ends"]), payload.answer_bytes))
-        generator = stack.enter_context(LoadGenerator(_GENERATOR, settings.clients, settings.folder))
-        bare = stack.enter_context(
-            plain(model, settings.folder, best.threads, best.processes, case.bare_requests)
-        )
-        sides = _Sides(daemon, echo, generator, case, settings)
-        sides.learn(case, payload)
-        for _ in range(settings.profile.rounds):
-            _closed(sides, case, found)
-            found.bare.append(bare.measure(best.rows, sides.seconds))
-            _open(sides, case, found)
-        found.loaded_bytes = pss_bytes(daemon)
-        stack.close()
-        found.reloads = reload(daemon, model, settings.profile, heavy=case.heavy)
-    return found
+        with (
+            EchoServer(len(daemon.roles()["front ends"]), payload.answer_bytes) as echo,
+            LoadGenerator(_GENERATOR, settings.clients, settings.folder) as generator,
+            plain(model, settings.folder, best.threads, best.processes, case.bare_requests) as bare,
+        ):
+            sides = _Sides(daemon, echo, generator, case, settings)
+            sides.learn(case, payload)
+            for _ in range(settings.profile.rounds):
+                _closed(sides, case, found)
+                found.bare.append(bare.measure(best.rows, sides.seconds))
+                _open(sides, case, found)
+        loaded_bytes = pss_bytes(daemon)
+        reloads = reload(daemon, model, settings.profile, heavy=case.heavy)
+    return found, Life(daemon.ready_seconds, ready_bytes, loaded_bytes, reloads)
 
 
 def _try(case: Case, model: Subject, plan: BarePlan, settings: Settings) -> LoopResult:
@@ -190,13 +206,3 @@ def _open(sides: _Sides, case: Case, found: Measured) -> None:
     over = sides.served(case.open(OVERLOAD * capacity, case.deadline_seconds))
     found.overload.results.append(over)
     found.in_time.append(over.per_second_within(case.deadline_seconds) / capacity)
-
-
-def wrong_counts(found: Measured) -> Sequence[str]:
-    """Differences between what clients got and what the daemon counted, in words."""
-    pairs = zip(found.most.results, found.counted, strict=True)
-    return [
-        f"clients got {each.total} answers with status OK, the daemon counted {counted.ok}"
-        for each, counted in pairs
-        if each.total != counted.ok
-    ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tests.bench.cases import Case
-    from tests.bench.published import Measured, Windows
+    from tests.bench.published import Life, Measured, Windows
     from tests.bench.settings import Settings
 
 _ROLES = ("supervisor", "front ends", "workers", "clients")
@@ -29,12 +29,12 @@ _LATE_SECONDS = 1e-3
 
 def run(case: Case, settings: Settings) -> Report:
     """Measure and tell."""
-    found = published.measure(case, settings)
+    found, life = published.measure(case, settings)
     return Report(
         ratios=list(_ratios(case, found)),
-        tables=[_life(case, found), _loads(case, found), _bare(case, found)],
+        tables=[_life(case, found, life), _loads(case, found), _bare(case, found)],
         notes=list(_notes(case, found)),
-        problems=[f"{case.name}: {problem}" for problem in published.wrong_counts(found)],
+        problems=[f"{case.name}: {problem}" for problem in found.wrong_counts()],
     )
 
 
@@ -93,7 +93,6 @@ def _percentile_ms(latencies_ns: npt.NDArray[np.int64], percent: float) -> str:
 
 
 def _bare(case: Case, found: Measured) -> Table:
-    assert found.best is not None
     batches = statistics.median(each.mean_batch for each in found.counted)
     rates = [each.per_second for each in found.bare]
     rows: list[Sequence[str]] = [
@@ -105,9 +104,8 @@ def _bare(case: Case, found: Measured) -> Table:
     return Table(f"{case.name}: over the engine alone", ("", "rows/s", "mean batch"), rows)
 
 
-def _life(case: Case, found: Measured) -> Table:
-    reloads = found.reloads
-    assert reloads is not None
+def _life(case: Case, found: Measured, life: Life) -> Table:
+    reloads = life.reloads
     head = (
         *("", "exec to ready s", "MiB when ready", "after the load"),
         *("before reloads", "after them", "reloads", "s each", "in time/s at 200%", "refused/s"),
@@ -116,12 +114,12 @@ def _life(case: Case, found: Measured) -> Table:
     in_time = [each.per_second_within(case.deadline_seconds) for each in over]
     row = (
         case.name,
-        f"{found.ready_seconds:.2f}",
+        f"{life.ready_seconds:.2f}",
         *(
             f"{size / _MIB:.0f}"
             for size in (
-                found.ready_bytes,
-                found.loaded_bytes,
+                life.ready_bytes,
+                life.loaded_bytes,
                 reloads.before_bytes,
                 reloads.after_bytes,
             )
