@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from predictd.server.measure.engine_process import MeasureError
 from tests.bench import machine, markdown
 from tests.bench.children import ChildError
 from tests.bench.daemon import DaemonError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _PUBLISHED = tuple(scenario.name for scenario in SCENARIOS.values() if scenario.published)
 _GENERATORS = ("wire", "aio")
+_FAILURES = (LoadError, ChildError, DaemonError, MeasureError)
 
 
 def _names(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
@@ -92,14 +94,22 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> Settings:
 
 
 def _measure(names: tuple[str, ...], settings: Settings) -> Report:
+    """All of them. One that cannot be measured is a problem, and what the others find is worth as much."""
     report = Report()
-    with ExitStack() as stack:
-        bench = Bench(settings, stack)
-        for name in names:
-            started = time.monotonic()
-            print(f"measuring: {name} …", end=" ", file=sys.stderr, flush=True)
-            report.add(SCENARIOS[name].run(bench))
-            print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    try:
+        with ExitStack() as stack:
+            bench = Bench(settings, stack)
+            for name in names:
+                started = time.monotonic()
+                print(f"measuring: {name} …", end=" ", file=sys.stderr, flush=True)
+                try:
+                    report.add(SCENARIOS[name].run(bench))
+                except _FAILURES as error:
+                    report.problems.append(f"{name}: {error}")
+                print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    except DaemonError as error:
+        # Of what several scenarios shared.
+        report.problems.append(str(error))
     return report
 
 
@@ -116,12 +126,8 @@ def main() -> int:
     started = time.monotonic()
     about = machine.describe()
     with tempfile.TemporaryDirectory(prefix="predictd-bench-") as folder:
-        try:
-            names = tuple(name for name in SCENARIOS if name in arguments.only)
-            report = _measure(names, _settings(arguments, Path(folder)))
-        except (LoadError, ChildError, DaemonError) as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 1
+        names = tuple(name for name in SCENARIOS if name in arguments.only)
+        report = _measure(names, _settings(arguments, Path(folder)))
     print(render(report))
     print("\nMachine: " + ", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"Took {time.monotonic() - started:.0f} s")

@@ -7,12 +7,14 @@ and the engine in a loop; then 50%, 80% and 200% of what the daemon gave, whenev
 from __future__ import annotations
 
 import statistics
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.bench.daemon import Daemon
+from tests.bench import proc
+from tests.bench.daemon import Daemon, DaemonError
 from tests.bench.echo_server import EchoServer
 from tests.bench.load import LoadGenerator, LoadResult, Shape
 from tests.bench.loops import LoopResult, plain
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 OVERLOAD = 2.0
 HALF, MOST_OF_IT = 0.5, 0.8
 _GENERATOR = "wire"
+# After an overload.
+_LOOK_SECONDS = 0.2
+_IDLE_SHARE = 0.1
+_SETTLE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -149,6 +155,18 @@ class _Sides:
         """Put it on the echo server."""
         return self._run(self._echo.target, shape, self._echo.roles())
 
+    def settle(self) -> None:
+        """Wait until the daemon has nothing left to do: calls that are over for clients may still wait in it."""
+        until = time.monotonic() + _SETTLE_SECONDS
+        while self._used_seconds() > _IDLE_SHARE * _LOOK_SECONDS:
+            if time.monotonic() > until:
+                raise DaemonError(f"the daemon still works {_SETTLE_SECONDS:.0f} s after its last call")
+
+    def _used_seconds(self) -> float:
+        before = sum(proc.cpu_by_role(self._roles).values())
+        time.sleep(_LOOK_SECONDS)
+        return sum(proc.cpu_by_role(self._roles).values()) - before
+
     def _run(self, target: str, shape: Shape, roles: dict[str, list[int]]) -> LoadResult:
         return self._generator.run(
             target, self._files[target], shape, self._profile, roles=lambda: roles, seconds=self.seconds
@@ -206,3 +224,4 @@ def _open(sides: _Sides, case: Case, found: Measured) -> None:
     over = sides.served(case.open(OVERLOAD * capacity, case.deadline_seconds))
     found.overload.results.append(over)
     found.in_time.append(over.per_second_within(case.deadline_seconds) / capacity)
+    sides.settle()
