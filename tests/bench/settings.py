@@ -34,12 +34,12 @@ class Profile:
 
 FULL = Profile(
     rounds=5,
-    seconds=1.5,
-    heavy_seconds=2.5,
+    seconds=1.2,
+    heavy_seconds=2.2,
     warmup_seconds=0.4,
     starts=5,
     reloads=100,
-    reload_seconds=30.0,
+    reload_seconds=25.0,
 )
 QUICK = Profile(
     rounds=2,
