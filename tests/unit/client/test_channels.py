@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from predictd.client import Client, Tls, UnavailableError
 from predictd.client.connections import Connections
 from predictd.client.errors import from_status
 from tests.fixtures.prediction_service import FakeService, in_order, serving
-from tests.fixtures.self_signed import self_signed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,13 @@ def test_every_call_shows_the_token(make_client: Any, token: Any, shown: str | N
 
 @pytest.fixture(name="certificate", scope="module")
 def _certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return self_signed(tmp_path_factory.mktemp("tls"), "model.example")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    options = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    names = ("-subj", "/CN=model.example", "-addext", "subjectAltName=DNS:model.example")
+    command = ("openssl", "req", "-x509", *options, *names, "-keyout", key, "-out", certificate)
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return folder
 
 
 def test_connections_are_encrypted_and_names_checked(make_client: Any, certificate: Path) -> None:
