@@ -47,7 +47,7 @@ def test_what_comes_with_a_call_reaches_its_handler_and_its_client() -> None:
             assert [pair for pair in seen if pair[0] != "user-agent"] == list(metadata)
             assert served.seen["peer"].startswith("ipv4:127.0.0.1:")
             assert 0 < served.seen["remaining"] <= 100
-            await served.seen["done"].wait()
+            await served.seen.setdefault("done", asyncio.Event()).wait()
             await served.unary(b"")
             assert served.seen["remaining"] is None
             call = served.channel.unary_unary(f"/{SERVICE}/Trailers")(b"x")
@@ -92,7 +92,7 @@ def test_a_deadline_and_a_client_that_leaves_end_the_handler() -> None:
         async with serving() as served:
             error = await failure(served.unary(b"", "Forever", timeout=0.2))
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            await served.seen["cancelled"].wait()
+            await served.seen.setdefault("cancelled", asyncio.Event()).wait()
             served.seen.clear()
             call = served.channel.unary_unary(f"/{SERVICE}/Forever")(b"")
             begun = served.seen.setdefault("begun", asyncio.Event())
