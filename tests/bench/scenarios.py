@@ -14,6 +14,7 @@ from tests.bench import (
     clients,
     lighter,
     mixed,
+    native,
     openmp,
     overload,
     published_report,
@@ -89,6 +90,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario("workers", _alone(workers.run), published=False),
         Scenario("openmp", _alone(openmp.run), published=False),
         Scenario("optimize", _alone(lighter.run), published=False),
+        Scenario("native", _alone(native.run), published=False),
         Scenario("clients", _on_pair(clients.run)),
         Scenario("agreement", _on_pair(agreement.run)),
     )

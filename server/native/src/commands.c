@@ -6,8 +6,8 @@
 #include "bridge.h"
 #include "call.h"
 #include "connection.h"
+#include "ending.h"
 #include "ids.h"
-#include "incoming.h"
 #include "listener.h"
 #include "loop.h"
 #include "message.h"
@@ -49,11 +49,11 @@ static void run_of_call(struct pn_stream *stream, struct pn_command *command)
         break;
     case COMMAND_ANSWER:
         answer_of_python(stream, command);
-        incoming_python_done(stream, 0, "", 0, NULL, 0);
+        ending_python_done(stream, 0, "", 0, NULL, 0);
         break;
     default:
-        incoming_python_done(stream, (int)command->number, (const char *)command->one.data, command->one.size,
-                             command->other.data, command->other.size);
+        ending_python_done(stream, (int)command->number, (const char *)command->one.data, command->one.size,
+                           command->other.data, command->other.size);
     }
 }
 

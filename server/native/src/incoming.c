@@ -6,66 +6,24 @@
 #include <string.h>
 
 #include "answer.h"
+#include "bounds.h"
 #include "bridge.h"
 #include "connection.h"
+#include "ending.h"
 #include "grpc.h"
-#include "bounds.h"
 #include "stream.h"
 #include "unread.h"
-
-/* As announced in session.c. */
-#define STREAM_WINDOW_BYTES 65535
-/* More at once is no faster, and memory for it has to be there. */
-#define WINDOW_BYTES_MAX (16 * 1024 * 1024)
+#include "upload.h"
 
 /* Python gets a few small messages of a call before it asks: it need not ask for each. */
 enum { AHEAD_MESSAGES = 8, AHEAD_BYTES = 8192 };
 
-#define UPLOADING_BYTES_MAX (32u * 1024 * 1024)
-#define UPLOAD_NS UINT64_C(1000000000)
-
 static struct pn_stream *resumed;
-/* What streams that only hot has are ended with once Python closes them; a size of 0: they are open. */
-static struct pn_bytes closing;
-
-static bool is_hot_unary(const struct pn_stream *stream)
-{
-    return stream->call.method == PN_PREDICT || stream->call.method == PN_MODEL_INFER;
-}
 
 static void fail(struct pn_stream *stream, int status, const char *text)
 {
     answer_status(stream, status, text, strlen(text), NULL, 0);
 }
-
-/* Window --------------------------------------------------------------------------------------------------------- */
-
-/* Lets the client send as much as was taken, where more is wanted. */
-static void give_back_window(struct pn_stream *stream)
-{
-    bool wanted = stream->course == TO_PYTHON || stream->course == HELD || !stream->hot ? stream->hungry : true;
-    if (!wanted || stream->owed_bytes == 0 || stream->half_closed || stream->over)
-        return;
-    nghttp2_session_consume_stream(stream->call.connection->session, stream->id, stream->owed_bytes);
-    stream->owed_bytes = 0;
-    connection_touch(stream->call.connection);
-}
-
-/* Lets the client send the whole of the message that has begun. */
-static void widen(struct pn_stream *stream)
-{
-    if (stream->half_closed || stream->length <= STREAM_WINDOW_BYTES / 2)
-        return;
-    size_t wanted = stream->length + STREAM_WINDOW_BYTES;
-    if (wanted > WINDOW_BYTES_MAX)
-        wanted = WINDOW_BYTES_MAX;
-    nghttp2_session *session = stream->call.connection->session;
-    if ((int32_t)wanted > nghttp2_session_get_stream_effective_local_window_size(session, stream->id))
-        nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, stream->id, (int32_t)wanted);
-    connection_touch(stream->call.connection);
-}
-
-/* Messages ------------------------------------------------------------------------------------------------------- */
 
 void incoming_bridge(struct pn_stream *stream)
 {
@@ -81,30 +39,7 @@ static void to_python(struct pn_stream *stream)
     stream->course = TO_PYTHON;
     incoming_bridge(stream);
     if (stream->hungry)
-        widen(stream);
-}
-
-/* A message holds its block of shared memory from its first byte on. So a connection has few of them at once, and none
- * for long: where its client is slow, the message goes to Python, which takes a block when it is whole. */
-
-static bool may_upload(const struct pn_stream *stream)
-{
-    size_t uploading_bytes = stream->call.connection->uploading_bytes;
-    return uploading_bytes == 0 || uploading_bytes + stream->length <= UPLOADING_BYTES_MAX;
-}
-
-static void start_upload(struct pn_stream *stream)
-{
-    stream->course = TO_HOT;
-    stream->uploading_bytes = stream->length;
-    stream->call.connection->uploading_bytes += stream->length;
-}
-
-void incoming_stop_upload(struct pn_stream *stream)
-{
-    stream->call.connection->uploading_bytes -= stream->uploading_bytes;
-    stream->uploading_bytes = 0;
-    timer_clear(&stream->upload);
+        upload_widen(stream);
 }
 
 static void begin_message(struct pn_stream *stream)
@@ -120,7 +55,7 @@ static void begin_message(struct pn_stream *stream)
         fail(stream, GRPC_RESOURCE_EXHAUSTED, text);
         return;
     }
-    if (!stream->hot || (is_hot_unary(stream) && stream->prefix[0] != 0)) {
+    if (!stream->hot || (stream_is_hot_unary(stream) && stream->prefix[0] != 0)) {
         to_python(stream);
         return;
     }
@@ -133,10 +68,10 @@ static void begin_message(struct pn_stream *stream)
         to_python(stream);
         return;
     }
-    switch (may_upload(stream) ? hot_message_begin(&stream->call, stream->length) : PN_BRIDGE) {
+    switch (upload_may_begin(stream) ? hot_message_begin(&stream->call, stream->length) : PN_BRIDGE) {
     case PN_MORE:
-        start_upload(stream);
-        widen(stream);
+        upload_begin(stream);
+        upload_widen(stream);
         break;
     case PN_WAIT:
         stream->course = WAITS;
@@ -149,28 +84,13 @@ static void begin_message(struct pn_stream *stream)
     }
 }
 
-/* No more messages of a stream go to hot, which answers those that it has. */
-static void stop_hot(struct pn_stream *stream)
-{
-    stream->course = TO_NOBODY;
-    if (!stream->half_closed_told) {
-        stream->half_closed_told = true;
-        hot_half_closed(&stream->call);
-    }
-}
-
-static bool is_hot_stream(const struct pn_stream *stream)
-{
-    return stream->hot && !is_hot_unary(stream);
-}
-
 static void begin_anew(struct pn_stream *stream)
 {
     stream->course = IN_PREFIX;
     stream->prefix_size = 0;
     stream->fed = 0;
-    if (closing.size != 0 && is_hot_stream(stream) && stream->bridge_id == 0)
-        stop_hot(stream);
+    if (ending_closes(stream))
+        ending_stop_hot(stream);
 }
 
 static void deliver(struct pn_stream *stream)
@@ -182,16 +102,16 @@ static void deliver(struct pn_stream *stream)
         fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
     }
-    if (is_hot_stream(stream))
+    if (stream_is_hot_stream(stream))
         unread_taken(stream);
     stream->ahead++;
     stream->hungry = false;
     begin_anew(stream);
 }
 
-static void take_back(struct pn_stream *stream)
+void incoming_take_back(struct pn_stream *stream)
 {
-    incoming_stop_upload(stream);
+    upload_end(stream);
     if (!bytes_reserve(&stream->message, stream->fed)) {
         fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
@@ -201,33 +121,19 @@ static void take_back(struct pn_stream *stream)
     to_python(stream);
 }
 
-static void on_slow_upload(struct pn_timer *timer)
-{
-    struct pn_stream *stream = (struct pn_stream *)(void *)((char *)timer - offsetof(struct pn_stream, upload));
-    if (stream->course != TO_HOT)
-        return;
-    take_back(stream);
-    give_back_window(stream);
-}
-
-void incoming_prepare(struct pn_stream *stream)
-{
-    stream->upload.due = on_slow_upload;
-}
-
 static void end_hot_message(struct pn_stream *stream)
 {
-    incoming_stop_upload(stream);
+    upload_end(stream);
     switch (hot_message_end(&stream->call)) {
     case PN_TAKEN:
         stream->hot_took = true;
         unread_taken(stream);
         begin_anew(stream);
-        if (is_hot_unary(stream))
+        if (stream_is_hot_unary(stream))
             stream->course = TO_NOBODY; /* one request is all that such a call has */
         break;
     case PN_BRIDGE:
-        take_back(stream);
+        incoming_take_back(stream);
         break;
     default:
         stream->course = TO_NOBODY;
@@ -256,7 +162,7 @@ static size_t fill_hot(struct pn_stream *stream, const uint8_t *bytes, size_t si
         stream->fed += taken;
         enum pn_verdict verdict = hot_feed(&stream->call, bytes, taken);
         if (verdict == PN_BRIDGE)
-            take_back(stream);
+            incoming_take_back(stream);
         else if (verdict == PN_REFUSE)
             stream->course = TO_NOBODY;
     }
@@ -264,8 +170,8 @@ static size_t fill_hot(struct pn_stream *stream, const uint8_t *bytes, size_t si
         return taken;
     if (stream->fed == stream->length)
         end_hot_message(stream);
-    else if (stream->upload.place == 0 && !timer_set(&stream->upload, loop_now_ns() + UPLOAD_NS))
-        take_back(stream);
+    else if (!upload_lasts(stream))
+        incoming_take_back(stream);
     return taken;
 }
 
@@ -323,7 +229,7 @@ void stream_data(struct pn_stream *stream, const uint8_t *bytes, size_t size)
     if (taken != size && !bytes_append(&stream->pending, bytes + taken, size - taken))
         fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
     stream->owed_bytes += taken;
-    give_back_window(stream);
+    upload_give_back_window(stream);
 }
 
 /* Something changed: goes on with what is pending. */
@@ -336,9 +242,9 @@ static void go_on(struct pn_stream *stream)
     if (stream->pending.size == 0)
         bytes_free(&stream->pending);
     stream->owed_bytes += taken;
-    give_back_window(stream);
+    upload_give_back_window(stream);
     if (stream->half_closed)
-        incoming_half_closed(stream);
+        ending_half_closed(stream);
 }
 
 void stream_read(struct pn_stream *stream, uint64_t count, bool hungry)
@@ -346,7 +252,7 @@ void stream_read(struct pn_stream *stream, uint64_t count, bool hungry)
     stream->ahead -= count < stream->ahead ? count : stream->ahead;
     stream->hungry = hungry;
     if (hungry && stream->course == TO_PYTHON)
-        widen(stream);
+        upload_widen(stream);
     go_on(stream);
 }
 
@@ -382,7 +288,6 @@ void streams_resume(void)
 
 void incoming_forget_all(void)
 {
-    bytes_free(&closing);
     resumed = NULL;
 }
 
@@ -399,72 +304,3 @@ void incoming_forget(struct pn_stream *stream)
     }
 }
 
-/* Ends ------------------------------------------------------------------------------------------------------------ */
-
-static void tell_half_closed(struct pn_stream *stream)
-{
-    stream->half_closed_told = true;
-    /* A call of one request without one: Python has the words for it. */
-    if (stream->hot && is_hot_unary(stream) && !stream->hot_took && !stream->over)
-        incoming_bridge(stream);
-    if (stream->hot && !stream->over)
-        hot_half_closed(&stream->call);
-    if (stream->bridge_id != 0)
-        bridge_half_closed(stream->bridge_id);
-}
-
-void incoming_half_closed(struct pn_stream *stream)
-{
-    if (stream->half_closed_told || stream->pending.size != 0)
-        return;
-    bool whole = stream->course == TO_NOBODY || (stream->course == IN_PREFIX && stream->prefix_size == 0);
-    if (whole)
-        tell_half_closed(stream);
-    else if (stream->course != WAITS && stream->course != HELD)
-        fail(stream, GRPC_INTERNAL, "the client ended the call within a message");
-}
-
-static bool hot_owes(const struct pn_stream *stream)
-{
-    return is_hot_stream(stream) && !stream->hot_done;
-}
-
-void incoming_finish(struct pn_stream *stream)
-{
-    bool python_owes = stream->bridge_id != 0 && !stream->python_done;
-    if (stream->over || hot_owes(stream) || python_owes)
-        return;
-    if (stream->python_done)
-        answer_status(stream, stream->status, (const char *)stream->kept_text.data, stream->kept_text.size, NULL, 0);
-    else if (closing.size != 0)
-        answer_status(stream, GRPC_UNAVAILABLE, (const char *)closing.data, closing.size, NULL, 0);
-    else
-        answer_status(stream, GRPC_OK, "", 0, NULL, 0);
-}
-
-void incoming_python_done(struct pn_stream *stream, int status, const char *text, size_t text_size,
-                          const uint8_t *fields, size_t size)
-{
-    stream->python_done = true;
-    if (!hot_owes(stream)) {
-        answer_status(stream, status, text, text_size, fields, size);
-        return;
-    }
-    stream->status = status;
-    if (!bytes_append(&stream->kept_text, text, text_size) || !bytes_append(&stream->trailers, fields, size))
-        connection_break(stream->call.connection);
-    stop_hot(stream);
-}
-
-void streams_close(const char *text, size_t size)
-{
-    closing.size = 0;
-    if (!bytes_append(&closing, text, size))
-        return;
-    struct pn_connection *connection = connections_first();
-    for (; connection != NULL; connection = connection->next)
-        for (struct pn_stream *stream = connection->streams; stream != NULL; stream = stream->next)
-            if (is_hot_stream(stream) && (stream->course == IN_PREFIX || stream->course == WAITS) &&
-                stream->bridge_id == 0)
-                stop_hot(stream);
-}

@@ -8,6 +8,7 @@
 #include "bridge.h"
 #include "call.h"
 #include "connection.h"
+#include "ending.h"
 #include "incoming.h"
 #include "bounds.h"
 #include "listener.h"
@@ -50,6 +51,7 @@ void loop_close(void)
     connections_forget();
     streams_forget();
     incoming_forget_all();
+    endings_forget();
     unread_forget();
     sessions_forget();
     tls_forget();

@@ -9,8 +9,6 @@
 
 /* Frames may be so large: reading takes them as they come, so it costs nothing, and large messages gain. */
 #define FRAME_BYTES (256u * 1024)
-/* What a call may send before somebody decided about it. */
-#define STREAM_WINDOW_BYTES 65535
 /* Given back at once: what holds clients back are the windows of their streams. */
 #define CONNECTION_WINDOW_BYTES (16 * 1024 * 1024)
 /* Streams that a client resets are cheap for it and not for us: so many at once, then so many a second. */

@@ -6,6 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a call may send before somebody decided about it. */
+#define STREAM_WINDOW_BYTES 65535
+
 struct pn_connection;
 
 /* False: no memory. */

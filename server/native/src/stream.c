@@ -6,12 +6,14 @@
 #include <string.h>
 
 #include "answer.h"
+#include "bounds.h"
 #include "bridge.h"
 #include "connection.h"
+#include "ending.h"
 #include "grpc.h"
 #include "incoming.h"
-#include "bounds.h"
 #include "unread.h"
+#include "upload.h"
 
 static const struct {
     const char *path;
@@ -104,7 +106,6 @@ struct pn_stream *stream_new(struct pn_connection *connection, int32_t id)
     stream->call.connection = connection;
     stream->call.accepted_ns = loop_now_ns();
     stream->deadline.due = on_deadline;
-    incoming_prepare(stream);
     stream->next = connection->streams;
     if (stream->next != NULL)
         stream->next->previous = stream;
@@ -191,14 +192,14 @@ void stream_headers_done(struct pn_stream *stream)
 void stream_half_closed(struct pn_stream *stream)
 {
     stream->half_closed = true;
-    incoming_half_closed(stream);
+    ending_half_closed(stream);
 }
 
 void stream_tell_gone(struct pn_stream *stream)
 {
     stream->course = TO_NOBODY;
     unread_gone(stream);
-    incoming_stop_upload(stream);
+    upload_end(stream);
     if (stream->hot) {
         stream->hot = false;
         hot_gone(&stream->call);
@@ -235,9 +236,14 @@ static struct pn_stream *of(struct pn_call *call)
     return (struct pn_stream *)(void *)call;
 }
 
-static bool is_unary(const struct pn_stream *stream)
+bool stream_is_hot_unary(const struct pn_stream *stream)
 {
     return stream->call.method == PN_PREDICT || stream->call.method == PN_MODEL_INFER;
+}
+
+bool stream_is_hot_stream(const struct pn_stream *stream)
+{
+    return stream->hot && !stream_is_hot_unary(stream);
 }
 
 void call_answer(struct pn_call *call, uint8_t *content, size_t length)
@@ -246,7 +252,7 @@ void call_answer(struct pn_call *call, uint8_t *content, size_t length)
     struct pn_message *message = message_of(content);
     message_close(message, length);
     answer_message(stream, message);
-    if (is_unary(stream))
+    if (stream_is_hot_unary(stream))
         answer_status(stream, GRPC_OK, "", 0, NULL, 0);
 }
 
@@ -260,7 +266,7 @@ void call_done(struct pn_call *call)
 {
     struct pn_stream *stream = of(call);
     stream->hot_done = true;
-    incoming_finish(stream);
+    ending_finish(stream);
 }
 
 const char *call_metadata(const struct pn_call *call, const char *name, size_t *size)

@@ -89,6 +89,11 @@ void stream_data(struct pn_stream *stream, const uint8_t *bytes, size_t size);
 void stream_half_closed(struct pn_stream *stream);
 void stream_gone(struct pn_stream *stream);
 
+/* A call of one request and one answer that hot may serve. */
+bool stream_is_hot_unary(const struct pn_stream *stream);
+/* A call of many that hot serves. */
+bool stream_is_hot_stream(const struct pn_stream *stream);
+
 /* From Python. */
 /* So many messages were read; it waits for the next. */
 void stream_read(struct pn_stream *stream, uint64_t count, bool hungry);
