@@ -124,8 +124,8 @@ def _start(subject: Subject, settings: Settings, stack: ExitStack) -> Mapping[st
         for _ in range(3):
             learn_answer(daemon.target, payload)
         servers[kind] = _Server(daemon.target, payload, daemon.roles, daemon.http)
-        frontends = len(daemon.roles()["front ends"])
     echoed = echo_payload(payload)
+    frontends = len(servers[NATIVE].roles()["front ends"])
     echo = stack.enter_context(EchoServer(frontends, payload.answer_bytes))
     learn_answer(echo.target, echoed)
     servers[ECHO] = _Server(echo.target, echoed, echo.roles, None)
@@ -144,9 +144,13 @@ def _case(case: Case, servers: Mapping[str, _Server], settings: Settings) -> Rep
             report.problems += [f"{case.name}, {kind}: {problem}"] if problem else []
     over, of = (rates[case.over], rates[NATIVE]) if case.alone else (rates[NATIVE], rates[case.over])
     what = "time of a request" if case.alone else "requests/s"
-    better = "below" if case.alone else "above"
     report.ratios.append(
-        Ratio(f"{case.name}: {what}, native over {case.over}", ratio_of_rounds(over, of), case.aim, better)
+        Ratio(
+            f"{case.name}: {what}, native over {case.over}",
+            ratio_of_rounds(over, of),
+            case.aim,
+            "below" if case.alone else "above",
+        )
     )
     rows = [
         (

@@ -104,11 +104,12 @@ def _predicts() -> Iterator[Message]:
         for name, array in arrays.items():
             request.inputs.add(name=name, dtype=_dtype(array).value, shape=array.shape, data=array.tobytes())
         yield request
-    with_version = v1.PredictRequest()
-    with_version.CopyFrom(request)
-    with_version.version = 1
-    with_version.outputs.append("y")
-    yield with_version
+        if model == "versions":
+            named = v1.PredictRequest()
+            named.CopyFrom(request)
+            named.version = 1
+            named.outputs.append("y")
+            yield named
 
 
 def _infers() -> Iterator[Message]:
@@ -118,11 +119,12 @@ def _infers() -> Iterator[Message]:
             request.inputs.add(name=name, datatype=_dtype(array).name, shape=array.shape)
             request.raw_input_contents.append(array.tobytes())
         yield request
-    with_version = oip.ModelInferRequest()
-    with_version.CopyFrom(request)
-    with_version.model_version = "1"
-    with_version.outputs.add(name="y")
-    yield with_version
+        if model == "versions":
+            named = oip.ModelInferRequest()
+            named.CopyFrom(request)
+            named.model_version = "1"
+            named.outputs.add(name="y")
+            yield named
 
 
 def _dtype(array: Any) -> DType:
@@ -188,7 +190,7 @@ async def compare(
     return differences, codes
 
 
-async def ask(channel: grpc.aio.Channel, method: str, message: bytes) -> Said:
+async def ask(channel: Any, method: str, message: bytes) -> Said:
     """Send one message."""
     answers: list[bytes] = []
     try:

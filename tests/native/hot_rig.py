@@ -95,7 +95,7 @@ class HotRig(Rig):
         loop.add_reader(self.hot.records.read_fd, self.dispatcher.on_completions)
         self.address = f"127.0.0.1:{free_port()}"
         self.server.add_insecure_port(self.address)
-        self.channel = grpc.aio.insecure_channel(
+        self.channel: Any = grpc.aio.insecure_channel(
             self.address, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         )
 
@@ -162,8 +162,7 @@ def play(scenario: Callable[[HotRig], Coroutine[Any, Any, None]], **options: Any
                 await scenario(rig)
                 await until(lambda: rig.dispatcher.in_flight == 0 and not len(rig.hot.recovery))
                 assert not list(rig.hot.outstanding())
-                for worker in rig.workers.values():
-                    await until(lambda worker=worker: worker.collect_releases() == 0)
+                await until(lambda: not any([worker.collect_releases() for worker in rig.workers.values()]))
             rig.__exit__()
         finally:
             await rig.end()

@@ -188,7 +188,7 @@ def test_a_full_queue_refuses_in_words() -> None:
         assert len(refused) >= 80 - 64 - 1
         assert set(refused) <= {
             "RESOURCE_EXHAUSTED the queue of model 'm' is full (max_queue_size)",
-            "RESOURCE_EXHAUSTED 32 requests are in flight, which is this front end's limit",
+            "RESOURCE_EXHAUSTED 64 requests are in flight, which is this front end's limit",
         }
 
     play(scenario, queue_records=64)
@@ -296,7 +296,7 @@ def test_completions_of_nobody_and_late_ones_change_nothing() -> None:
         pool, worker = await started(rig, 1, 2)
         waiting = call(rig, predict(3, 4))
         (ticket,) = await tickets(pool, 1)
-        for slot in (ticket.slot + 1, 63, 64, 2**32 - 1):
+        for slot in (ticket.slot + 1, 63, 128, 2**32 - 1):
             worker.send(slot, ticket.generation, 0, 1, NO_SEGMENT, 0, 1, Status.OK)
         worker.send(ticket.slot, ticket.generation + 1, 0, 1, NO_SEGMENT, 0, 1, Status.OK)
         worker.answer([ticket])

@@ -31,6 +31,7 @@ static struct queue_of_events shared_events;
 static struct queue_of_commands shared_commands;
 /* The loop is gone: commands are answered by those who give them. */
 static bool closed = true;
+static const char ended[] = "the loop has ended";
 
 /* Of this round, not shared yet. */
 static struct queue_of_events events;
@@ -238,17 +239,13 @@ void command_free(struct pn_command *command)
     free(command);
 }
 
-void bridge_submit(struct pn_command *command)
+/* False: the loop has ended. */
+static bool enqueue(struct pn_command *command)
 {
     pthread_mutex_lock(&lock);
     if (closed) {
-        bool waited_for = command->waited_for;
-        command->done = true;
-        command->error = "the loop has ended";
         pthread_mutex_unlock(&lock);
-        if (!waited_for)
-            command_free(command);
-        return;
+        return false;
     }
     bool asleep = shared_commands.first == NULL;
     if (asleep)
@@ -259,12 +256,22 @@ void bridge_submit(struct pn_command *command)
     pthread_mutex_unlock(&lock);
     if (asleep)
         wake(commands_watch.descriptor);
+    return true;
+}
+
+void bridge_submit(struct pn_command *command)
+{
+    if (!enqueue(command))
+        command_free(command);
 }
 
 void bridge_do(struct pn_command *command)
 {
     command->waited_for = true;
-    bridge_submit(command);
+    if (!enqueue(command)) {
+        command->error = ended;
+        return;
+    }
     pthread_mutex_lock(&lock);
     while (!command->done)
         pthread_cond_wait(&done, &lock);
@@ -313,7 +320,7 @@ void bridge_stop(void)
     struct pn_command *command = take_commands(true);
     while (command != NULL) {
         struct pn_command *next = command->next;
-        command->error = "the loop has ended";
+        command->error = ended;
         finish(command);
         command = next;
     }

@@ -7,6 +7,8 @@
 #include "hot.h"
 #include "pb_write.h"
 
+/* An answer so large is given back before the next one is copied. */
+enum { LARGE_BYTES = 256 * 1024 };
 enum { READ_RECORDS = 1024, ALIGNMENT = 64, DTYPE_BYTES = 14 };
 
 static const uint8_t item_bytes[] = {0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 2, 4, 8, 0};
@@ -174,6 +176,8 @@ static void complete(struct request *request, const struct completion *record, s
     }
     if (names_block && worker)
         links_release(worker, hot_settings.frontend, record->segment, record->block);
+    if (length >= LARGE_BYTES)
+        links_flush_releases();
     end_request(request);
 }
 

@@ -55,7 +55,7 @@ enum pn_verdict hot_message_begin(struct pn_call *call, size_t length) {
         return PN_WAIT;
     }
     bool first = rpc->stream || !rpc->in_flight;
-    struct request *request = hot_settings.enabled && length && first ? requests_take() : NULL;
+    struct request *request = hot_settings.enabled && length && first ? requests_take(links_python_out(loop_now_ns())) : NULL;
     rpc->in_flight++;
     if (!request)
         return bridge(rpc, NULL);
@@ -229,6 +229,8 @@ void hot_replay(struct pn_call *call, uint8_t *to, size_t fed) {
     /* As many as were given is as many as the reader has: it loses none. */
     if (fed)
         pb_replay(&request->reader, to);
+    if (request->turn)
+        request->turn->bridged = true;
     end_request(request);
 }
 

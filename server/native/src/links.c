@@ -209,6 +209,19 @@ static void look_around(struct pool *pool, uint64_t now_ns) {
     }
 }
 
+uint32_t links_python_out(uint64_t now_ns) {
+    static uint64_t looked_ns;
+    static uint32_t sum;
+    if (now_ns == looked_ns)
+        return sum;
+    looked_ns = now_ns;
+    sum = 0;
+    for (const struct pool *pool = pools; pool; pool = pool->next)
+        for (unsigned level = 1; level <= pool->levels; level++)
+            sum += __atomic_load_n(&pool->python_out[level], __ATOMIC_RELAXED);
+    return sum;
+}
+
 uint32_t links_ahead(struct pool *pool, unsigned level, uint64_t now_ns) {
     uint32_t own = 0;
     for (unsigned at = 1; at <= level; at++)

@@ -82,6 +82,9 @@ void links_release(struct worker *worker, uint32_t frontend, uint32_t segment, u
 /* Writes what there is to give back. False: a worker does not read, to be tried again later. */
 bool links_flush_releases(void);
 
+/* Tickets of Python's own that are out, as of this round. */
+uint32_t links_python_out(uint64_t now_ns);
+
 /* Requests that are served before one that comes now to a level: those that wait and those that run. */
 uint32_t links_ahead(struct pool *pool, unsigned level, uint64_t now_ns);
 

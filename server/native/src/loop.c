@@ -95,7 +95,7 @@ static int wait_ms(void)
     return left_ms > LONGEST_WAIT_MS ? LONGEST_WAIT_MS : (int)left_ms;
 }
 
-static void round_of(const struct epoll_event *events, int count)
+static void handle(const struct epoll_event *events, int count)
 {
     read_clock();
     for (int i = 0; i < count; i++) {
@@ -112,16 +112,25 @@ static void round_of(const struct epoll_event *events, int count)
     bridge_notify();
 }
 
-void loop_run(void)
+bool loop_round(int longest_wait_ms)
 {
     static struct epoll_event events[EVENTS_MAX];
+    int wait = wait_ms();
+    if (longest_wait_ms >= 0 && longest_wait_ms < wait)
+        wait = longest_wait_ms;
+    int count = epoll_wait(poller, events, EVENTS_MAX, wait);
+    if (count < 0 && errno != EINTR)
+        return false;
+    handle(events, count < 0 ? 0 : count);
+    return true;
+}
+
+void loop_run(void)
+{
     hot_start();
-    while (!ending || connections_count() != 0) {
-        int count = epoll_wait(poller, events, EVENTS_MAX, wait_ms());
-        if (count < 0 && errno != EINTR)
+    while (!ending || connections_count() != 0)
+        if (!loop_round(-1))
             break;
-        round_of(events, count < 0 ? 0 : count);
-    }
     listeners_close();
     hot_stop();
     timer_clear(&hot_due);

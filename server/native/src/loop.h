@@ -18,6 +18,10 @@ void loop_end(void);
 /* Frees what loop_open made, after the thread has ended. */
 void loop_close(void);
 
+/* One round, at most so many milliseconds of waiting; -1: as long as nothing is due. What loop_run does again and again.
+ * False: epoll failed. */
+bool loop_round(int longest_wait_ms);
+
 /* `events` of epoll. False: epoll refuses, with errno. */
 bool loop_watch(struct pn_watch *watch, uint32_t events);
 bool loop_change(struct pn_watch *watch, uint32_t events);

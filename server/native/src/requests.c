@@ -32,9 +32,9 @@ void requests_clear(void) {
     slots = free_count = reading = 0;
 }
 
-struct request *requests_take(void) {
+struct request *requests_take(uint32_t others) {
     /* Clients that send slowly do not keep the others from theirs. */
-    if (!free_count || reading >= (slots + 1) / 2)
+    if (free_count <= others || reading >= (slots + 1) / 2)
         return NULL;
     struct request *request = &requests[free_slots[--free_count]];
     request->generation++;

@@ -43,8 +43,9 @@ struct request {
 const char *requests_make(uint32_t first, uint32_t count);
 void requests_clear(void);
 
-/* A free one, READING from then on; NULL: all are in use, or as many are being read as may be. */
-struct request *requests_take(void);
+/* A free one, READING from then on. NULL: there are as many as may be together with the `others` that Python has, or as
+ * many are being read as may be. */
+struct request *requests_take(uint32_t others);
 
 /* The request that a record speaks of; NULL when it is over, or no slot of these. */
 struct request *requests_find(uint32_t slot, uint32_t generation);

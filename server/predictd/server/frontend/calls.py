@@ -135,9 +135,7 @@ class CallTable:
             OverloadedError: None is free.
         """
         if not self._free:
-            raise OverloadedError(
-                f"{len(self._calls)} requests are in flight, which is this front end's limit"
-            )
+            raise too_many(len(self._calls))
         slot = self._free.pop()
         generation = (self._generations[slot] + 1) & 0xFFFFFFFF
         self._generations[slot] = generation
@@ -156,6 +154,11 @@ class CallTable:
         """The call is over; its slot is free."""
         self._calls[call.slot] = None
         self._free.append(call.slot)
+
+
+def too_many(limit: int) -> OverloadedError:
+    """Why a request is refused for which there is no slot."""
+    return OverloadedError(f"{limit} requests are in flight, which is this front end's limit")
 
 
 class Recovery(enum.Enum):

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.admission import Admission
-from predictd.server.frontend.calls import Answered, Call, CallTable, Recovery, held_slots, recovery, waiting
+from predictd.server.frontend.calls import (
+    Answered,
+    Call,
+    CallTable,
+    Recovery,
+    held_slots,
+    recovery,
+    too_many,
+    waiting,
+)
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
 from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.inference import InputTensor
@@ -77,6 +86,7 @@ class Dispatcher:
         self.mirror = mirror
         self._completion_fd = completion_fd
         self._calls = CallTable(in_flight_limit)
+        self._in_flight_limit = in_flight_limit
         self._growth = growth
         self._recorder = recorder
         # Asking for the running loop is a system call.
@@ -163,7 +173,8 @@ class Dispatcher:
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
             queue=queue,
-            expectation=queue.expectation,
+            # One that was sent before waited for more than those that are before it now.
+            expectation=None if moved else queue.expectation,
             ahead=ahead,
         )
         queue.out += 1
@@ -205,6 +216,8 @@ class Dispatcher:
             if pool.id not in self._pools:
                 raise LaneGoneError(f"model '{lane.model}' stopped to be served")
         try:
+            if self.mirror.in_flight and self.in_flight >= self._in_flight_limit:
+                raise too_many(self._in_flight_limit)
             return block, *self._calls.take_slot()
         except OverloadedError:
             pool.arena.free(block)

@@ -57,8 +57,6 @@ class Frontends:
         on_gone: Callable[[Child], None],
     ) -> None:
         self._settings = settings
-        # The two halves of a native front end share its slots.
-        self._completion_records = COMPLETION_RECORDS * (2 if settings.native else 1)
         self._wiring = wiring
         self._publications = publications
         self._is_ready = is_ready
@@ -105,7 +103,7 @@ class Frontends:
     def _spawn(self, place: Place) -> None:
         title = f"frontend {place.index}"
         try:
-            child = self._starter.start(place, title, lambda: make_pipe(self._completion_records))
+            child = self._starter.start(place, title, lambda: make_pipe(COMPLETION_RECORDS))
         except OSError as error:
             how = f"it cannot be started: {error.strerror}"
             _log.error("%s: %s", title, how)

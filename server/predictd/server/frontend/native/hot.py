@@ -95,7 +95,8 @@ class Hot(Mirror):
     def __init__(self, command: Command, init: Limits, completion_fd: int) -> None:
         self._command = command
         self._init = init
-        self.python_slots = max(init.in_flight_limit // 2, 1)
+        # Either half may have as many as there may be of both together.
+        self.python_slots = init.in_flight_limit
         self.records: Pipe = make_pipe(2 * self.python_slots)
         self._pools: dict[int, _Pool] = {}
         self._claims: dict[int, Any] = {}
@@ -112,7 +113,7 @@ class Hot(Mirror):
             numbers(
                 init.frontend,
                 self.python_slots,
-                max(init.in_flight_limit - self.python_slots, 1),
+                init.in_flight_limit,
                 completion_fd,
                 self.records.write_fd,
             )
