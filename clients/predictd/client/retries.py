@@ -12,7 +12,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from predictd.client.errors import OverloadedError, PredictdError, UnavailableError
+from predictd.client.errors import OverloadedError, PredictdError, TlsError, UnavailableError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,4 +83,4 @@ def is_passing(error: PredictdError) -> bool:
     """Another attempt may succeed."""
     if isinstance(error, OverloadedError):
         return error.retry_after_seconds is not None
-    return isinstance(error, UnavailableError)
+    return isinstance(error, UnavailableError) and not isinstance(error, TlsError)

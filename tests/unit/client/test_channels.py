@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from predictd.client import Client, Tls, UnavailableError
-from predictd.client.connections import Connections
+from predictd.client.connections import Connections, Owner
 from predictd.client.errors import from_status
 from tests.fixtures.prediction_service import FakeService, in_order, serving
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ONE = {"x": [1]}
+ME = Owner(1, None, 0)
 
 
 class Handlers:
@@ -101,15 +102,15 @@ def test_calls_go_round_all_addresses_that_report_to_serve(make_client: Any) -> 
 def test_a_connection_is_opened_only_where_all_are_busy() -> None:
     opened = iter("abc")
     found = Connections(lambda: next(opened), limit=2)
-    with found.take(1) as first:
+    with found.take(ME) as first:
         assert first.channel == "a"
-        with found.take(1) as second:
+        with found.take(ME) as second:
             assert second.channel == "b"
-            with found.take(1) as third:
+            with found.take(ME) as third:
                 assert third in {first, second}
-        with found.take(1) as again:
+        with found.take(ME) as again:
             assert again is second
-    with found.take(1) as idle:
+    with found.take(ME) as idle:
         assert idle is first
 
 
@@ -119,25 +120,25 @@ def test_a_connection_that_failed_is_left_alone_for_a_moment(monkeypatch: pytest
     opened = iter("ab")
     found = Connections(lambda: next(opened), limit=2)
     away = from_status(grpc.StatusCode.UNAVAILABLE, "away")
-    with pytest.raises(type(away)), found.take(1) as first:
+    with pytest.raises(type(away)), found.take(ME) as first:
         raise away
-    with found.take(1) as other:
+    with found.take(ME) as other:
         assert other.channel == "b"
-    with pytest.raises(type(away)), found.take(1):
+    with pytest.raises(type(away)), found.take(ME):
         raise away
     now += 0.5
-    with found.take(1) as least_bad:
+    with found.take(ME) as least_bad:
         assert least_bad.channel == "a"
     now += 1
-    with found.take(1) as healed:
+    with found.take(ME) as healed:
         assert healed is first
 
 
 def test_another_process_has_connections_of_its_own() -> None:
     opened = iter("ab")
     found = Connections(lambda: next(opened), limit=1)
-    found.take("parent")
-    assert found.take("child").channel == "b"
+    found.take(ME)
+    assert found.take(Owner(2, None, 0)).channel == "b"
 
 
 @pytest.mark.parametrize("wrong", [{"connections": 0}, {"deadline": float("inf")}])
