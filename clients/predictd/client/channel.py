@@ -38,7 +38,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.per_rpc_retry_buffer_size", 2**31 - 1),
     # A server that comes back shall not wait for its clients for the two minutes that gRPC lets pass in the end.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
     # A server that vanished without a word, with its machine or behind a firewall, is found out while calls wait for
     # it, else each of them would run into its deadline. The daemon allows a question in 10 s.
     ("grpc.keepalive_time_ms", 20_000),
