@@ -42,7 +42,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # A server that vanished without a word, with its machine or behind a firewall, is found out while calls wait for
     # it, else each of them would run into its deadline. The daemon allows a question in 10 s.
     ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Of its own accord gRPC waits a minute, whatever the timeout of the keepalive says.
+    ("grpc.http2.ping_timeout_ms", 20_000),
 )
 # A name that is longer is left to the request: servers bound what metadata may have.
 _NAME_CHARACTERS = 1024

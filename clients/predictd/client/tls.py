@@ -73,6 +73,10 @@ class Tls:
         if (self.certificate_chain is None) != (self.private_key is None):
             raise ValueError("certificate_chain and private_key belong together: one of them is missing")
 
+    def credentials(self) -> grpc.ChannelCredentials:
+        """The same for gRPC, as it is now. Raises as `load` does."""
+        return load(self).credentials()
+
 
 @dataclass(frozen=True, slots=True)
 class Pem:

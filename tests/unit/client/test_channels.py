@@ -1,22 +1,18 @@
-"""What a target, its encryption and its addresses come to; tokens; which connection a call takes."""
+"""What a target and its addresses come to; which connection a call takes."""
 
 from __future__ import annotations
 
-import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from predictd.client import Client, Tls, UnavailableError
+from predictd.client import Client
 from predictd.client.connections import Connections, Owner
 from predictd.client.errors import from_status
-from tests.fixtures.prediction_service import FakeService, in_order, serving
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.fixtures.prediction_service import FakeService, serving
 
 ONE = {"x": [1]}
 ME = Owner(1, None, 0)
@@ -39,41 +35,6 @@ def reporting(**statuses: int) -> grpc.GenericRpcHandler:
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     handler: grpc.GenericRpcHandler = server.handler
     return handler
-
-
-@pytest.mark.parametrize(("token", "shown"), [("t1", "Bearer t1"), (lambda: "t2", "Bearer t2"), (None, None)])
-def test_every_call_shows_the_token(make_client: Any, token: Any, shown: str | None) -> None:
-    service = FakeService(stream=in_order)
-    with serving(service) as target, make_client(target, token=token) as client:
-        client.predict("echo", ONE)
-        list(client.predict_many("echo", [ONE]))
-    assert service.tokens == [shown, shown]
-
-
-@pytest.fixture(name="certificate", scope="module")
-def _certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    options = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    names = ("-subj", "/CN=model.example", "-addext", "subjectAltName=DNS:model.example")
-    command = ("openssl", "req", "-x509", *options, *names, "-keyout", key, "-out", certificate)
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return folder
-
-
-def test_connections_are_encrypted_and_names_checked(make_client: Any, certificate: Path) -> None:
-    key = (certificate / "key.pem").read_bytes()
-    chain = (certificate / "certificate.pem").read_bytes()
-    credentials = grpc.ssl_server_credentials([(key, chain)], chain, require_client_auth=True)
-    tls = Tls(root_certificates=chain, certificate_chain=chain, private_key=key, server_name="model.example")
-    with serving(FakeService(stream=in_order), credentials=credentials) as target:
-        with make_client(target, tls=tls) as client:
-            assert client.predict("echo", ONE).outputs["x"] == [1]
-            (answer,) = client.predict_many("echo", [ONE])
-            assert answer.outputs["x"] == [1]
-        for wrong in (Tls(root_certificates=chain), None):
-            with make_client(target, tls=wrong) as client, pytest.raises(UnavailableError):
-                client.predict("echo", ONE)
 
 
 def test_calls_go_round_all_addresses_that_report_to_serve(make_client: Any) -> None:
