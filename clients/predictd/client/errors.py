@@ -151,7 +151,8 @@ def from_rpc(error: grpc.RpcError) -> PredictdError:
     failure = _of_connection(details) if code is grpc.StatusCode.UNAVAILABLE else None
     failure = failure or from_status(code, details or code.value[1])
     trailers = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    failure.retry_after_seconds = _retry_after_seconds(dict(trailers))
+    # Not dict(trailers): the metadata of older versions of grpc.aio looks like a mapping, and is none.
+    failure.retry_after_seconds = _retry_after_seconds(dict(iter(trailers)))
     failure.__cause__ = error
     return failure
 
