@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import ssl
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,9 +107,8 @@ class Credentials:
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
-        self._lock = threading.Lock()
-        self._pem = load(tls)
-        self._number = 0
+        # Certificates and how often they have changed. Threads that look at once come to the same.
+        self._now = (load(tls), 0)
         sources = (tls.root_certificates, tls.certificate_chain, tls.private_key)
         self._changes = any(isinstance(source, Path) for source in sources)
         self._read_again = time.monotonic() + REREAD_SECONDS
@@ -118,29 +116,26 @@ class Credentials:
     @property
     def pem(self) -> Pem:
         """Those that were looked at last."""
-        return self._pem
+        return self._now[0]
 
     def generation(self) -> int:
         """How often they have changed, looked at again if that is due."""
-        # Whoever finds the lock taken goes on with what there is.
-        if self._changes and time.monotonic() >= self._read_again and self._lock.acquire(blocking=False):
-            try:
-                self._look()
-            finally:
-                self._read_again = time.monotonic() + REREAD_SECONDS
-                self._lock.release()
-        return self._number
+        if self._changes and time.monotonic() >= self._read_again:
+            self._read_again = time.monotonic() + REREAD_SECONDS
+            self._now = self._look(*self._now)
+        return self._now[1]
 
-    def _look(self) -> None:
+    def _look(self, known: Pem, number: int) -> tuple[Pem, int]:
         try:
             pem = _read(self._tls)
-            if pem == self._pem:
-                return
-            _check(self._tls, pem)
+            if pem != known:
+                _check(self._tls, pem)
         except (OSError, ValueError):
-            return  # Files are replaced one by one: until they fit together again, what was read before is used.
-        self._pem = pem
-        self._number += 1
+            return (
+                known,
+                number,
+            )  # Files are replaced one by one: until they fit together, the old ones are used.
+        return (known, number) if pem == known else (pem, number + 1)
 
 
 def explain(details: str) -> str | None:
