@@ -162,7 +162,7 @@ def play(scenario: Callable[[HotRig], Coroutine[Any, Any, None]], **options: Any
                 await scenario(rig)
                 await until(lambda: rig.dispatcher.in_flight == 0 and not len(rig.hot.recovery))
                 assert not list(rig.hot.outstanding())
-                await until(lambda: not any([worker.collect_releases() for worker in rig.workers.values()]))
+                await until(lambda: not sum(worker.collect_releases() for worker in rig.workers.values()))
             rig.__exit__()
         finally:
             await rig.end()

@@ -91,6 +91,7 @@ static void set_up(void)
     uint32_t setup[] = {5, 2, SLOTS, (uint32_t)completions[0], (uint32_t)records[1]};
     packed_bytes(&packed, setup, sizeof setup);
     packed_u64(&packed, 1 << 20);
+    packed_u64(&packed, 0);
     packed_u32(&packed, 1);
     packed_u64(&packed, 1000);
     no_net_do("setup", packed.bytes, packed.size);

@@ -164,7 +164,8 @@ static void complete(struct request *request, const struct completion *record, s
     size_t length = 0;
     uint64_t now_ns = loop_now_ns();
     bool names_block = record->segment != NO_SEGMENT;
-    if (record->status == STATUS_OK)
+    /* Who has waited since before a worker came or went says nothing of how long one waits. */
+    if (record->status == STATUS_OK && request->accepted_ns >= lane->pool->changed_ns)
         expectation_answered(&lane->expectation, request->ahead, record->queue_ns, record->compute_ns, now_ns);
     if (request->rpc && record->status == STATUS_OK && make_message(request, record, worker, &message, &length)) {
         uint64_t total_ns = now_ns > request->accepted_ns ? now_ns - request->accepted_ns : 0;

@@ -35,6 +35,7 @@ struct hot_settings {
     bool complete; /* all lanes that there are are known here */
     uint32_t frontend;
     uint64_t message_limit; /* bytes of an answer's message */
+    uint64_t *pressed_until_ns; /* for Python to read: requests were refused lately */
     int completions;        /* read end of the pipe; -1 before it is known */
     int python_records;     /* write end of the pipe of what is Python's; -1 */
 };

@@ -14,6 +14,7 @@ COMMAND(setup) {
     hot_settings.completions = (int)take_u32(&take);
     hot_settings.python_records = (int)take_u32(&take);
     hot_settings.message_limit = take_u64(&take);
+    hot_settings.pressed_until_ns = take_address(&take);
     uint32_t count = take_u32(&take);
     for (uint32_t at = 0; at < count && at < COUNTS_BUCKETS_MAX; at++)
         bounds[at] = take_u64(&take);
@@ -176,7 +177,7 @@ COMMAND(worker_add) {
     uint32_t id = take_u32(&take), pool = take_u32(&take);
     int releases = (int)take_u32(&take);
     const uint8_t *claims = take_address(&take);
-    return is_read(&take) ? links_add_worker(id, pool, releases, claims) : misread;
+    return is_read(&take) ? links_add_worker(id, pool, releases, claims, loop_now_ns()) : misread;
 }
 
 COMMAND(worker_gone) {
@@ -185,7 +186,7 @@ COMMAND(worker_gone) {
     uint32_t id = take_u32(&take);
     if (!is_read(&take))
         return misread;
-    links_remove_worker(id);
+    links_remove_worker(id, loop_now_ns());
     return NULL;
 }
 

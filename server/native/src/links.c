@@ -37,7 +37,13 @@ const char *links_add_pool(struct pool *pool) {
     return NULL;
 }
 
-const char *links_add_worker(uint32_t id, uint32_t pool, int releases_fd, const uint8_t *claims) {
+static void note_change(uint32_t id, uint64_t now_ns) {
+    struct pool *pool = links_pool(id);
+    if (pool)
+        pool->changed_ns = now_ns;
+}
+
+const char *links_add_worker(uint32_t id, uint32_t pool, int releases_fd, const uint8_t *claims, uint64_t now_ns) {
     if (links_worker(id))
         return "the worker was added already";
     struct worker *worker = calloc(1, sizeof *worker);
@@ -45,6 +51,7 @@ const char *links_add_worker(uint32_t id, uint32_t pool, int releases_fd, const 
         return "no memory for a worker";
     *worker = (struct worker){.next = workers, .id = id, .pool = pool, .releases_fd = releases_fd, .claims = claims};
     workers = worker;
+    note_change(pool, now_ns);
     return NULL;
 }
 
@@ -104,12 +111,13 @@ void links_remove_pool(uint32_t id) {
     }
 }
 
-void links_remove_worker(uint32_t id) {
+void links_remove_worker(uint32_t id, uint64_t now_ns) {
     for (struct worker **at = &workers; *at; at = &(*at)->next) {
         struct worker *worker = *at;
         if (worker->id != id)
             continue;
         *at = worker->next;
+        note_change(worker->pool, now_ns);
         free_worker(worker);
         return;
     }
@@ -119,7 +127,7 @@ void links_clear(void) {
     while (pools)
         links_remove_pool(pools->id);
     while (workers)
-        links_remove_worker(workers->id);
+        links_remove_worker(workers->id, 0);
 }
 
 const uint8_t *links_response(const struct worker *worker, uint32_t number, uint32_t block, size_t *size) {

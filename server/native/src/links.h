@@ -30,6 +30,7 @@ struct pool {
     /* Tickets that are out, by level from 1: ours, written here and read by Python, and those of Python's own. */
     uint32_t *out;
     const uint32_t *python_out;
+    uint64_t changed_ns; /* when a worker last came or went */
     bool gone;     /* forgotten once it holds nothing */
     uint32_t held; /* blocks of requests */
     bool growth_asked; /* of Python, for which it has not told the outcome */
@@ -65,12 +66,12 @@ struct worker *links_workers(void);
 
 /* Descriptors are theirs from then on. Each gives a text of what is wrong, or NULL. */
 const char *links_add_pool(struct pool *pool); /* a malloc'ed one */
-const char *links_add_worker(uint32_t id, uint32_t pool, int releases_fd, const uint8_t *claims);
+const char *links_add_worker(uint32_t id, uint32_t pool, int releases_fd, const uint8_t *claims, uint64_t now_ns);
 const char *links_add_response_segment(uint32_t worker, uint32_t number, const uint8_t *base, size_t block_bytes,
                                        uint32_t blocks);
 void links_remove_response_segment(uint32_t worker, uint32_t number);
 void links_remove_pool(uint32_t id);
-void links_remove_worker(uint32_t id);
+void links_remove_worker(uint32_t id, uint64_t now_ns);
 void links_clear(void);
 
 /* The bytes of a block of a worker's answers, and how many they are; NULL where there is no such block. */

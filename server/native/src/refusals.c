@@ -122,6 +122,8 @@ bool refuse_late(struct pn_call *call, struct lane *lane) {
     if (!excess_ns || !refuse(call, lane, excess_ns, (int64_t)(call->deadline_ns - now_ns)))
         return false;
     pressed_until_ns = now_ns + pressed_ns;
+    if (hot_settings.pressed_until_ns)
+        __atomic_store_n(hot_settings.pressed_until_ns, pressed_until_ns, __ATOMIC_RELAXED);
     struct counts *counts = &lane->counts[call->method == PN_PREDICT ? 0 : 1];
     counts_failed(counts, COUNTS_RESOURCE_EXHAUSTED, now_ns > call->accepted_ns ? now_ns - call->accepted_ns : 0);
     return true;

@@ -317,7 +317,9 @@ class Dispatcher:
             self._delay(call)
             return
         # Also from those whose clients have given up: under overload these are the ones that waited.
-        if record[12] == Status.OK and call.expectation is not None and not call.attempt:
+        pool = self._pools.get(call.lane.pool)
+        known = pool is not None and call.enqueued_ns >= pool.changed_ns
+        if known and record[12] == Status.OK and call.expectation is not None and not call.attempt:
             call.expectation.answered(call.ahead, record[10], record[11], time.monotonic_ns())
         self._finish(call)
         if call.future is None or call.future.done():
@@ -357,6 +359,7 @@ class Dispatcher:
             if pool is not None:
                 self._probes.send(pool)
         del self._workers[worker]
+        self.links.changed(link.pool)
         self.mirror.worker_gone(worker)
         link.close()
 

@@ -260,6 +260,7 @@ class PoolLink:
         out: Tickets of this front end that are not completed, by the level of their queue.
         mirrored_out: Those of its other half.
         lanes: That are ready in the pool.
+        changed_ns: When a worker last came or went: who has waited since before then says nothing of how long one waits.
     """
 
     def __init__(self, pool: int, name: str, queues: TicketQueues, arena: Arena) -> None:
@@ -271,6 +272,7 @@ class PoolLink:
         self.out = array("I", bytes(4 * (queues.levels + 1)))
         self.mirrored_out = array("I", self.out)
         self.lanes = 0
+        self.changed_ns = 0
 
     def ahead(self, level: int, workers: Iterable[WorkerLink]) -> int:
         """Requests that are served before one that came now: those that wait, and those that run.

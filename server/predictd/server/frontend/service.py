@@ -129,6 +129,10 @@ class Service:
         lane = self._routes.lane(name, version, label)
         return self._routes.version(name, lane.version, None)
 
+    def also_pressed(self, elsewhere: Callable[[], bool]) -> None:
+        """Know who else refuses requests of this front end."""
+        self._gate.pressed_elsewhere = elsewhere
+
     @property
     def pressed(self) -> bool:
         """See `Core`."""

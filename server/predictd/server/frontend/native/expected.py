@@ -26,7 +26,7 @@ class SharedExpectation(Expectation):
     def _known(self, now_ns: int) -> bool:
         cost_ns, run_ns, until_ns = _EXPECTED.unpack(self.memory)
         if now_ns > until_ns or not cost_ns:
-            # Not `super()`, which a class with slots does not know by itself.
-            return Expectation._known(self, now_ns)
+            # A class with slots is another one than its own methods think.
+            return super(SharedExpectation, self)._known(now_ns)
         self._cost_ns, self._run_ns = cost_ns, run_ns
         return True

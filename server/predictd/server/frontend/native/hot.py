@@ -10,6 +10,7 @@ import asyncio
 import os
 import struct
 import time
+from array import array
 from collections.abc import Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -103,6 +104,9 @@ class Hot(Mirror):
         self._lanes: dict[int, Lane] = {}
         self._keep: dict[int, Any] = {}
         self._enabled = False
+        # Until when the loop has too much to do, as it writes it.
+        self._pressed_until_ns = array("Q", [0])
+        pressed, self._keep_pressed = address(self._pressed_until_ns)
         self._shared: set[int] = set()
         self._before_probes_ns: dict[int, int] = {}
         self._idle: dict[int, Any] = {}
@@ -117,7 +121,7 @@ class Hot(Mirror):
                 completion_fd,
                 self.records.write_fd,
             )
-            + longs(init.max_message_bytes)
+            + longs(init.max_message_bytes, pressed)
             + numbers(len(DURATION_BOUNDS_NS))
             + longs(*DURATION_BOUNDS_NS),
         )
@@ -131,6 +135,7 @@ class Hot(Mirror):
         growth: ArenaGrowth,
     ) -> None:
         """Know the first half, once that is made."""
+        service.also_pressed(lambda: time.monotonic_ns() < self._pressed_until_ns[0])
         self._dispatcher = dispatcher
         self._routes = routes
         self._recorder = recorder
