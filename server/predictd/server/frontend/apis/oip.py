@@ -18,6 +18,7 @@ from predictd.server.frontend.apis.oip_inference import (
     encode_error,
     encode_streamed,
     infer_request,
+    parsed,
     version_number,
 )
 from predictd.server.frontend.apis.oip_metadata import (
@@ -175,8 +176,8 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
                         model_name=heading.model, model_version=version, id=heading.id
                     )
                     core.check_unparsed(heading, API, deadline)
-                message = parse(pb.ModelInferRequest, data)
-                response = await _infer(core, infer_request(message), deadline)
+                message, raw = parsed(data)
+                response = await _infer(core, infer_request(message, raw), deadline)
                 return fitting(encode_streamed(response, message.id), max_message_bytes)
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
                 return encode_error(STATUSES.failure(error), message)

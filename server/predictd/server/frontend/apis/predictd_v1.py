@@ -10,7 +10,7 @@ import grpc
 from predictd.engines.api import DType
 from predictd.protos.v1 import predictd_pb2 as pb
 from predictd.server.errors import InvalidRequestError
-from predictd.server.frontend.apis import headings
+from predictd.server.frontend.apis import headings, payloads
 from predictd.server.frontend.apis.rpc import (
     MESSAGE_BYTES_MAX,
     Context,
@@ -35,7 +35,7 @@ from predictd.server.frontend.inference import (
 from predictd.server.frontend.status import Failure, StatusTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from predictd.server.frontend.core import Core
 
@@ -46,6 +46,7 @@ STATUSES = StatusTable()
 # As `predictd.server.repository.traffic.SetBy` writes it.
 _SET_BY = {"configuration": pb.CONFIGURATION, "run time": pb.RUN_TIME}
 _TENSORS_KEPT = 1024
+_INPUTS = pb.PredictRequest.INPUTS_FIELD_NUMBER
 _OUTPUTS = pb.PredictResponse.OUTPUTS_FIELD_NUMBER
 _DATA = pb.Tensor.DATA_FIELD_NUMBER
 _STREAMED_RESPONSE = pb.PredictStreamResponse.RESPONSE_FIELD_NUMBER
@@ -58,7 +59,7 @@ def decode(data: bytes) -> InferRequest:
     Raises:
         InvalidRequestError: They are not a PredictRequest, or no model is named, or a dtype is unknown.
     """
-    return _request(parse(pb.PredictRequest, data))
+    return _request(*_parsed(data))
 
 
 def encode(response: InferResponse, request_id: str) -> bytes:
@@ -133,9 +134,9 @@ def handlers(
                 if heading := glance(data, core, headings.predictd_v1):
                     request_id = heading.id
                     core.check_unparsed(heading, API, deadline)
-                message = parse(pb.PredictRequest, data)
+                message, contents = _parsed(data)
                 request_id = message.id
-                response = await core.infer(_request(message), API, deadline)
+                response = await core.infer(_request(message, contents), API, deadline)
                 return fitting(encode_streamed(response, request_id), max_message_bytes)
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
                 return encode_error(STATUSES.failure(error), request_id)
@@ -160,13 +161,21 @@ def handlers(
     )
 
 
-def _request(message: pb.PredictRequest) -> InferRequest:
+def _parsed(data: bytes) -> tuple[pb.PredictRequest, Sequence[Buffer]]:
+    """A request's message, and the data of its inputs, which stay where they are if they are large."""
+    if found := payloads.cut(data, _INPUTS, _DATA):
+        return parse(pb.PredictRequest, found.rest), found.payloads
+    message = parse(pb.PredictRequest, data)
+    return message, [tensor.data for tensor in message.inputs]
+
+
+def _request(message: pb.PredictRequest, contents: Sequence[Buffer]) -> InferRequest:
     if not message.model:
         raise InvalidRequestError("the request names no model")
     choice = message.WhichOneof("version_choice")
     return InferRequest(
         model=message.model,
-        inputs=[_input(tensor) for tensor in message.inputs],
+        inputs=list(map(_input, message.inputs, contents)),
         version=message.version if choice == "version" else None,
         label=message.label if choice == "label" else None,
         outputs=tuple(message.outputs),
@@ -175,11 +184,11 @@ def _request(message: pb.PredictRequest) -> InferRequest:
     )
 
 
-def _input(tensor: pb.Tensor) -> InputTensor:
+def _input(tensor: pb.Tensor, data: Buffer) -> InputTensor:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise InvalidRequestError(f"input {tensor.name!r} has an unknown dtype: {tensor.dtype}")
-    return InputTensor(tensor.name, dtype, tuple(tensor.shape), tensor.data)
+    return InputTensor(tensor.name, dtype, tuple(tensor.shape), data)
 
 
 def _parts(response: InferResponse, request_id: str) -> list[Buffer]:
