@@ -21,7 +21,7 @@ from predictd.server.frontend.apis.rpc import (
     parse,
     unary,
 )
-from predictd.server.frontend.apis.streams import Streams, completion_order
+from predictd.server.frontend.apis.streams import Slot, SlotReply, Streams
 from predictd.server.frontend.apis.wire import length_prefix
 from predictd.server.frontend.inference import (
     Buffer,
@@ -128,20 +128,27 @@ def handlers(
     async def predict_stream(_: object, context: Context) -> None:
         deadline = deadline_ns(context)
 
-        async def answer(data: bytes) -> bytes:
+        def take(data: bytes, slot: Slot) -> None:
             request_id = ""
+
+            def encoded(response: InferResponse) -> bytes:
+                return fitting(encode_streamed(response, request_id), max_message_bytes)
+
+            def failed(error: Exception) -> bytes:
+                return encode_error(STATUSES.failure(error), request_id)
+
             try:
                 if heading := glance(data, core, headings.predictd_v1):
                     request_id = heading.id
                     core.check_unparsed(heading, API, deadline)
                 message, contents = _parsed(data)
                 request_id = message.id
-                response = await core.infer(_request(message, contents), API, deadline)
-                return fitting(encode_streamed(response, request_id), max_message_bytes)
+                request = _request(message, contents)
+                slot.pending = core.begin(request, API, deadline, SlotReply(slot, encoded, failed))
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
-                return encode_error(STATUSES.failure(error), request_id)
+                slot.fill(failed(error))
 
-        await open_streams.serve(context, answer, completion_order())
+        await open_streams.serve(context, take, in_order=False)
 
     async def list_models(data: bytes, _: Context) -> bytes:
         parse(pb.ListModelsRequest, data)
