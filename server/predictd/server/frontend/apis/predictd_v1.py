@@ -46,9 +46,11 @@ STATUSES = StatusTable()
 # As `predictd.server.repository.traffic.SetBy` writes it.
 _SET_BY = {"configuration": pb.CONFIGURATION, "run time": pb.RUN_TIME}
 _TENSORS_KEPT = 1024
+_HEADS_KEPT = 256
 _INPUTS = pb.PredictRequest.INPUTS_FIELD_NUMBER
 _OUTPUTS = pb.PredictResponse.OUTPUTS_FIELD_NUMBER
 _DATA = pb.Tensor.DATA_FIELD_NUMBER
+_STREAMED_ID = pb.PredictStreamResponse.ID_FIELD_NUMBER
 _STREAMED_RESPONSE = pb.PredictStreamResponse.RESPONSE_FIELD_NUMBER
 _DTYPES: Mapping[int, DType] = {dtype.value: dtype for dtype in DType}
 
@@ -70,8 +72,10 @@ def encode(response: InferResponse, request_id: str) -> bytes:
 def encode_streamed(response: InferResponse, request_id: str) -> bytes:
     """An answer as a PredictStreamResponse's bytes."""
     parts = _parts(response, request_id)
-    head = pb.PredictStreamResponse(id=request_id).SerializeToString()
-    return b"".join((head, length_prefix(_STREAMED_RESPONSE, sum(map(len, parts))), *parts))
+    size_bytes = sum(map(len, parts))
+    encoded_id = request_id.encode()
+    head = (length_prefix(_STREAMED_ID, len(encoded_id)), encoded_id) if encoded_id else ()
+    return b"".join((*head, length_prefix(_STREAMED_RESPONSE, size_bytes), *parts))
 
 
 def encode_error(failure: Failure, request_id: str) -> bytes:
@@ -200,20 +204,24 @@ def _input(tensor: pb.Tensor, data: Buffer) -> InputTensor:
 
 def _parts(response: InferResponse, request_id: str) -> list[Buffer]:
     """The bytes of a PredictResponse, to be joined."""
-    head = pb.PredictResponse(
-        id=request_id,
-        model=response.model,
-        version=response.version,
-        timing=pb.Timing(
-            queue_ns=response.queue_ns, compute_ns=response.compute_ns, batch_rows=response.batch_rows
-        ),
-    )
+    head = _head(response.model, response.version)
+    head.id = request_id
+    timing = head.timing
+    timing.queue_ns = response.queue_ns
+    timing.compute_ns = response.compute_ns
+    timing.batch_rows = response.batch_rows
     parts: list[Buffer] = [head.SerializeToString()]
     for output in response.outputs:
         data = output.data
         before = _before_data(output.name, output.dtype, output.shape, len(data))
         parts += (length_prefix(_OUTPUTS, len(before) + len(data)), before, data)
     return parts
+
+
+@lru_cache(_HEADS_KEPT)
+def _head(model: str, version: int) -> pb.PredictResponse:
+    """A PredictResponse for answers of a version, to be filled in anew for each: to make one takes longer."""
+    return pb.PredictResponse(model=model, version=version)
 
 
 @lru_cache(_TENSORS_KEPT)
