@@ -25,6 +25,8 @@ from tests.bench import (
     overload,
     served,
     startup,
+    streams,
+    tail,
     worker,
     workers,
 )
@@ -46,12 +48,14 @@ _SCENARIOS = (
     "workers",
     "openmp",
     "optimize",
+    "tail",
     "mlp",
     "latency",
+    "streams",
     "agreement",
 )
 _GENERATORS = ("wire", "aio")
-_ON_PAIR = {"mlp": mlp.run, "latency": latency.run, "agreement": agreement.run}
+_ON_PAIR = {"mlp": mlp.run, "latency": latency.run, "streams": streams.run, "agreement": agreement.run}
 
 
 def _names(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
@@ -118,6 +122,8 @@ def _measure(names: tuple[str, ...], settings: Settings) -> Report:
                 report.add(workers.run(settings))
             elif name == "openmp":
                 report.add(openmp.run(settings))
+            elif name == "tail":
+                report.add(tail.run(settings))
             elif name == "optimize":
                 report.add(lighter.run(settings))
             elif name in served.CASES:
