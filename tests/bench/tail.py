@@ -1,4 +1,8 @@
-"""The tail of the latencies at half of what a daemon can do, for a model whose run takes about 5 ms."""
+"""The tail of the latencies at half of what a daemon can do, for a model whose run takes about 5 ms.
+
+Requests come at a constant rate, which shows the tail that the daemon makes, and at random, which adds what any queue
+makes: a single server whose runs all take as long, and that does nothing else, has a p99.9 of 6.3 times its p50 then.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from tests.bench.table import Ratio, Report, Spread, Table
 from tests.fixtures import transformer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from predictd.server.bench.results import Point
@@ -28,6 +33,7 @@ _CONNECTIONS = 4
 _CALLERS = 16
 # One answer in a thousand is to be beyond the percentile, and a few of these make one that says something.
 _LONGER = 10
+_ARRIVALS = ("constant", "poisson")
 _QUANTILES = ("p50", "p99", "p99.9")
 
 
@@ -43,14 +49,14 @@ def run(settings: Settings) -> Report:
         learn_answer(daemon.target, expected)
         payload = Payload(expected.bodies, [0] * len(expected.bodies), 1)
 
-        def measure(level: Level, seconds: float) -> Point:
+        def measure(level: Level, seconds: float, arrivals: str = "poisson") -> Point:
             setup = Setup(
                 target=daemon.target,
                 api="predictd",
                 streams=False,
                 models=(model.name,),
                 connections=_CONNECTIONS,
-                arrivals="poisson",
+                arrivals=arrivals,
                 deadline_ns=0,
                 http="",
                 times=Times(min(0.2, seconds / 5), settings.profile.warmup_seconds, seconds),
@@ -58,8 +64,9 @@ def run(settings: Settings) -> Report:
             return Session(setup, payload, generators, 1, lambda _text: None).measure(level)
 
         most = measure(Level(callers=_CALLERS), seconds)
-        half = measure(Level(rate=most.per_second / 2), seconds * _LONGER)
-    return _report(most, half)
+        level = Level(rate=most.per_second / 2)
+        halves = {arrivals: measure(level, seconds * _LONGER, arrivals) for arrivals in _ARRIVALS}
+    return _report(most, halves)
 
 
 def _encoder(folder: Path) -> Subject:
@@ -68,31 +75,25 @@ def _encoder(folder: Path) -> Subject:
     return Subject("encoder", path, lambda seed: transformer.sentence(size, seed))
 
 
-def _report(most: Point, half: Point) -> Report:
-    errors = sum(sum(point.errors.values()) + point.unanswered for point in (most, half))
-    report = Report(problems=[f"the tail: {errors} requests failed"] if errors else [])
-    rows = [
-        (
-            name,
-            f"{point.per_second:,.0f}",
-            *(f"{found.seconds * 1e3:.1f}" if (found := point.quantiles.get(q)) else "" for q in _QUANTILES),
-        )
-        for name, point in ((f"{_CALLERS} callers", most), ("half of that, Poisson", half))
-    ]
-    report.tables.append(
-        Table(
-            f"MiniLM-sized transformer, {_TOKENS} tokens",
-            ("", "sentences/s", *(f"{q} ms" for q in _QUANTILES)),
-            rows,
-        )
-    )
-    if (last := half.quantiles.get("p99.9")) is None:
-        report.notes.append("the tail: too few answers for p99.9")
-    else:
-        ratio = last.seconds / half.quantiles["p50"].seconds
-        report.ratios.append(
-            Ratio(
-                "p99.9 over p50 at half of the capacity, run of about 5 ms", Spread.of([ratio]), _AIM, "below"
-            )
-        )
+def _report(most: Point, halves: Mapping[str, Point]) -> Report:
+    report = Report()
+    rows = []
+    for name, point in (
+        (f"{_CALLERS} callers", most),
+        *((f"half, {name}", half) for name, half in halves.items()),
+    ):
+        found = [point.quantiles.get(quantile) for quantile in _QUANTILES]
+        times = [f"{each.seconds * 1e3:.1f}" if each else "" for each in found]
+        rows.append((name, f"{point.per_second:,.0f}", *times))
+        if errors := sum(point.errors.values()) + point.unanswered:
+            report.problems.append(f"the tail, {name}: {errors} requests failed")
+    header = ("", "sentences/s", *(f"{quantile} ms" for quantile in _QUANTILES))
+    report.tables.append(Table(f"MiniLM-sized transformer, {_TOKENS} tokens", header, rows))
+    for name, half in halves.items():
+        if (last := half.quantiles.get("p99.9")) is None:
+            report.notes.append(f"the tail, {name} arrivals: too few answers for p99.9")
+            continue
+        ratio = Spread.of([last.seconds / half.quantiles["p50"].seconds])
+        title = f"p99.9 over p50 at half of the capacity, run of about 5 ms, {name} arrivals"
+        report.ratios.append(Ratio(title, ratio, _AIM, "below"))
     return report
