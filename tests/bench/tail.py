@@ -32,7 +32,7 @@ _REQUESTS = 16
 _CONNECTIONS = 4
 _CALLERS = 16
 # One answer in a thousand is to be beyond the percentile, and a few of these make one that says something.
-_LONGER = 10
+_LONGER = 5
 _ARRIVALS = ("constant", "poisson")
 _QUANTILES = ("p50", "p99", "p99.9")
 
