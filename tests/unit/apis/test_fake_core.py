@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from predictd.server.frontend.core import Core
+    from predictd.server.frontend.pending import Reply
 
 ECHO_1 = VersionInfo(
     version=1,
@@ -131,6 +132,9 @@ class FakeCore:
         if request.id in self.failures:
             raise self.failures[request.id]
         return echo(request)
+
+    def begin(self, request: InferRequest, api: str, deadline_ns: int, reply: Reply) -> None:
+        reply.resume(self.infer(request, api, deadline_ns))
 
     def check_unread(self, heading: Heading, api: str, deadline_ns: int) -> None:
         self.unread.append((heading, api, deadline_ns))

@@ -148,7 +148,7 @@ async def broken() -> Answered:
 
 
 async def good() -> Answered:
-    return Answered([], 3, 4, 8)
+    return Answered([], 3, 4, 8, 2)
 
 
 @pytest.mark.parametrize(("answer", "shed"), [(full, 1), (gone, 0), (broken, 0), (good, 0)])

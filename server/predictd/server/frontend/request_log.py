@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from predictd.server.frontend.clients import ClientLimit
     from predictd.server.frontend.heading import Heading
     from predictd.server.frontend.inference import InferRequest, InferResponse
+    from predictd.server.frontend.pending import Reply
     from predictd.server.frontend.routing import Routes
     from predictd.server.observe.recorder import FrontendRecorder
 
@@ -117,6 +118,11 @@ class LoggedService(Service):
                 compute_seconds=response.compute_ns / 1e9,
             )
         return response
+
+    def begin(  # type: ignore[explicit-override]
+        self, request: InferRequest, api: str, deadline_ns: int, reply: Reply
+    ) -> None:
+        reply.resume(self.infer(request, api, deadline_ns))
 
     def check_unread(self, heading: Heading, api: str, deadline_ns: int) -> None:  # type: ignore[explicit-override]
         start_ns = time.monotonic_ns()

@@ -18,6 +18,7 @@ from predictd.server.frontend.apis.oip_inference import (
     encode_error,
     encode_streamed,
     infer_request,
+    parsed,
     version_number,
 )
 from predictd.server.frontend.apis.oip_metadata import (
@@ -37,7 +38,7 @@ from predictd.server.frontend.apis.rpc import (
     parse,
     unary,
 )
-from predictd.server.frontend.apis.streams import Streams, request_order
+from predictd.server.frontend.apis.streams import Slot, SlotReply, Streams
 from predictd.server.frontend.status import StatusTable
 
 if TYPE_CHECKING:
@@ -166,8 +167,16 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
     async def stream_infer(_: object, context: Context) -> None:
         deadline = deadline_ns(context)
 
-        async def answer(data: bytes) -> bytes:
+        def take(data: bytes, slot: Slot) -> None:
             message = pb.ModelInferRequest()
+
+            def encoded(response: InferResponse) -> bytes:
+                return fitting(encode_streamed(response, message.id), max_message_bytes)
+
+            def failed(error: Exception) -> bytes:
+                return encode_error(STATUSES.failure(error), message)
+
+            reply = SlotReply(slot, encoded, failed)
             try:
                 if heading := glance(data, core, headings.oip):
                     version = str(heading.version or "")
@@ -175,14 +184,17 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
                         model_name=heading.model, model_version=version, id=heading.id
                     )
                     core.check_unparsed(heading, API, deadline)
-                message = parse(pb.ModelInferRequest, data)
-                response = await _infer(core, infer_request(message), deadline)
-                return fitting(encode_streamed(response, message.id), max_message_bytes)
+                message, raw = parsed(data)
+                request = infer_request(message, raw)
+                if request.classification:
+                    reply.resume(_infer(core, request, deadline))
+                else:
+                    slot.pending = core.begin(request, API, deadline, reply)
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
-                return encode_error(STATUSES.failure(error), message)
+                slot.fill(failed(error))
 
         # As Triton does: its clients may give no id and count the answers.
-        await streams.serve(context, answer, request_order())
+        await streams.serve(context, take, in_order=True)
 
     return {
         "ModelInfer": inference(infer, STATUSES, core, API, headings.oip),
