@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h11
 
@@ -41,12 +42,14 @@ class Request:
         path: As sent, without the query.
         query: What follows the question mark, empty if nothing does.
         headers: By lower-case name; repeated ones joined by a comma.
+        certificate: What the client showed of itself and was verified, as `ssl.SSLSocket.getpeercert` has it.
     """
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
+    certificate: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class HttpServer:
         routes: A handler for each path.
         idle_timeout_seconds: How long a client may take for a whole header, or to read an answer.
         connections_max: Connections beyond are refused with 503.
+        tls: Encrypts; asked again for each connection.
     """
 
     def __init__(
@@ -77,7 +81,9 @@ class HttpServer:
         *,
         idle_timeout_seconds: float = 30.0,
         connections_max: int = 128,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
+        self._tls = tls
         self._routes = routes
         self._idle_timeout_seconds = idle_timeout_seconds
         self._connections_max = connections_max
@@ -88,7 +94,13 @@ class HttpServer:
         """Start to answer on a bound stream socket, and return. The server closes the socket in the end."""
         if self._server is not None:
             raise RuntimeError("serve() was called before. This is a bug.")
-        self._server = await asyncio.start_server(self._accepted, sock=sock, limit=_READ_BYTES)
+        self._server = await asyncio.start_server(
+            self._accepted,
+            sock=sock,
+            limit=_READ_BYTES,
+            ssl=None if self._tls is None else _current(self._tls),
+            ssl_handshake_timeout=None if self._tls is None else self._idle_timeout_seconds,
+        )
 
     async def close(self, grace_seconds: float = 1.0) -> None:
         """Stop accepting, end idle connections at once and busy ones once they are answered.
@@ -140,6 +152,7 @@ class _Conversation:
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEADER_BYTES_MAX)
         self._reading: asyncio.Timeout | None = None
         self._ending = False
+        self._certificate: Mapping[str, Any] = writer.get_extra_info("peercert") or {}
         # With no room to buffer, drain() returns when all was handed to the kernel: a client that does not
         # read is noticed by the time-out there and leaves nothing behind in a closing transport.
         writer.transport.set_write_buffer_limits(high=0)
@@ -212,7 +225,7 @@ class _Conversation:
             allow = (("Allow", ", ".join(_METHODS)),)
             return _text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", allow), False
         try:
-            return await handler(Request(method, path, query, headers)), False
+            return await handler(Request(method, path, query, headers, self._certificate)), False
         except Exception:
             _logger.exception("the handler of %s failed", path)
             return _text(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"), False
@@ -255,6 +268,20 @@ class _Conversation:
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
+
+
+def _current(tls: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """A context that leaves each connection to the one that is current then."""
+    context = tls()
+
+    def use_current(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = tls()
+
+    listening = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listening.minimum_version = context.minimum_version
+    listening.verify_mode = context.verify_mode
+    listening.sni_callback = use_current
+    return listening
 
 
 def _text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
