@@ -237,7 +237,10 @@ def test_settings_that_contradict_each_other_are_refused_with_their_sources(tmp_
         ({"tls_certificate": "c"}, r"tls_certificate \(--tls-certificate\): tls_key is missing"),
         ({"tls_client_ca": "a"}, r"tls_client_ca \(.*\): without tls_certificate nobody can show"),
         ({"http_tls": "on"}, r"http_tls \(--http-tls\): there is no tls_certificate"),
-        ({"tokens": "t", "allow_control": True}, r"allow_control \(.*\) and tokens \(.*\): with tokens, who has"),
+        (
+            {"tokens": "t", "allow_control": True},
+            r"allow_control \(.*\) and tokens \(.*\): with tokens, who has",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             resolve(flags, {}, tmp_path)
