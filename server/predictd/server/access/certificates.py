@@ -72,7 +72,7 @@ def ask_clients(context: ssl.SSLContext, authorities: bytes) -> None:
         CertificateError: They cannot be read.
     """
     try:
-        context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+        context.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:
         raise CertificateError("there is no certificate in PEM in it that can be read") from error
     context.verify_mode = ssl.CERT_OPTIONAL

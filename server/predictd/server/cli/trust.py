@@ -42,7 +42,7 @@ class Trust:
             return None
         try:
             context = ssl.create_default_context(
-                cadata=None if self.ca is None else self.ca.decode("ascii", "replace")
+                cadata=None if self.ca is None else self.ca.decode("ascii", "ignore")
             )
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
