@@ -12,9 +12,8 @@ import re
 import secrets
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -35,9 +34,8 @@ class TokensError(Exception):
     """The file cannot be understood. The message is one line, without the file's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """What a caller showed.
+class Credential(NamedTuple):
+    """What a caller showed. A tuple: one is made for each call.
 
     Attributes:
         digest: Of its token; empty where it showed none.
@@ -95,10 +93,10 @@ class Keyring:
 
     def find(self, credential: Credential) -> Identity | None:
         """Who it is. Of a caller with a token, the certificate does not count."""
-        if credential.digest:
+        if shown := credential.digest:
             # The index is by the digest, of which nobody can choose a part; what is compared takes as long either way.
-            for digest, identity in self._tokens.get(credential.digest[:_INDEX_BYTES], ()):
-                if hmac.compare_digest(digest, credential.digest):
+            for digest, identity in self._tokens.get(shown[:_INDEX_BYTES], ()):
+                if hmac.compare_digest(digest, shown):
                     return identity
             return None
         for entry, identity in self._certificates:

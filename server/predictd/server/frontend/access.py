@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _HEADER = "authorization"
 _SCHEME = "bearer "
 _UNIX = "unix:"
+_NOTHING = Credential()
+_OF_ROLE = {role: Rule(frozenset({role})) for role in Role}
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ class Access:
             UnauthenticatedError: What it showed is not good, or not any more.
             ForbiddenError: It may not do this.
         """
-        self._require(Rule(frozenset({role})), model)
+        self._require(_OF_ROLE[role], model)
 
     def require_model(self, model: str) -> None:
         """Have the present call's caller be let know of a model. Raises as `require` does."""
@@ -140,7 +142,7 @@ class Access:
 
     def has_role(self, role: Role) -> bool:
         """Whether the present call's caller has a role."""
-        return refusal(Rule(frozenset({role})), self._identity(_caller.get()), time.time()) is None
+        return refusal(_OF_ROLE[role], self._identity(_caller.get()), time.time()) is None
 
     def _identity(self, caller: Caller | None) -> Identity | None:
         if self._rules.tokens:
@@ -150,7 +152,7 @@ class Access:
     def _recognise(self, context: Context) -> Caller:
         peer = context.peer()
         local = peer.startswith(_UNIX)
-        credential = self._credential(context, local=local) if self._rules.tokens else Credential()
+        credential = self._credential(context, local=local) if self._rules.tokens else _NOTHING
         return Caller(credential, peer, local=local)
 
     def _credential(self, context: Context, *, local: bool) -> Credential:
@@ -158,7 +160,7 @@ class Access:
         if shown:
             return Credential(_token_digest(shown))
         if local or not self._rules.client_certificates:
-            return Credential()
+            return _NOTHING
         about: Mapping[str, Any] = context.auth_context()
         return Credential(
             alternative_names=frozenset(_texts(about, "x509_subject_alternative_name")),
