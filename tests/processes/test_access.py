@@ -25,8 +25,8 @@ import numpy as np
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from typing_extensions import override
 
 from predictd.client import (
     NO_RETRIES,
@@ -100,30 +100,23 @@ def port_of(address: str) -> str:
     return address.rpartition(":")[2]
 
 
+class Showing(grpc.StreamStreamClientInterceptor):
+    """Shows a token with each stream."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    @override
+    def intercept_stream_stream(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        shown = client_call_details._replace(metadata=bearer(self._token))
+        return continuation(shown, request_iterator)
+
+
 def everything(channel: grpc.Channel, token: str) -> dict[str, Any]:
     """The methods that reflection describes, by path."""
-
-    class Asking(ProtoReflectionDescriptorDatabase):
-        """Reflection with a token."""
-
-        def __init__(self) -> None:
-            super().__init__(channel)
-            stub = channel.stream_stream(
-                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
-                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-            )
-            self._stub = type(
-                "Stub",
-                (),
-                {
-                    "ServerReflectionInfo": staticmethod(
-                        lambda requests: stub(requests, metadata=bearer(token))
-                    )
-                },
-            )
-
-    database = Asking()
+    database = ProtoReflectionDescriptorDatabase(grpc.intercept_channel(channel, Showing(token)))
     pool = DescriptorPool(database)
     services = [pool.FindServiceByName(name) for name in database.get_services()]
     return {
@@ -157,16 +150,9 @@ class Stream:
         assert list(self._answers) == []
 
 
-def status_of(channel: grpc.Channel, path: str, method: Any, token: str) -> grpc.StatusCode:
+def status_of(channel: Any, path: str, method: Any, token: str) -> grpc.StatusCode:
     """What becomes of a call with an empty request: its status, or that of its first answer."""
     metadata = bearer(token)
-    if not method.client_streaming and not method.server_streaming:
-        _, call = channel.unary_unary(path).with_call, None
-        try:
-            _, call = channel.unary_unary(path).with_call(b"", timeout=SECONDS, metadata=metadata)
-        except grpc.RpcError as error:
-            return error.code()
-        return call.code()
     if method.client_streaming:
         call = channel.stream_stream(path)(iter([b""]), timeout=SECONDS, metadata=metadata)
     else:
@@ -174,7 +160,8 @@ def status_of(channel: grpc.Channel, path: str, method: Any, token: str) -> grpc
     try:
         next(iter(call))
     except grpc.RpcError as error:
-        return error.code()
+        code: grpc.StatusCode = error.code()
+        return code
     call.cancel()
     return grpc.StatusCode.OK
 
@@ -280,12 +267,12 @@ def check_models_are_their_own(
         client.load_model("echo")
     with Stream(channel, token) as stream:
         assert [stream.ask(name) for name in ("echo", "other", "missing", "echo")] == [0, 7, 7, 0]
-    for path in ("/predictd.v1.ControlService/Reload", "/inference.GRPCInferenceService/ModelStatistics"):
-        try:
-            code = channel.unary_unary(path).with_call(b"", timeout=SECONDS, metadata=bearer(token))[1].code()
-        except grpc.RpcError as error:
-            code = error.code()
-        assert (code is grpc.StatusCode.OK) == path.endswith("Statistics")
+    codes = [
+        status_of(channel, path, method, token)
+        for path, method in everything(channel, token).items()
+        if path.endswith(("/Reload", "/ModelStatistics", "/ListModels"))
+    ]
+    assert sorted(codes, key=str) == [grpc.StatusCode.OK] * 2 + [DENIED]
     for name, metadata, known in (
         ("", (), True),
         ("predictd.v1.PredictionService", (), True),
@@ -293,7 +280,7 @@ def check_models_are_their_own(
         ("echo", bearer(token), True),
         ("other", bearer(token), False),
     ):
-        check = channel.unary_unary(
+        check: Any = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
         )

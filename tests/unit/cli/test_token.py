@@ -34,7 +34,7 @@ def test_tokens_are_added_and_told_once(tmp_path: Path) -> None:
     assert who(path, first.output) == Identity("a", frozenset({Role.INFER}), ("res*", "m"))
     found = who(path, second.output)
     assert found is not None
-    assert (found.name, found.roles) == ("b", {Role.OBSERVE, Role.CONTROL})
+    assert (found.name, found.roles) == ("b", frozenset({Role.OBSERVE, Role.CONTROL}))
     assert found.expires_unix_seconds == pytest.approx(time.time() + 3600, abs=60)
     assert first.output.strip() not in path.read_text()
 

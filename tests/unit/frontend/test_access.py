@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from typing_extensions import override
 
 from predictd.server.access.identity import EVERY_ROLE, Identity, Role
 from predictd.server.access.methods import CONTROL, INFER, PUBLIC, RULES, Rule
@@ -89,10 +90,14 @@ def test_strangers_are_told_no_more_than_that(call: Any, reason: RefusalReason) 
 
 
 def test_a_certificate_counts_where_it_was_asked_for_and_no_token_is_shown() -> None:
-    shown = {"x509_subject_alternative_name": [b"a.example", b"spiffe://x"], "x509_common_name": [b"a"]}
+    shown: dict[str, Any] = {
+        "x509_subject_alternative_name": [b"a.example", b"spiffe://x"],
+        "x509_common_name": [b"a"],
+    }
     seen: list[Credential] = []
 
     class Watching(Keyring):
+        @override
         def find(self, credential: Credential) -> Identity | None:
             seen.append(credential)
             return FRIEND
@@ -170,7 +175,7 @@ def test_what_is_refused_is_not_received_whatever_kind_of_method_it_is() -> None
         async for request in requests:
             yield request[:1]
 
-    kinds = {
+    kinds: dict[str, Any] = {
         "/a.B/Once": grpc.unary_unary_rpc_method_handler(once),
         "/a.B/First": grpc.stream_unary_rpc_method_handler(first),
         "/a.B/Both": grpc.stream_stream_rpc_method_handler(both),
@@ -184,7 +189,7 @@ def test_what_is_refused_is_not_received_whatever_kind_of_method_it_is() -> None
         registry = Registry((service,), made, dict.fromkeys(kinds, INFER))
         async with serving(registry) as channel:
             for path in ("/a.B/Once", "/a.B/First"):
-                ask = channel.unary_unary(path)
+                ask: Any = channel.unary_unary(path)
                 error = await refusal(ask(data, timeout=30))
                 assert error.code() is grpc.StatusCode.UNAUTHENTICATED
                 assert received == []
@@ -193,12 +198,14 @@ def test_what_is_refused_is_not_received_whatever_kind_of_method_it_is() -> None
                 assert received.pop() == len(data)
             for path in ("/a.B/Both", "/a.B/Many"):
                 for metadata, expected in (((), None), ((("authorization", "Bearer secret"),), 1)):
-                    call: Any = channel.stream_stream(path)(iter([data]), timeout=30, metadata=metadata)
+                    opening: Any = channel.stream_stream(path)
+                    call = opening(iter([data]), timeout=30, metadata=metadata)
                     if expected is None:
                         assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
                     else:
                         assert len(await call.read()) == expected
-            unknown = await refusal(channel.unary_unary("/a.B/Unknown")(b"", timeout=30))
+            missing: Any = channel.unary_unary("/a.B/Unknown")
+            unknown = await refusal(missing(b"", timeout=30))
             assert unknown.code() is grpc.StatusCode.UNIMPLEMENTED
 
     asyncio.run(scenario())

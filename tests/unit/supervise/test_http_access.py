@@ -52,7 +52,8 @@ def ask(
         count=reasons.append,
     )
     routes: dict[str, Handler] = access.guard(dict.fromkeys(PATHS, _answer))
-    response = asyncio.run(routes[path](Request("GET", path, "", headers, certificate or {})))  # type: ignore[arg-type]
+    handling: Any = routes[path](Request("GET", path, "", headers, certificate or {}))
+    response = asyncio.run(handling)
     return response.status, response.body, reasons
 
 
@@ -103,7 +104,7 @@ def test_on_the_loopback_no_other_site_s_page_reads_anything(host: str, status: 
 def test_beyond_the_loopback_observers_read(
     authorization: str | None, status: int, reason: str | None
 ) -> None:
-    headers = {} if authorization is None else {"authorization": authorization}
+    headers: dict[str, Any] = {} if authorization is None else {"authorization": authorization}
     for path in PATHS[:3]:
         found = ask(path, private=False, keys=KEYS, host="whatever.example", **headers)
         assert (found[0], found[2]) == (status, [reason] if reason else [])
