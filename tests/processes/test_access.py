@@ -446,6 +446,16 @@ def test_a_certificate_is_renewed_under_load_and_those_of_clients_say_who_they_a
         context = ssl.create_default_context(cafile=authority.certificate)
         context.load_cert_chain(nameless.certificate, nameless.key)
         assert https_certificate(daemon, context) == pem(first)
+        stranger_context = ssl.create_default_context(cafile=authority.certificate)
+        stranger_context.load_cert_chain(false.certificate, false.key)
+        with pytest.raises(OSError, match=r"(?i)alert|reset|eof|closed"):
+            https(daemon, stranger_context, "/metrics")
+        # Only who shows the key has it.
+        opened = {
+            role: sum("predictd-credentials" in link for pid in daemon.pids(role) for link in links_of(pid))
+            for role in ("supervisor", "front ends", "workers")
+        }
+        assert opened == {"supervisor": 0, "front ends": 0, "workers": 0}
         text = https(daemon, context, "/metrics")[1]
         assert 'predictd_credentials_reload_failures_total{what="certificate"} 1' in text
         assert 'predictd_credentials_reload_failures_total{what="tokens"} 0' in text
@@ -543,6 +553,10 @@ def connected(context: ssl.SSLContext, address: str) -> Iterator[ssl.SSLSocket]:
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         yield connection
+
+
+def links_of(pid: int) -> list[str]:
+    return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
 
 
 def pem(pair: Pair) -> bytes:

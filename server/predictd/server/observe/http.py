@@ -94,13 +94,7 @@ class HttpServer:
         """Start to answer on a bound stream socket, and return. The server closes the socket in the end."""
         if self._server is not None:
             raise RuntimeError("serve() was called before. This is a bug.")
-        self._server = await asyncio.start_server(
-            self._accepted,
-            sock=sock,
-            limit=_READ_BYTES,
-            ssl=None if self._tls is None else _current(self._tls),
-            ssl_handshake_timeout=None if self._tls is None else self._idle_timeout_seconds,
-        )
+        self._server = await asyncio.start_server(self._accepted, sock=sock, limit=_READ_BYTES)
 
     async def close(self, grace_seconds: float = 1.0) -> None:
         """Stop accepting, end idle connections at once and busy ones once they are answered.
@@ -121,7 +115,11 @@ class HttpServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        conversation = _Conversation(reader, writer, self._routes, self._idle_timeout_seconds)
+        if self._tls is not None:
+            # What comes now is for the handshake.
+            writer.transport.pause_reading()
+        tls = None if self._tls is None else self._tls()
+        conversation = _Conversation(reader, writer, self._routes, self._idle_timeout_seconds, tls)
         if len(self._conversations) >= self._connections_max:
             conversation.refuse()
             return
@@ -144,7 +142,9 @@ class _Conversation:
         writer: asyncio.StreamWriter,
         routes: Mapping[str, Handler],
         timeout_seconds: float,
+        tls: ssl.SSLContext | None,
     ) -> None:
+        self._tls = tls
         self._reader = reader
         self._writer = writer
         self._routes = routes
@@ -152,21 +152,29 @@ class _Conversation:
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEADER_BYTES_MAX)
         self._reading: asyncio.Timeout | None = None
         self._ending = False
-        self._certificate: Mapping[str, Any] = writer.get_extra_info("peercert") or {}
-        # With no room to buffer, drain() returns when all was handed to the kernel: a client that does not
-        # read is noticed by the time-out there and leaves nothing behind in a closing transport.
-        writer.transport.set_write_buffer_limits(high=0)
+        self._certificate: Mapping[str, Any] = {}
 
     async def run(self) -> None:
         """Answer requests until either side has enough."""
         try:
+            await self._begin()
             while await self._exchange():
                 self._protocol.start_next_cycle()
+            await self._close()
         except OSError:
             # The client left, or is too slow to be served: its affair, and nothing is left to tell it.
-            self._writer.transport.abort()
+            pass
         finally:
-            await self._close()
+            self._writer.transport.abort()
+
+    async def _begin(self) -> None:
+        # Here and not in asyncio's server, which would let any number of clients begin a handshake.
+        if self._tls is not None:
+            await self._writer.start_tls(self._tls, ssl_handshake_timeout=self._timeout_seconds)
+            self._certificate = self._writer.get_extra_info("peercert") or {}
+        # With no room to buffer, drain() returns when all was handed to the kernel: a client that does not
+        # read is noticed by the time-out there and leaves nothing behind in a closing transport.
+        self._writer.transport.set_write_buffer_limits(high=0)
 
     def end(self) -> None:
         """Finish what is being answered, and nothing else."""
@@ -176,6 +184,9 @@ class _Conversation:
 
     def refuse(self) -> None:
         """Say that there are too many connections, without waiting for anything."""
+        if self._tls is not None:
+            self._writer.transport.abort()
+            return
         response = _text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         self._writer.write(self._encode(response, with_body=True, last=True))
         self._writer.close()
@@ -266,22 +277,9 @@ class _Conversation:
 
     async def _close(self) -> None:
         self._writer.close()
-        with suppress(OSError):
+        # TLS says goodbye, and waits for the other side to do so, too.
+        async with asyncio.timeout(_LINGER_SECONDS):
             await self._writer.wait_closed()
-
-
-def _current(tls: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """A context that leaves each connection to the one that is current then."""
-    context = tls()
-
-    def use_current(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = tls()
-
-    listening = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    listening.minimum_version = context.minimum_version
-    listening.verify_mode = context.verify_mode
-    listening.sni_callback = use_current
-    return listening
 
 
 def _text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
