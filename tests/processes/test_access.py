@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -393,7 +394,10 @@ def names(client: Client) -> list[str] | None:
         return None
 
 
-def test_a_certificate_is_renewed_under_load_and_those_of_clients_say_who_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
+def test_a_certificate_is_renewed_under_load_and_those_of_clients_say_who_they_are(
+    rounds: int, tmp_path: Path
+) -> None:
     authority, stranger = Authority(tmp_path / "pki"), Authority(tmp_path / "strangers", "strangers")
     first, second = (authority.sign("server", "DNS:localhost", at=name) for name in ("first", "second"))
     batch = authority.sign("batch", "DNS:batch.example", "URI:spiffe://example/batch")
@@ -429,20 +433,24 @@ def test_a_certificate_is_renewed_under_load_and_those_of_clients_say_who_they_a
     ) as daemon:
         check_clients(daemon, authority, {"batch": batch, "watcher": nameless}, (unlisted, None, false))
         with Load(daemon, authority, batch) as load:
-            assert shown_by(daemon, authority, batch) == pem(first)
-            mount("2")
-            daemon.wait_until(lambda: shown_by(daemon, authority, batch) == pem(second), SECONDS, "renewing")
-            load.more()
-            # A key that is not that of its certificate changes nothing.
-            mount("3")
-            daemon.wait_until(
-                lambda: "the key is not that of the certificate" in daemon.output(), SECONDS, "complaining"
-            )
-            load.more()
-            assert shown_by(daemon, authority, batch) == pem(second)
-            mount("1")
-            daemon.wait_until(lambda: shown_by(daemon, authority, batch) == pem(first), SECONDS, "going back")
-            load.more()
+            for done in range(rounds):
+                assert shown_by(daemon, authority, batch) == pem(first)
+                mount("2")
+                daemon.wait_until(
+                    lambda: shown_by(daemon, authority, batch) == pem(second), SECONDS, "renewing"
+                )
+                load.more()
+                # A key that is not that of its certificate changes nothing.
+                mount("3")
+                complained = re.compile(f"(?s)(?:the key is not that of.*){{{done + 1}}}").search
+                daemon.wait_until(lambda: complained(daemon.output()), SECONDS, "complaining")  # noqa: B023 - called now
+                load.more()
+                assert shown_by(daemon, authority, batch) == pem(second)
+                mount("1")
+                daemon.wait_until(
+                    lambda: shown_by(daemon, authority, batch) == pem(first), SECONDS, "going back"
+                )
+                load.more()
         context = ssl.create_default_context(cafile=authority.certificate)
         context.load_cert_chain(nameless.certificate, nameless.key)
         assert https_certificate(daemon, context) == pem(first)
@@ -457,7 +465,7 @@ def test_a_certificate_is_renewed_under_load_and_those_of_clients_say_who_they_a
         }
         assert opened == {"supervisor": 0, "front ends": 0, "workers": 0}
         text = https(daemon, context, "/metrics")[1]
-        assert 'predictd_credentials_reload_failures_total{what="certificate"} 1' in text
+        assert f'predictd_credentials_reload_failures_total{{what="certificate"}} {rounds}' in text
         assert 'predictd_credentials_reload_failures_total{what="tokens"} 0' in text
 
 

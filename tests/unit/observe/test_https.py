@@ -36,7 +36,7 @@ def context_of(pair: Pair, authority: Authority) -> ssl.SSLContext:
 
 
 def serve(
-    scenario: Callable[[HttpServer, int], Awaitable[None]],
+    scenario: Callable[[int], Awaitable[None]],
     tls: Callable[[], ssl.SSLContext],
     timeout: float = 30,
 ) -> None:
@@ -48,7 +48,7 @@ def serve(
         server = HttpServer({"/": _names}, tls=tls, idle_timeout_seconds=timeout, connections_max=HANDSHAKES)
         await server.serve(sock)
         try:
-            await asyncio.wait_for(scenario(server, port), 30)
+            await asyncio.wait_for(scenario(port), 30)
         finally:
             await server.close()
         assert reports == []
@@ -74,7 +74,7 @@ def test_each_connection_is_shown_what_is_current_and_says_who_it_is(authority: 
     job = authority.sign("job")
     current = contexts[0]
 
-    async def scenario(_: HttpServer, port: int) -> None:
+    async def scenario(port: int) -> None:
         nonlocal current
         client = ssl.create_default_context(cafile=authority.certificate)
         first = await ask(port, client)
@@ -93,7 +93,7 @@ def test_certificates_of_strangers_end_the_connection(authority: Authority, tmp_
     context = context_of(authority.sign("server", "DNS:localhost"), authority)
     false = Authority(tmp_path, "strangers").sign("job")
 
-    async def scenario(_: HttpServer, port: int) -> None:
+    async def scenario(port: int) -> None:
         client = ssl.create_default_context(cafile=authority.certificate)
         client.load_cert_chain(false.certificate, false.key)
         # With TLS 1.3 the client has said what it wants before the server has seen who it is.
@@ -106,7 +106,7 @@ def test_certificates_of_strangers_end_the_connection(authority: Authority, tmp_
 def test_handshakes_that_do_not_end_are_bounded_in_number_and_time(authority: Authority) -> None:
     context = context_of(authority.sign("server", "DNS:localhost"), authority)
 
-    async def scenario(_: HttpServer, port: int) -> None:
+    async def scenario(port: int) -> None:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(HANDSHAKES)]
         silent[0][1].write(b"GET / HTTP/1.1\r\n\r\n")
         # No handshake: it is refused at once, and its place is free for the next.
@@ -120,7 +120,7 @@ def test_handshakes_that_do_not_end_are_bounded_in_number_and_time(authority: Au
             assert await reader.read() == b""
         client = ssl.create_default_context(cafile=authority.certificate)
         assert (await ask(port, client))[0] == b"hello "
-        for _, each in silent:
-            each.close()
+        for _, unfinished in silent:
+            unfinished.close()
 
     serve(scenario, lambda: context, timeout=1)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 
@@ -117,7 +117,7 @@ class HttpServer:
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._tls is not None:
             # What comes now is for the handshake.
-            writer.transport.pause_reading()
+            cast("asyncio.Transport", writer.transport).pause_reading()
         tls = None if self._tls is None else self._tls()
         conversation = _Conversation(reader, writer, self._routes, self._idle_timeout_seconds, tls)
         if len(self._conversations) >= self._connections_max:
