@@ -11,7 +11,7 @@ import pytest
 from typing_extensions import override
 
 from predictd.server.access.identity import EVERY_ROLE, Identity, Role
-from predictd.server.access.methods import CONTROL, INFER, PUBLIC, RULES, Rule
+from predictd.server.access.methods import ANY, CONTROL, INFER, PUBLIC, READ_OR_CONTROL, RULES, Rule
 from predictd.server.access.rules import AccessRules
 from predictd.server.access.tokens import Credential, Keyring, digest_of
 from predictd.server.errors import ForbiddenError, RefusalReason, UnauthenticatedError
@@ -138,10 +138,15 @@ def test_a_stream_is_looked_at_again_when_tokens_change() -> None:
 
 def test_without_tokens_only_commands_are_looked_at() -> None:
     private, public = (Access(AccessRules(private=each), REASONS.append) for each in (True, False))
-    assert [public.guards(rule) for rule in (PUBLIC, INFER, CONTROL)] == [False, False, True]
-    assert [private.guards(rule) for rule in (PUBLIC, INFER)] == [False, False]
+    assert [public.guards(rule) for rule in (PUBLIC, INFER, CONTROL, ANY)] == [False, False, True, True]
+    assert [private.guards(rule) for rule in (PUBLIC, INFER, CONTROL, ANY)] == [False] * 4
     with pytest.raises(ForbiddenError, match="--allow-control"):
         admit(public, Call(), CONTROL)
+    # The log's settings may be read from everywhere, and changed from here.
+    admit(public, Call(), READ_OR_CONTROL)
+    assert not public.has_role(Role.CONTROL)
+    admit(public, Call(peer="unix:"), READ_OR_CONTROL)
+    assert public.has_role(Role.CONTROL)
     admit(public, Call(peer="unix:"), CONTROL)
     admit(private, Call(), CONTROL)
 

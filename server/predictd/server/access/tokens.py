@@ -24,9 +24,8 @@ TOKEN_PREFIX = "predictd_"  # noqa: S105 - what scanners of leaked secrets can l
 _TOKEN_BYTES = 32
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _INDEX_BYTES = 8
-_NAME = r"^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$"
+_NAME_CHARACTERS_MAX = 128
 
-Name = Annotated[str, msgspec.Meta(pattern=_NAME)]
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
@@ -51,7 +50,7 @@ class Credential(NamedTuple):
 class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the file says of a token."""
 
-    name: Name
+    name: str
     hash: str
     roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1)]
     models: Annotated[tuple[Pattern, ...], msgspec.Meta(min_length=1, max_length=256)] = EVERY_MODEL
@@ -61,7 +60,7 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class CertificateEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the file says of the certificates that have a name: one of the alternative names, or the common name."""
 
-    name: Name
+    name: str
     san: str = ""
     common_name: str = ""
     roles: Annotated[tuple[Role, ...], msgspec.Meta(min_length=1)]
@@ -147,6 +146,8 @@ def parse_tokens(data: bytes) -> Keyring:
     except ValueError as error:
         raise TokensError(f"not TOML: {error}") from error
     names = [entry.name for entry in file.token] + [entry.name for entry in file.certificate]
+    for name in names:
+        _check_name(name)
     _check_unique("name", names)
     _check_unique("hash", [entry.hash for entry in file.token])
     return Keyring(map(_token, file.token), map(_certificate, file.certificate))
@@ -171,6 +172,14 @@ def _certificate(entry: CertificateEntry) -> tuple[CertificateEntry, Identity]:
 
 def _identity(entry: TokenEntry | CertificateEntry, **more: Any) -> Identity:
     return Identity(entry.name, frozenset(entry.roles), entry.models, **more)
+
+
+def _check_name(name: str) -> None:
+    """Logs have it, so it is of characters that can be seen."""
+    if not (name.isascii() and name.isprintable() and name.strip() == name and name):
+        raise TokensError(f"the name {name!r} is empty, or not of printable ASCII")
+    if len(name) > _NAME_CHARACTERS_MAX:
+        raise TokensError(f"a name has {len(name)} characters and may have {_NAME_CHARACTERS_MAX}")
 
 
 def _check_unique(what: str, values: list[str]) -> None:

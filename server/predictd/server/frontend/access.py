@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from predictd.server.access.decisions import model_refusal, refusal
 from predictd.server.access.identity import Identity, Role
-from predictd.server.access.methods import ANY, CONTROL, Rule
-from predictd.server.access.rules import AccessRules
+from predictd.server.access.methods import ANY, Rule
+from predictd.server.access.rules import LOCAL, AccessRules
 from predictd.server.access.tokens import Credential, Keyring, digest_of
 from predictd.server.errors import ForbiddenError, RefusalReason, RequestError, UnauthenticatedError
 
@@ -94,9 +94,7 @@ class Access:
 
     def guards(self, rule: Rule) -> bool:
         """Whether calls of a method have to be looked at. Those that anybody may make cost nothing."""
-        return (
-            self._rules.tokens or refusal(rule, self._anybody, 0) is not None or rule.roles == CONTROL.roles
-        )
+        return self._rules.tokens or (Role.CONTROL in rule.roles and self._anybody != LOCAL)
 
     def admit(self, rule: Rule, context: Context) -> None:
         """Let a call in, of which the headers have come.
