@@ -85,7 +85,12 @@ def test_options_and_variables_say_how_to_encrypt_and_what_to_show(tmp_path: Pat
     assert trusting(
         PREDICTD_TLS_CA=str(ca), PREDICTD_TOKEN_FILE=str(token), PREDICTD_TLS_SERVER_NAME="n"
     ) == Trust(tls=True, ca=b"ca", server_name="n", token="predictd_x")
-    pair = ("--client-certificate", "c", "--client-key", "k")
+    assert trusting("--tls-server-name", "n") == Trust(tls=True, server_name="n")
+    pair = ("--tls-certificate", "c", "--tls-key", "k")
+    named = {"PREDICTD_CLIENT_CERTIFICATE": "c", "PREDICTD_CLIENT_KEY": "k", "PREDICTD_TLS": "1"}
+    # Not those of a daemon's own, which may stand in the same environment.
+    own = {"PREDICTD_TLS_CERTIFICATE": "x", "PREDICTD_TLS_KEY": "y"}
+    assert trusting(**named, **own) == trusting("--tls", *pair)
     assert trusting("--tls", *pair) == Trust(tls=True, certificate=Path("c"), key=Path("k"))
 
 
@@ -93,13 +98,8 @@ def test_options_and_variables_say_how_to_encrypt_and_what_to_show(tmp_path: Pat
     ("words", "said"),
     [
         (
-            ("--client-key", "k", "--tls"),
-            "--client-certificate and --client-key are of no use without each other",
-        ),
-        (("--tls-server-name", "n"), "without --tls or --tls-ca nothing is encrypted"),
-        (
-            ("--client-certificate", "c", "--client-key", "k"),
-            "without --tls or --tls-ca nothing is encrypted",
+            ("--tls-key", "k", "--tls"),
+            "--tls-certificate and --tls-key are of no use without each other",
         ),
         (("--tls-ca", "/nowhere"), "/nowhere: no such file or directory"),
         (("--token-file", "/dev/null"), "/dev/null: it holds no token"),

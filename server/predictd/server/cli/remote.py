@@ -112,7 +112,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def connect(target: Target) -> Iterator[Client]:
     """Give a client of the daemon. What goes wrong with it ends the command with one line."""
     try:
-        with Client(target.address, retries=NO_RETRIES, tls=target.tls, token=target.trust.token) as client:
+        made = Client(target.address, retries=NO_RETRIES, tls=target.tls, token=target.trust.token)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(" ".join(str(error).split())) from error
+    try:
+        with made as client:
             yield client
     except PredictdError as error:
         raise click.ClickException(_line(error)) from error

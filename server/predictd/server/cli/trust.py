@@ -59,7 +59,7 @@ _OPTIONS = (
         is_flag=True,
         envvar="PREDICTD_TLS",
         show_envvar=True,
-        help="Encrypt, and trust the authorities that everybody trusts.",
+        help="Encrypt; the other options of TLS say so, too, where one is given.",
     ),
     click.option(
         "--tls-ca",
@@ -67,7 +67,7 @@ _OPTIONS = (
         metavar="FILE",
         envvar="PREDICTD_TLS_CA",
         show_envvar=True,
-        help="Encrypt, and trust the authorities in this file, in PEM.",
+        help="Authorities to trust, in PEM; without it those that everybody trusts.",
     ),
     click.option(
         "--tls-server-name",
@@ -77,7 +77,8 @@ _OPTIONS = (
         help="The name in the daemon's certificate, where it is not that of the address.",
     ),
     click.option(
-        "--client-certificate",
+        "--tls-certificate",
+        "client_certificate",
         type=_FILE,
         metavar="FILE",
         envvar="PREDICTD_CLIENT_CERTIFICATE",
@@ -85,7 +86,8 @@ _OPTIONS = (
         help="The certificate to show the daemon, in PEM.",
     ),
     click.option(
-        "--client-key",
+        "--tls-key",
+        "client_key",
         type=_FILE,
         metavar="FILE",
         envvar="PREDICTD_CLIENT_KEY",
@@ -118,14 +120,9 @@ def trust_options(command: F) -> F:
         **given: Any,
     ) -> Any:
         if (client_certificate is None) != (client_key is None):
-            raise click.UsageError("--client-certificate and --client-key are of no use without each other")
-        encrypted = tls or tls_ca is not None
-        if not encrypted and (client_certificate is not None or tls_server_name is not None):
-            raise click.UsageError(
-                "without --tls or --tls-ca nothing is encrypted, and no certificate is shown or looked at"
-            )
+            raise click.UsageError("--tls-certificate and --tls-key are of no use without each other")
         trust = Trust(
-            tls=encrypted,
+            tls=tls or any((tls_ca, tls_server_name, client_certificate)),
             ca=None if tls_ca is None else _read(tls_ca),
             certificate=client_certificate,
             key=client_key,
