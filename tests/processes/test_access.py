@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import queue
 import re
 import shutil
@@ -451,6 +452,15 @@ def test_a_certificate_is_renewed_under_load_and_those_of_clients_say_who_they_a
                     lambda: shown_by(daemon, authority, batch) == pem(first), SECONDS, "going back"
                 )
                 load.more()
+        # A front end that is started anew has it, too.
+        first_ones = daemon.pids("front ends")
+        for pid in first_ones:
+            os.kill(pid, signal.SIGKILL)
+        daemon.wait_until(
+            lambda: not set(first_ones).intersection(daemon.pids("front ends")), SECONDS, "dead"
+        )
+        daemon.wait_until(lambda: listens(daemon.grpc), SECONDS, "listening again")
+        assert shown_by(daemon, authority, batch) == pem(first)
         context = ssl.create_default_context(cafile=authority.certificate)
         context.load_cert_chain(nameless.certificate, nameless.key)
         assert https_certificate(daemon, context) == pem(first)
@@ -547,6 +557,14 @@ def shown_by(daemon: Daemon, authority: Authority, pair: Pair) -> bytes:
         assert connection.selected_alpn_protocol() == "h2"
         assert connection.version() in ("TLSv1.2", "TLSv1.3")
         return connection.getpeercert(binary_form=True) or b""
+
+
+def listens(address: str) -> bool:
+    try:
+        socket.create_connection(("localhost", int(port_of(address))), SECONDS).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def https_certificate(daemon: Daemon, context: ssl.SSLContext) -> bytes:
