@@ -95,6 +95,24 @@ def test_options_and_variables_say_how_to_encrypt_and_what_to_show(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("models", "--grpc", "models.example:8001"),
+        ("health", "--grpc", "10.0.0.1:8001"),
+        ("top", "--http", "models.example:8002"),
+    ],
+)
+def test_a_token_is_not_sent_in_the_clear_to_another_machine(words: tuple[str, ...], tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("predictd_x")
+    result = CliRunner().invoke(predictd, [*words, "--token-file", str(token)])
+    assert result.output == f"Error: {words[2]}: a token is sent over TLS only, or to this machine\n"
+    for address in ("127.0.0.1:1", "[::1]:1", "localhost:1", "unix:///run/x"):
+        Trust(token="t").check_token(address)
+    Trust(token="t", tls=True).check_token(words[2])
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (

@@ -79,6 +79,7 @@ def daemon_options(command: F) -> F:
 
     @functools.wraps(command)
     def with_target(*, target: str, trust: Trust, **given: Any) -> Any:
+        trust.check_token(target)
         return command(**given, target=Target(target, trust))
 
     decorated: Any = grpc_option(trust_options(with_target))

@@ -62,6 +62,7 @@ def top(target: Address, *, trust: Trust, once: bool) -> None:
 
     q or Ctrl-C ends it.
     """
+    trust.check_token(str(target))
     # Only now: wrong usage must not wait for it.
     from rich.console import Console
 

@@ -36,6 +36,14 @@ class Trust:
     server_name: str | None = None
     token: str | None = None
 
+    def check_token(self, address: str) -> None:
+        """Raise click.ClickException if the token could be read on its way to an address."""
+        # Only now: the help must not wait for it.
+        from predictd.server.bench.access import on_this_machine
+
+        if self.token is not None and not self.tls and not on_this_machine(address):
+            raise click.ClickException(f"{address}: a token is sent over TLS only, or to this machine")
+
     def context(self) -> ssl.SSLContext | None:
         """For Python's own HTTP; None to speak in the clear. Raises click.ClickException."""
         if not self.tls:
