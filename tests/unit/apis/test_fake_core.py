@@ -179,15 +179,24 @@ class FakeCore:
 class FakeControl(Control):
     """Answers each command at once.
 
+    Args:
+        allowed: Whoever asks may give commands; for what is shown, since refusing is not for it.
+        status: See below.
+
     Attributes:
         sent: The commands.
         status: What becomes of them, as CommandDone has it; empty when they are carried out.
     """
 
     def __init__(self, *, allowed: bool = True, status: str = "") -> None:
-        super().__init__(self._answer, allowed=allowed)
+        super().__init__(self._answer)
+        self._allowed = allowed
         self.sent: list[Command] = []
         self.status = status
+
+    @property
+    def allowed(self) -> bool:  # type: ignore[explicit-override]
+        return self._allowed
 
     def _answer(self, command: Command) -> None:
         self.sent.append(command)

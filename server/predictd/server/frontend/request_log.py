@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from predictd.server.config.request_log import RequestLogRule
 from predictd.server.errors import OverloadedError, RequestError
+from predictd.server.frontend.access import caller_name
 from predictd.server.frontend.clients import Noting
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.service import Send, Service, status_of_cancellation
@@ -169,7 +170,11 @@ def _of_call() -> dict[str, str]:
     context = _call.get()
     if context is None:
         return {}
-    return {"client": unquote(context.peer()), **ids(context.invocation_metadata() or ())}
+    return {
+        "client": unquote(context.peer()),
+        "caller": caller_name(),
+        **ids(context.invocation_metadata() or ()),
+    }
 
 
 def ids(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

@@ -36,6 +36,7 @@ from predictd.server.frontend.apis.rpc import (
     glance,
     inference,
     parse,
+    service,
     unary,
 )
 from predictd.server.frontend.apis.streams import Slot, SlotReply, Streams
@@ -73,21 +74,19 @@ def handlers(
     commands = (
         oip_control.methods(control, STATUSES) | oip_logging.methods(control, STATUSES) if control else {}
     )
-    extensions = (*_EXTENSIONS, *(oip_control.EXTENSIONS if control and control.allowed else ()))
-    return grpc.method_handlers_generic_handler(
+    return service(
         SERVICE,
         commands
-        | _server(core, extensions)
+        | _server(core, control)
         | _models(core)
         | _repository(core)
         | _inference(core, streams or Streams(), max_message_bytes),
     )
 
 
-def _server(core: Core, extensions: Sequence[str]) -> dict[str, Handler]:
-    about = pb.ServerMetadataResponse(
-        name="predictd", version=metadata.version("predictd"), extensions=extensions
-    ).SerializeToString()
+def _server(core: Core, control: Control | None) -> dict[str, Handler]:
+    usual = _about(_EXTENSIONS)
+    controlled = _about((*_EXTENSIONS, *oip_control.EXTENSIONS))
 
     async def server_live(data: bytes, _: Context) -> bytes:
         parse(pb.ServerLiveRequest, data)
@@ -99,13 +98,20 @@ def _server(core: Core, extensions: Sequence[str]) -> dict[str, Handler]:
 
     async def server_metadata(data: bytes, _: Context) -> bytes:
         parse(pb.ServerMetadataRequest, data)
-        return about
+        return controlled if control and control.allowed else usual
 
     return {
         "ServerLive": unary(server_live, STATUSES),
         "ServerReady": unary(server_ready, STATUSES),
         "ServerMetadata": unary(server_metadata, STATUSES),
     }
+
+
+def _about(extensions: Sequence[str]) -> bytes:
+    about = pb.ServerMetadataResponse(
+        name="predictd", version=metadata.version("predictd"), extensions=extensions
+    )
+    return bytes(about.SerializeToString())
 
 
 def _models(core: Core) -> dict[str, Handler]:

@@ -19,6 +19,7 @@ from predictd.server.frontend.apis.rpc import (
     glance,
     inference,
     parse,
+    service,
     unary,
 )
 from predictd.server.frontend.apis.streams import Slot, SlotReply, Streams
@@ -161,7 +162,7 @@ def handlers(
     async def get_model(data: bytes, _: Context) -> bytes:
         return encode_model(core.model(parse(pb.GetModelRequest, data).model)).SerializeToString()
 
-    return grpc.method_handlers_generic_handler(
+    return service(
         SERVICE,
         {
             "Predict": inference(predict, STATUSES, core, API, headings.predictd_v1),
