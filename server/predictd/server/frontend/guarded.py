@@ -22,6 +22,7 @@ from predictd.server.frontend.inference import (
     ModelInfo,
     VersionInfo,
 )
+from predictd.server.frontend.pending import Pending, Reply
 
 
 class GuardedCore:
@@ -40,6 +41,11 @@ class GuardedCore:
         """See `Core`. Raises ForbiddenError for a model that is not the caller's."""
         self._access.require(Role.INFER, request.model)
         return await self._core.infer(request, api, deadline_ns)
+
+    def begin(self, request: InferRequest, api: str, deadline_ns: int, reply: Reply) -> Pending | None:
+        """See `Core`. Raises ForbiddenError for a model that is not the caller's."""
+        self._access.require(Role.INFER, request.model)
+        return self._core.begin(request, api, deadline_ns, reply)
 
     @property
     def pressed(self) -> bool:
