@@ -19,6 +19,8 @@ from tests.bench import (
     overload,
     published_report,
     startup,
+    streams,
+    tail,
     worker,
     workers,
 )
@@ -86,12 +88,14 @@ SCENARIOS: Mapping[str, Scenario] = {
         *(Scenario(case.name, _case(case), published=False) for case in cases.FURTHER.values()),
         Scenario("mixed", _alone(mixed.run)),
         Scenario("overload", _alone(overload.run)),
+        Scenario("tail", _alone(tail.run)),
         Scenario("worker", _alone(worker.run)),
         Scenario("workers", _alone(workers.run), published=False),
         Scenario("openmp", _alone(openmp.run), published=False),
         Scenario("optimize", _alone(lighter.run), published=False),
         Scenario("native", _alone(native.run), published=False),
         Scenario("clients", _on_pair(clients.run)),
+        Scenario("streams", _on_pair(streams.run)),
         Scenario("agreement", _on_pair(agreement.run)),
     )
 }

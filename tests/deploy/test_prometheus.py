@@ -17,8 +17,6 @@ RECORDING = FOLDER / "rules/predictd-recording.yml"
 TESTS = sorted((FOLDER / "tests").iterdir())
 OPERATIONS = DEPLOY.parent / "docs/operations.md"
 KNOWN = {metric.name for metric in METRICS}
-# The rule is there before the daemon speaks TLS, which is when there is something to show.
-NOT_YET = {"predictd_tls_certificate_expiry_timestamp_seconds"}
 _ALERT = re.compile(r"^ +- alert: (\w+)\n(.*?)(?=^ +- alert: |\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"^ +(summary|description|runbook_url|severity): (.*)$", re.MULTILINE)
 
@@ -77,11 +75,7 @@ def test_the_runbook_has_no_alert_that_is_gone() -> None:
 def test_metrics_that_rules_name_exist(path: Path) -> None:
     named = metrics_named(path.read_text())
     assert named
-    assert named - KNOWN - NOT_YET == set()
-
-
-def test_metrics_that_are_awaited_are_not_there_yet() -> None:
-    assert not KNOWN & NOT_YET, "it is no exception any more"
+    assert named - KNOWN == set()
 
 
 def test_records_that_alerts_name_exist() -> None:

@@ -362,6 +362,6 @@ def _retry_ns(details: bytes) -> int:
 def _field(message: bytes, number: int) -> bytes:
     return next(
         message[first:last]
-        for found, kind, first, last in fields(message, 0, len(message))
+        for found, kind, first, last, _ in fields(message, 0, len(message))
         if (found, kind) == (number, 2)
     )

@@ -282,7 +282,8 @@ def test_commands_from_beyond_the_machine_need_an_option(
 ) -> None:
     options = ("--allow-control",) if allowed else ()
     arguments = (repository / "steady", *EXPLICIT, *options)
-    with serving(*arguments, folder=tmp_path / "run", grpc="0.0.0.0:0") as daemon:
+    unix = tmp_path / "socket"
+    with serving(*arguments, "--unix", unix, folder=tmp_path / "run", grpc="0.0.0.0:0") as daemon:
         target = f"127.0.0.1:{daemon.grpc.rpartition(':')[2]}"
         with Client(target, deadline=LOAD_SECONDS) as client:
             # Without a model it is ready to be told.
@@ -300,3 +301,7 @@ def test_commands_from_beyond_the_machine_need_an_option(
                 reload_config(target, tfs_pb.ModelConfig(name="steady"))
             assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
             assert names(client) == []
+            # Who reaches the file is on this machine.
+            with Client(f"unix://{unix}", deadline=LOAD_SECONDS) as local:
+                local.load_model("steady")
+            assert names(client) == ["steady"]

@@ -20,6 +20,7 @@ from predictd.server.config.settings import Settings
 from predictd.server.config.units import Address
 from predictd.server.control.messages import Ping
 from predictd.server.supervise.blame import BLAME_LIMIT
+from predictd.server.supervise.credentials import Credentials
 from predictd.server.supervise.loads import Restored
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.states import RestartPolicy
@@ -144,6 +145,7 @@ class World(Ownership):
         with Running(self.loop):
             self.supervisor = Supervisor(
                 settings,
+                Credentials(settings),
                 FixedPlanner(frontends=schedule.frontends),
                 Restored(self.models.sight),
                 ReservedPort(Address("127.0.0.1", 1), ("127.0.0.1:1",), ()),

@@ -11,6 +11,8 @@ from typing import Literal
 
 # The limits by which requests are refused because there is too much to do, as metrics call them.
 ShedReason = Literal["queue_size", "queue_bytes", "expected_wait", "client_limit", "memory"]
+# Why callers are refused, whatever they ask for.
+RefusalReason = Literal["no_credentials", "invalid_credentials", "role", "model"]
 
 
 class RequestError(Exception):
@@ -33,8 +35,12 @@ class FailedPreconditionError(RequestError):
     """What would have to be there first is not: a signature that the model has, or a model that can be loaded."""
 
 
+class UnauthenticatedError(RequestError):
+    """It is not known who calls, and it has to be."""
+
+
 class ForbiddenError(RequestError):
-    """The daemon was not told to allow this from where it may come."""
+    """Who calls may not do this."""
 
 
 class UnsupportedError(RequestError):

@@ -113,19 +113,6 @@ def test_a_failure_has_its_status_in_every_protocol(
     assert control.sent == [command]
 
 
-@pytest.mark.parametrize(
-    ("method", "request_"), [*((method, request) for method, request, _ in CALLS), (RELOAD_CONFIG, listing())]
-)
-def test_commands_from_beyond_the_machine_are_refused_by_the_option_s_name(
-    method: str, request_: Message
-) -> None:
-    control = FakeControl(allowed=False)
-    code, message = refused(control, method, request_)
-    assert code == "PERMISSION_DENIED"
-    assert "--allow-control" in message
-    assert control.sent == []
-
-
 def test_metadata_lists_model_control_only_where_it_works() -> None:
     method = f"/{oip.SERVICE}/ServerMetadata"
     answers = [
@@ -257,7 +244,7 @@ def test_a_list_with_what_predictd_does_not_do_is_refused_by_name(request_: Mess
 def test_answers_find_the_caller_that_they_are_for() -> None:
     async def scenario() -> None:
         sent: list[Command] = []
-        control = Control(sent.append, allowed=True)
+        control = Control(sent.append)
         first, second = (asyncio.ensure_future(control.load(name)) for name in "ab")
         gone = asyncio.ensure_future(control.unload("c"))
         # One turn is enough for each task to reach its wait.
@@ -279,7 +266,7 @@ def test_answers_find_the_caller_that_they_are_for() -> None:
 
 def test_a_list_that_no_message_holds_is_refused() -> None:
     sent: list[Command] = []
-    control = Control(sent.append, allowed=True)
+    control = Control(sent.append)
     models = [ListedModel(name=f"m{number}", base_path="/models" * 10) for number in range(1000)]
     with pytest.raises(InvalidRequestError, match="may have 65536"):
         asyncio.run(control.serve(models))

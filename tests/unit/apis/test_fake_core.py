@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from predictd.server.frontend.core import Core
+    from predictd.server.frontend.pending import Reply
 
 ECHO_1 = VersionInfo(
     version=1,
@@ -132,6 +133,9 @@ class FakeCore:
             raise self.failures[request.id]
         return echo(request)
 
+    def begin(self, request: InferRequest, api: str, deadline_ns: int, reply: Reply) -> None:
+        reply.resume(self.infer(request, api, deadline_ns))
+
     def check_unread(self, heading: Heading, api: str, deadline_ns: int) -> None:
         self.unread.append((heading, api, deadline_ns))
         if self.refuse_unread:
@@ -175,15 +179,24 @@ class FakeCore:
 class FakeControl(Control):
     """Answers each command at once.
 
+    Args:
+        allowed: Whoever asks may give commands; for what is shown, since refusing is not for it.
+        status: See below.
+
     Attributes:
         sent: The commands.
         status: What becomes of them, as CommandDone has it; empty when they are carried out.
     """
 
     def __init__(self, *, allowed: bool = True, status: str = "") -> None:
-        super().__init__(self._answer, allowed=allowed)
+        super().__init__(self._answer)
+        self._allowed = allowed
         self.sent: list[Command] = []
         self.status = status
+
+    @property
+    def allowed(self) -> bool:  # type: ignore[explicit-override]
+        return self._allowed
 
     def _answer(self, command: Command) -> None:
         self.sent.append(command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import grpc
 import pytest
@@ -38,13 +37,13 @@ class Supervisor:
 
 
 def call(
-    supervisor: Supervisor, request: pb.SetLabelRequest | pb.SetSplitRequest | bytes, refused: str = ""
+    supervisor: Supervisor, request: pb.SetLabelRequest | pb.SetSplitRequest | bytes
 ) -> tuple[grpc.StatusCode, str | None]:
     method = "SetSplit" if isinstance(request, pb.SetSplitRequest) else "SetLabel"
     data = request if isinstance(request, bytes) else request.SerializeToString()
 
     async def scenario() -> tuple[grpc.StatusCode, str | None]:
-        async with serving(routing_v1.handlers(supervisor.changes, refused)) as channel:
+        async with serving(routing_v1.handlers(supervisor.changes)) as channel:
             one = unary(channel, f"/{routing_v1.SERVICE}/{method}")(data, timeout=30)
             if await one.code() is grpc.StatusCode.OK:
                 assert await one == b""
@@ -122,29 +121,3 @@ def test_a_supervisor_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPa
         changes.on_done(1, "", "")
 
     asyncio.run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("addresses", "allowed"),
-    [
-        (("127.0.0.1:8001",), True),
-        (("127.1.2.3:8001", "[::1]:8001"), True),
-        (("0.0.0.0:8001",), False),
-        (("[::]:8001",), False),
-        (("127.0.0.1:8001", "192.168.1.2:8001"), False),
-        (("[fe80::1%eth0]:8001",), False),
-        (("somewhere:8001",), False),
-    ],
-)
-def test_changes_are_taken_on_the_loopback_alone_unless_told_otherwise(
-    addresses: Sequence[str], allowed: bool
-) -> None:
-    assert (routing_v1.refusal(addresses) == "") is allowed
-    assert routing_v1.refusal(addresses, allow_control=True) == ""
-
-
-def test_where_changes_are_not_taken_nothing_is_passed_on() -> None:
-    supervisor = Supervisor()
-    for request in (pb.SetLabelRequest(model="m", label="a", version=1), pb.SetSplitRequest(model="m")):
-        assert call(supervisor, request, "not here") == (grpc.StatusCode.PERMISSION_DENIED, "not here")
-    assert supervisor.asked == []

@@ -58,7 +58,8 @@ def test_every_flag_reaches_the_daemon(
         "--min-ping-interval 25s --max-ping-strikes 26 --max-message-size 9KiB --max-response-size 10KiB "
         "--arena-keep 9s --unread-limit 11MiB "
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
-        "--model-control explicit --load-model a --load-model * --allow-control "
+        "--model-control explicit --load-model a --load-model * "
+        "--tls-certificate t.pem --tls-key t.key --tls-client-ca a.pem --http-tls off --tokens t.toml "
         "--load-timeout 11s --run-timeout 15s --hang-timeout 16s --lame-duck 12s --drain-timeout 13s --strict "
         "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --tuned off --log-level debug "
         "--request-log 5/s ."
@@ -103,7 +104,11 @@ def test_every_flag_reaches_the_daemon(
         allocator="jemalloc",
         model_control="explicit",
         load_model=("a", "*"),
-        allow_control=True,
+        tls_certificate=Path("t.pem"),
+        tls_key=Path("t.key"),
+        tls_client_ca=Path("a.pem"),
+        http_tls="off",
+        tokens=Path("t.toml"),
         load_timeout_ns=11 * 10**9,
         run_timeout_ns=15 * 10**9,
         hang_timeout_ns=16 * 10**9,
@@ -118,7 +123,8 @@ def test_every_flag_reaches_the_daemon(
         log_level="debug",
         request_log=RequestLogRule(per_second=5),
     )
-    assert set(settings.origins) == {option.key for option in options()}
+    # Which the tokens exclude.
+    assert set(settings.origins) == {option.key for option in options()} - {"allow_control"}
 
 
 def test_the_environment_and_the_file_of_the_working_folder_count(

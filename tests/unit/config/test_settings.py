@@ -87,6 +87,11 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "model_control": ("explicit", "explicit", '"explicit"'),
     "load_model": ("a, b,a", ("a", "b"), '["a", "b"]'),
     "allow_control": ("true", True, "true"),
+    "tls_certificate": ("/etc/c.pem", Path("/etc/c.pem"), '"/etc/c.pem"'),
+    "tls_key": ("/etc/k.pem", Path("/etc/k.pem"), '"/etc/k.pem"'),
+    "tls_client_ca": ("/etc/a.pem", Path("/etc/a.pem"), '"/etc/a.pem"'),
+    "http_tls": ("on", "on", '"on"'),
+    "tokens": ("/etc/t.toml", Path("/etc/t.toml"), '"/etc/t.toml"'),
     "load_timeout": ("1m", 60 * 10**9, '"1m"'),
     "run_timeout": ("2m", 120 * 10**9, '"2m"'),
     "hang_timeout": ("3s", 3 * 10**9, '"3s"'),
@@ -103,7 +108,14 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "request_log": ("0.01", RequestLogRule(fraction=0.01), "0.01"),
 }
 # What else must be said for an option to mean something.
-NEEDS = {"load_model": {"PREDICTD_MODEL_CONTROL": "explicit"}}
+TLS = {"PREDICTD_TLS_CERTIFICATE": "c.pem", "PREDICTD_TLS_KEY": "k.pem"}
+NEEDS = {
+    "load_model": {"PREDICTD_MODEL_CONTROL": "explicit"},
+    "tls_certificate": {"PREDICTD_TLS_KEY": "k.pem"},
+    "tls_key": {"PREDICTD_TLS_CERTIFICATE": "c.pem"},
+    "tls_client_ca": TLS,
+    "http_tls": TLS,
+}
 IN_FILE = tuple(option for option in options() if option.in_file)
 
 
@@ -122,7 +134,7 @@ def test_each_option_is_read_from_all_three_sources(option: Option, tmp_path: Pa
     assert [getattr(found, option.field) for found in (by_flag, by_variable, by_file)] == [value] * 3
     for found in (by_flag, by_variable, by_file):
         changed = {f.name for f in dataclasses.fields(found) if getattr(found, f.name) != f.default}
-        needed = {"model_control"} if around else set()
+        needed = {each.removeprefix("PREDICTD_").lower() for each in around}
         assert changed - {"origins", "config"} - needed == {option.field}
 
 
@@ -221,6 +233,18 @@ def test_settings_that_contradict_each_other_are_refused_with_their_sources(tmp_
         resolve({"grpc": ":8002"}, {}, tmp_path)
     with pytest.raises(ConfigError, match=r"lame_duck \(PREDICTD_LAME_DUCK\) and drain_timeout \(default\)"):
         resolve({}, {"PREDICTD_LAME_DUCK": "31s"}, tmp_path)
+    for flags, message in (
+        ({"tls_key": "k"}, r"tls_key \(--tls-key\): tls_certificate is missing"),
+        ({"tls_certificate": "c"}, r"tls_certificate \(--tls-certificate\): tls_key is missing"),
+        ({"tls_client_ca": "a"}, r"tls_client_ca \(.*\): without tls_certificate nobody can show"),
+        ({"http_tls": "on"}, r"http_tls \(--http-tls\): there is no tls_certificate"),
+        (
+            {"tokens": "t", "allow_control": True},
+            r"allow_control \(.*\) and tokens \(.*\): with tokens, who has",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            resolve(flags, {}, tmp_path)
     both_free = resolve({"grpc": ":0", "http": ":0"}, {}, tmp_path)
     assert both_free.grpc == both_free.http
 

@@ -25,7 +25,7 @@ _METRIC = re.compile(r"\bpredictd_[a-z_]+_(?:total|seconds|bytes|rows|depth|flig
 _SERIES = re.compile(r"_(?:bucket|sum|count)\b")
 _TARGET = re.compile(r"(?:`|^|\$ )make ([a-z]+)", re.MULTILINE)
 # The user's own, and those of other programs.
-_THEIR_FILES = {"model.toml", "predictd.toml", "models/", "uv.lock"}
+_THEIR_FILES = {"model.toml", "predictd.toml", "tokens.toml", "models/", "uv.lock"}
 _THEIR_FLAGS = {
     *("--require-hashes", "--no-deps"),
     *("--quick", "--json", "--only", "--rounds", "--clients", "--serve", "--markdown"),
@@ -92,7 +92,9 @@ def test_make_targets_that_are_named_exist() -> None:
 
 def _flags(command: click.Command | None) -> set[str]:
     assert command is not None
-    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    below = command.commands.values() if type(command) is click.Group else ()
+    return own.union(*map(_flags, below))
 
 
 def _tree() -> list[str]:

@@ -21,11 +21,13 @@ from predictd.server.errors import (
     OverloadedError,
     UnknownModelError,
 )
+from predictd.server.frontend import order as order_module
 from predictd.server.frontend import service as service_module
 from predictd.server.frontend.calls import Answered
 from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.inference import DurationSum, InferRequest
+from predictd.server.frontend.order import Order
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
 from predictd.server.observe.deltas import CountAndTime, LaneStatisticsRow
@@ -48,15 +50,14 @@ class FakeDispatcher:
         self.pools: list[int] = []
         self.moved: list[bool] = []
 
-    async def call(self, *arguments: Any, moved: bool) -> Answered:
-        lane, _admission, _tensors, wanted, queue, deadline_ns, _accepted_ns, patience_ns, attempt = arguments
-        self.attempts.append((lane.id, attempt))
-        self.pools.append(lane.pool)
-        self.moved.append(moved)
-        self.wanted.append(wanted)
-        self.priorities.append(queue.level)
-        self.patience_ns.append(patience_ns)
-        self.deadlines.append(deadline_ns)
+    async def call(self, order: Order) -> Answered:
+        self.attempts.append((order.lane.id, order.attempt))
+        self.pools.append(order.lane.pool)
+        self.moved.append(order.moved)
+        self.wanted.append(order.wanted)
+        self.priorities.append(order.queue.level)
+        self.patience_ns.append(order.patience_ns)
+        self.deadlines.append(order.deadline_ns)
         return await self._answer()
 
 
@@ -87,7 +88,7 @@ class Setup:
 
 
 async def answered() -> Answered:
-    return Answered([], 3, 4, 8)
+    return Answered([], 3, 4, 8, 2)
 
 
 async def never() -> Answered:
@@ -250,7 +251,7 @@ def test_outputs_that_cannot_be_had_are_refused_each_time(names: tuple[str, ...]
 
 
 def test_selections_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "_SELECTIONS_KEPT", 2)
+    monkeypatch.setattr(order_module, "_SELECTIONS_KEPT", 2)
     setup = Setup(answered)
     for names in [(), ("y",), ("z",), ("y", "z"), ("z", "y")] * 2:
         asyncio.run(setup.infer(request(1, 2, outputs=names)))

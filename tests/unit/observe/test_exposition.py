@@ -57,6 +57,8 @@ def gauges(*lanes: LaneGauge, ready: bool = True) -> Gauges:
         plans=(PlanGauge("worker", "resnet/0", "0-2,7", 4, 2),),
         memory=MemoryGauge(limit_bytes=1 << 30, headroom_bytes=1 << 29, arena_limit_bytes=1 << 28),
         gpus=(GpuGauge("0000:65:00.0", 1 << 30, 1 << 33, 0.4, 61),),
+        certificate_expiry_unix_seconds=1_800_000_000.0,
+        credential_failures={"certificate": 2, "tokens": 0},
     )
 
 
@@ -89,6 +91,7 @@ def busy() -> Aggregate:
     frontend.retried(1)
     frontend.accepted(1, "kserve")
     frontend.shed(1, "expected_wait")
+    frontend.refused("role")
     frontend.waits(1, 250_000_000)
     frontend.poisoned(1)
     worker.ran(1, 8, 2, 1_000_000)
@@ -143,6 +146,21 @@ def test_requests_are_counted_by_model_version_api_and_status() -> None:
     assert value(series, name, **RESNET, api="predictd", status="INTERNAL") == 1
     assert value(series, name, **RESNET, api="kserve", status="RESOURCE_EXHAUSTED") == 1
     assert value(series, name, model="", version="", api="kserve", status="NOT_FOUND") == 1
+
+
+def test_callers_that_are_not_let_in_are_counted_by_reason_and_no_certificate_is_no_series() -> None:
+    aggregate = busy()
+    aggregate.refusals["http", "no_credentials"] += 3
+    series = scrape(aggregate, gauges())
+    refused = "predictd_refused_calls_total"
+    assert value(series, refused, protocol="grpc", reason="role") == 1
+    assert value(series, refused, protocol="http", reason="no_credentials") == 3
+    assert value(series, refused, protocol="http", reason="model") == 0
+    expiry = "predictd_tls_certificate_expiry_timestamp_seconds"
+    assert value(series, expiry) == 1_800_000_000
+    assert value(series, "predictd_credentials_reload_failures_total", what="certificate") == 2
+    without = scrape(aggregate, dataclasses.replace(gauges(), certificate_expiry_unix_seconds=None))
+    assert [name for name, _ in without if name == expiry] == []
 
 
 def test_kills_are_counted_by_role_and_reason() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from predictd.server.access.rules import AccessRules
 from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
@@ -29,6 +30,7 @@ from predictd.server.control.messages import (
 from predictd.server.control.publication import LaneView, PublishModel
 from predictd.server.supervise import starter
 from predictd.server.supervise.child import Child
+from predictd.server.supervise.credentials import Credentials
 from predictd.server.supervise.frontend_init import FrontendSettings
 from predictd.server.supervise.frontends import Frontends
 from predictd.server.supervise.pool import Pool
@@ -66,7 +68,7 @@ class Desk:
                 3,
                 CONNECTIONS,
                 False,
-                True,
+                AccessRules(),
                 b"secret",
                 RequestLogRule(),
                 "info",
@@ -76,6 +78,7 @@ class Desk:
             self.wiring,
             itertools.count(1).__next__,
             publications=lambda: [PUBLICATION],
+            credentials=Credentials(Settings()),
             is_ready=lambda: self.ready,
             give_up=self.reasons.append,
             on_message=self._heard,

@@ -150,3 +150,16 @@ def test_a_worker_that_is_alone_wakes_nobody() -> None:
         os.set_blocking(baton.read_fd, False)
         assert os.fstat(baton.read_fd).st_size == 0
         assert baton.depth() == 0
+
+
+def test_a_worker_that_is_alone_keeps_it_until_it_resigns() -> None:
+    with lock() as (fd, baton):
+        token = LeaderToken(fd, baton.read_fd, baton.write_fd, contended=False)
+        assert token.try_acquire()
+        token.release()
+        assert token.try_acquire()
+        with holder(fd, baton) as other:
+            assert hear(other) == "False"
+        token.resign()
+        with holder(fd, baton) as other:
+            assert hear(other) == "True"

@@ -52,7 +52,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         if http and not http.startswith(HTTPS):
             clear.append(http)
         for address in clear:
-            if self.token and not _on_this_machine(address):
+            if self.token and not on_this_machine(address):
                 raise MeasureError(f"{address}: a token is sent over TLS only, or to this machine")
 
     def context(self) -> ssl.SSLContext:
@@ -113,7 +113,8 @@ def speaks_http2(connection: object) -> bool:
     return not isinstance(connection, ssl.SSLObject) or connection.selected_alpn_protocol() == _ALPN
 
 
-def _on_this_machine(target: str) -> bool:
+def on_this_machine(target: str) -> bool:
+    """Whether what is sent to an address, `HOST:PORT` or `unix:PATH`, stays here."""
     if target.startswith(UNIX):
         return True
     host = target.rpartition(":")[0].strip("[]")

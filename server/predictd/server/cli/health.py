@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import click
 
-from predictd.server.cli.remote import grpc_option
+from predictd.server.cli.remote import Target, daemon_options
 
 # Front ends answer this by themselves; what takes longer is no answer for a load balancer either.
 _ANSWER_SECONDS = 5.0
+_NAME_OPTION = "grpc.ssl_target_name_override"
 
 
 @click.command
 @click.argument("name", default="")
-@grpc_option
-def health(name: str, target: str) -> None:
+@daemon_options
+def health(name: str, target: Target) -> None:
     """Ask a daemon by gRPC's health protocol whether it serves, or whether its model NAME does.
 
     The exit status is 0 if it does, else 1 with the reason in one line.
@@ -22,10 +23,18 @@ def health(name: str, target: str) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     what = f"model {name!r} of the daemon" if name else "the daemon"
-    with grpc.insecure_channel(target) as channel:
+    tls, token = target.tls, target.trust.token
+    options = () if tls is None or tls.server_name is None else ((_NAME_OPTION, tls.server_name),)
+    with (
+        grpc.insecure_channel(target.address)
+        if tls is None
+        else grpc.secure_channel(target.address, tls.credentials(), options)
+    ) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service=name), timeout=_ANSWER_SECONDS
+                health_pb2.HealthCheckRequest(service=name),
+                timeout=_ANSWER_SECONDS,
+                metadata=None if token is None else (("authorization", f"Bearer {token}"),),
             )
         except grpc.RpcError as error:
             raise click.ClickException(

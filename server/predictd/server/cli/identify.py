@@ -10,15 +10,15 @@ from predictd.client import NotFoundError
 from predictd.server.cli import show
 from predictd.server.cli.magika_features import INPUT, OUTPUT, Detector, Verdict, installed
 from predictd.server.cli.magika_package import MODEL, MagikaError
-from predictd.server.cli.remote import connect, fetch_model, grpc_option
+from predictd.server.cli.remote import Target, connect, daemon_options, fetch_model
 
 _START = "predictd demo"
 
 
 @click.command
 @click.argument("file", type=click.Path(path_type=Path))
-@grpc_option
-def identify(file: Path, target: str) -> None:
+@daemon_options
+def identify(file: Path, target: Target) -> None:
     """Ask the model of `predictd demo` what kind of file FILE is."""
     try:
         detector = installed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from predictd.server.cli.remote import connect, grpc_option, reaching
+from predictd.server.cli.remote import Target, connect, daemon_options, reaching
 
 unready_option = click.option(
     "--allow-unready", is_flag=True, help="Also a version that is not ready; it gets requests once it is."
@@ -19,9 +19,9 @@ unready_option = click.option(
     "--remove", is_flag=True, help="Take back what was set; what the model's configuration says holds."
 )
 @unready_option
-@grpc_option
+@daemon_options
 def label(
-    name: str, label: str, version: int | None, *, remove: bool, allow_unready: bool, target: str
+    name: str, label: str, version: int | None, *, remove: bool, allow_unready: bool, target: Target
 ) -> None:
     """Give VERSION of the model NAME the name LABEL, whatever it named before.
 

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from predictd.server.cli.remote import connect, fetch_models, grpc_option, wait_option
+from predictd.server.cli.remote import Target, connect, daemon_options, fetch_models, wait_option
 
 
 @click.command
@@ -18,9 +18,9 @@ from predictd.server.cli.remote import connect, fetch_models, grpc_option, wait_
     help="What lies over the model's own configuration, as fields of Triton's ModelConfig: "
     "max_batch_size, dynamic_batching, instance_group, version_policy.",
 )
-@grpc_option
+@daemon_options
 @wait_option
-def load(name: str, config: str | None, target: str, wait_seconds: float) -> None:
+def load(name: str, config: str | None, target: Target, wait_seconds: float) -> None:
     """Load the model NAME as it is on the daemon's disk now, again if it failed.
 
     Ends once the model is served. If it cannot be loaded, the reason is printed and what served

@@ -26,6 +26,7 @@ COMMANDS = {
     "split": "Divide a model's requests among versions by percentages.",
     "load": "Load a model of a running daemon, again if it failed.",
     "unload": "Unload a model of a running daemon.",
+    "token": "Make a token that a daemon lets in.",
     "identify": "Ask the demo's model what kind of file this is.",
 }
 

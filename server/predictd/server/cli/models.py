@@ -7,13 +7,13 @@ import json
 import click
 
 from predictd.server.cli import show
-from predictd.server.cli.remote import connect, fetch_models, grpc_option, json_option
+from predictd.server.cli.remote import Target, connect, daemon_options, fetch_models, json_option
 
 
 @click.command
-@grpc_option
+@daemon_options
 @json_option
-def models(target: str, as_json: bool) -> None:
+def models(target: Target, as_json: bool) -> None:
     """List the models that a daemon serves, with their versions, states and signatures."""
     with connect(target) as client:
         served = fetch_models(client, target)

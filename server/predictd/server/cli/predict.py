@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from predictd.server.cli import show
-from predictd.server.cli.remote import connect, fetch_model, grpc_option, json_option
+from predictd.server.cli.remote import Target, connect, daemon_options, fetch_model, json_option
 from predictd.server.cli.values import InputError, read_value
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 )
 @click.option("--version", type=click.IntRange(min=1), help="Ask this version of the model.")
 @click.option("--label", help="Ask the version that has this label.")
-@grpc_option
+@daemon_options
 @json_option
 @click.option(
     "--save",
@@ -53,7 +53,7 @@ def predict(
     outputs: Sequence[str],
     version: int | None,
     label: str | None,
-    target: str,
+    target: Target,
     as_json: bool,
     save: Path | None,
 ) -> None:

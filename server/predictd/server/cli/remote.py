@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from predictd.client import NO_RETRIES, Client, DeadlineExceededError, PredictdError, UnavailableError
+from predictd.client import (
+    NO_RETRIES,
+    Client,
+    DeadlineExceededError,
+    PredictdError,
+    Tls,
+    UnavailableError,
+)
+from predictd.server.cli.trust import Trust, read_pem, trust_options
 from predictd.server.config.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from predictd.client import Model
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Metadata is answered by the front end alone; one that takes longer is not there.
 _METADATA_SECONDS = 10.0
@@ -29,6 +42,49 @@ grpc_option = click.option(
     show_envvar=True,
     help="Where the daemon listens.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A daemon, as the options describe it.
+
+    Attributes:
+        address: Where it listens.
+        trust: How to encrypt, and what to show it.
+    """
+
+    address: str
+    trust: Trust = Trust()  # noqa: RUF009 - frozen
+
+    @property
+    def tls(self) -> Tls | None:
+        """How the client encrypts. Raises click.ClickException."""
+        trust = self.trust
+        if not trust.tls:
+            return None
+        return Tls(
+            root_certificates=trust.ca,
+            certificate_chain=read_pem(trust.certificate),
+            private_key=read_pem(trust.key),
+            server_name=trust.server_name,
+        )
+
+    # typing.override needs Python 3.12.
+    def __str__(self) -> str:  # type: ignore[explicit-override]
+        return self.address
+
+
+def daemon_options(command: F) -> F:
+    """Give a command what says which daemon to talk to, and how; it is handed that as `target`."""
+
+    @functools.wraps(command)
+    def with_target(*, target: str, trust: Trust, **given: Any) -> Any:
+        trust.check_token(target)
+        return command(**given, target=Target(target, trust))
+
+    decorated: Any = grpc_option(trust_options(with_target))
+    result: F = decorated
+    return result
 
 
 def _seconds(_ctx: click.Context, _parameter: click.Parameter, text: str) -> float:
@@ -54,29 +110,33 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 @contextmanager
-def connect(target: str) -> Iterator[Client]:
+def connect(target: Target) -> Iterator[Client]:
     """Give a client of the daemon. What goes wrong with it ends the command with one line."""
     try:
-        with Client(target, retries=NO_RETRIES) as client:
+        made = Client(target.address, retries=NO_RETRIES, tls=target.tls, token=target.trust.token)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(" ".join(str(error).split())) from error
+    try:
+        with made as client:
             yield client
     except PredictdError as error:
         raise click.ClickException(_line(error)) from error
 
 
-def fetch_model(client: Client, target: str, name: str, start: str = _START) -> Model:
+def fetch_model(client: Client, target: Target, name: str, start: str = _START) -> Model:
     """Ask the daemon for a model, as the first call on a connection: it shows whether there is a daemon."""
     with reaching(target, start):
         return client.model(name, deadline=_METADATA_SECONDS)
 
 
-def fetch_models(client: Client, target: str) -> tuple[Model, ...]:
+def fetch_models(client: Client, target: Target) -> tuple[Model, ...]:
     """Ask the daemon for all models, as the first call on a connection."""
     with reaching(target):
         return client.models(deadline=_METADATA_SECONDS)
 
 
 @contextmanager
-def reaching(target: str, start: str = _START) -> Iterator[None]:
+def reaching(target: Target, start: str = _START) -> Iterator[None]:
     """Make the first call on a connection in this: it says so when there is no daemon."""
     try:
         yield

@@ -7,7 +7,7 @@ import re
 import click
 
 from predictd.server.cli.label import unready_option
-from predictd.server.cli.remote import connect, grpc_option, reaching
+from predictd.server.cli.remote import Target, connect, daemon_options, reaching
 
 _SHARE = re.compile(r"([1-9][0-9]{0,17})=([0-9]{1,3})%?")
 
@@ -17,8 +17,8 @@ _SHARE = re.compile(r"([1-9][0-9]{0,17})=([0-9]{1,3})%?")
 @click.argument("shares", metavar="VERSION=PERCENT...", nargs=-1)
 @click.option("--clear", is_flag=True, help="Send all of them to the highest version that is ready again.")
 @unready_option
-@grpc_option
-def split(name: str, shares: tuple[str, ...], *, clear: bool, allow_unready: bool, target: str) -> None:
+@daemon_options
+def split(name: str, shares: tuple[str, ...], *, clear: bool, allow_unready: bool, target: Target) -> None:
     """Divide the requests to the model NAME that name neither version nor label: 3=90 4=10.
 
     Each request is drawn by itself. A version that is not ready leaves its share to the

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from contextlib import closing, contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
+from predictd.server.cli.trust import Trust, trust_options
 from predictd.server.config.units import parse_address
 
 if TYPE_CHECKING:
@@ -53,19 +55,21 @@ def _address(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Add
     callback=_address,
     help="Where the daemon answers HTTP.",
 )
+@trust_options
 @click.option("--once", is_flag=True, help="Print one frame; so does a command whose output is no terminal.")
-def top(target: Address, *, once: bool) -> None:
+def top(target: Address, *, trust: Trust, once: bool) -> None:
     """Watch a running daemon: models, latencies, processes, recent errors.
 
     q or Ctrl-C ends it.
     """
+    trust.check_token(str(target))
     # Only now: wrong usage must not wait for it.
     from rich.console import Console
 
     from predictd.server.cli.top_frame import frame
 
     try:
-        status = _fetch(target)
+        status = _fetch(target, trust)
     except _NoStatusError as error:
         raise click.ClickException(str(error)) from error
     if hasattr(sys.stdout, "reconfigure"):
@@ -79,10 +83,10 @@ def top(target: Address, *, once: bool) -> None:
         return
     # Ctrl-C is how most people leave.
     with suppress(KeyboardInterrupt):
-        _watch(console, target, status)
+        _watch(console, target, trust, status)
 
 
-def _watch(console: Console, target: Address, status: dict[str, Any]) -> None:
+def _watch(console: Console, target: Address, trust: Trust, status: dict[str, Any]) -> None:
     """Draw until somebody has enough. The terminal is then as it was, whatever ended it."""
     from rich.live import Live
 
@@ -101,7 +105,7 @@ def _watch(console: Console, target: Address, status: dict[str, Any]) -> None:
             if "q" in keys.pressed(_PERIOD_SECONDS).lower():
                 return
             try:
-                status, answered, note = _fetch(target), time.monotonic(), ""
+                status, answered, note = _fetch(target, trust), time.monotonic(), ""
             except _NoStatusError:
                 note = f"no answer for {time.monotonic() - answered:.0f} s"
 
@@ -114,14 +118,17 @@ def _size(console: Console) -> tuple[int, int]:
     return console.width, console.height
 
 
-def _fetch(target: Address) -> dict[str, Any]:
+def _fetch(target: Address, trust: Trust) -> dict[str, Any]:
     """Ask the daemon. No proxy is asked: what is watched is near."""
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=_ANSWER_SECONDS)
+    headers = {} if trust.token is None else {"Authorization": f"Bearer {trust.token}"}
     try:
-        with closing(connection):
-            connection.request("GET", _PATH)
+        with closing(_connect(target, trust)) as connection:
+            connection.request("GET", _PATH, headers=headers)
             answer = connection.getresponse()
             body = answer.read(_DOCUMENT_BYTES_MAX)
+        if answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            why = body.decode("utf-8", "replace").strip()
+            raise _NoStatusError(f"the daemon at {target} refuses: {why} (--token-file)")
         status = json.loads(body) if answer.status == http.HTTPStatus.OK else None
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -131,6 +138,29 @@ def _fetch(target: Address) -> dict[str, Any]:
     if not isinstance(status, dict) or "models" not in status:
         raise _NoStatusError(f"what answers at {target} is no predictd that has {_PATH}")
     return status
+
+
+def _connect(target: Address, trust: Trust) -> http.client.HTTPConnection:
+    context = trust.context()
+    if context is None:
+        return http.client.HTTPConnection(target.host, target.port, timeout=_ANSWER_SECONDS)
+    if trust.server_name is None:
+        return http.client.HTTPSConnection(target.host, target.port, timeout=_ANSWER_SECONDS, context=context)
+    return _NamedConnection(target, trust.server_name, context)
+
+
+class _NamedConnection(http.client.HTTPConnection):
+    """A connection to a host whose certificate has another name."""
+
+    def __init__(self, target: Address, name: str, context: ssl.SSLContext) -> None:
+        super().__init__(target.host, target.port, timeout=_ANSWER_SECONDS)
+        self._name = name
+        self._tls = context
+
+    # typing.override needs Python 3.12.
+    def connect(self) -> None:  # type: ignore[explicit-override]
+        super().connect()
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)
 
 
 @contextmanager

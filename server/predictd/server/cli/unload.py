@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from predictd.server.cli.remote import connect, fetch_models, grpc_option, wait_option
+from predictd.server.cli.remote import Target, connect, daemon_options, fetch_models, wait_option
 
 
 @click.command
 @click.argument("name")
-@grpc_option
+@daemon_options
 @wait_option
-def unload(name: str, target: str, wait_seconds: float) -> None:
+def unload(name: str, target: Target, wait_seconds: float) -> None:
     """Unload the model NAME from a daemon that was started with --model-control explicit.
 
     Ends once its requests are finished.

@@ -65,6 +65,7 @@ def _relative_to(folder: Path, value: object) -> object:
 def _checked(settings: Settings) -> Settings:
     if settings.grpc == settings.http and settings.grpc.port != 0:
         raise ConfigError(_places(settings, "grpc", "http"), f"both cannot listen on {settings.grpc}")
+    _check_access(settings)
     if settings.load_model and settings.model_control != "explicit":
         raise ConfigError(
             _places(settings, "load_model"),
@@ -77,6 +78,30 @@ def _checked(settings: Settings) -> Settings:
             f"({format_duration(settings.drain_timeout_ns)}) and cannot be longer",
         )
     return settings
+
+
+def _check_access(settings: Settings) -> None:
+    """Check that what concerns TLS and tokens goes together."""
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        there, missing = (
+            ("tls_key", "tls_certificate")
+            if settings.tls_certificate is None
+            else ("tls_certificate", "tls_key")
+        )
+        raise ConfigError(
+            _places(settings, there), f"{missing} is missing: each is of no use without the other"
+        )
+    if settings.tls_certificate is None and settings.tls_client_ca is not None:
+        raise ConfigError(
+            _places(settings, "tls_client_ca"), "without tls_certificate nobody can show a certificate"
+        )
+    if settings.tls_certificate is None and settings.http_tls == "on":
+        raise ConfigError(_places(settings, "http_tls"), "there is no tls_certificate to encrypt with")
+    if settings.tokens is not None and settings.allow_control:
+        raise ConfigError(
+            _places(settings, "allow_control", "tokens"),
+            "with tokens, who has the role control gives commands, and nobody else",
+        )
 
 
 def _places(settings: Settings, *keys: str) -> str:

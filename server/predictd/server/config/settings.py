@@ -90,6 +90,29 @@ class Settings:
         _ADDRESS,
         "Where the status page, /metrics, /healthz and /readyz listen. Port 0 takes a free port.",
     )
+    tls_certificate: Path | None = option(
+        None,
+        optional_path(),
+        "Encrypt gRPC over TCP with the certificate in this file, in PEM, with those up to its root after it. A new "
+        "one is taken without a restart.",
+    )
+    tls_key: Path | None = option(None, optional_path(), "The private key of tls_certificate, in PEM.")
+    tls_client_ca: Path | None = option(
+        None,
+        optional_path(),
+        "Let in over TCP only clients that show a certificate of an authority in this file (mutual TLS).",
+    )
+    http_tls: str = option(
+        "auto",
+        choice("auto", "on", "off"),
+        "Whether HTTP is encrypted with tls_certificate; auto is where it listens beyond the loopback.",
+    )
+    tokens: Path | None = option(
+        None,
+        optional_path(),
+        "Let in only whoever shows a token, or a certificate, that this file lists, for what it says there. A changed "
+        "file is taken without a restart.",
+    )
     frontends: int | None = option(
         None, auto(integer(1, 256)), "Processes that speak gRPC; auto follows the CPUs at hand."
     )
@@ -248,7 +271,7 @@ class Settings:
     allow_control: bool = option(
         False,
         boolean(),
-        "Take commands such as load and unload from other machines, too, if gRPC listens to them.",
+        "Without tokens, take commands such as load and unload from other machines, too, if gRPC listens to them.",
     )
     load_timeout_ns: int = option(
         600 * _SECOND,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from predictd.server.access.rules import AccessRules
 from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.lane import LaneConfig, LaneSignature
 from predictd.server.config.request_log import RequestLogRule
@@ -209,10 +210,14 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     max_concurrent_per_client: int
     connections: ConnectionRules
     tfs_tensor_content: bool
-    allow_control: bool
+    access: AccessRules
     shape_secret: bytes
     request_log: RequestLogRule
     log_level: str
+
+
+class TakeMaterial(Message, frozen=True, kw_only=True):
+    """Supervisor: certificate, key and tokens, from now on. Descriptor: a file in memory that holds them."""
 
 
 class AttachPool(Message, frozen=True, kw_only=True):
@@ -332,6 +337,7 @@ AnyMessage = (
     | Stop
     | WorkerCounts
     | FrontendInit
+    | TakeMaterial
     | AttachPool
     | AttachWorker
     | WorkerGone

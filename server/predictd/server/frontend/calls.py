@@ -11,6 +11,7 @@ import enum
 import struct
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.expectation import Expectation
@@ -28,12 +29,26 @@ MAX_ATTEMPTS = 1
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came back from a worker."""
+    """What came back from a worker for a request of so many rows; 1 for a model that does not batch."""
 
     outputs: list[OutputTensor]
     queue_ns: int
     compute_ns: int
     batch_rows: int
+    rows: int
+
+
+class Receiver(Protocol):
+    """Who gets the answer to a call: a future, or what is told of it at once."""
+
+    def done(self) -> bool:
+        """Whether it has an answer, or wants none any more."""
+
+    def set_result(self, answered: Answered, /) -> None:
+        """Give it the answer."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Tell it why there is none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +56,7 @@ class Call:
     """A request between its ticket and its completion.
 
     Attributes:
-        future: Where the handler waits; None once the client is gone.
+        future: Who gets the answer; None once the client is gone.
         priority: The level of the pool's queue that the ticket is in.
         deadline_ns: The ticket's: the request's own, or when it has waited long enough, whichever is first.
         queued_ns: When the ticket was last written to a queue.
@@ -59,7 +74,7 @@ class Call:
     lane: Lane
     block: Block
     wanted: tuple[int, ...]
-    future: asyncio.Future[Answered] | None
+    future: Receiver | None
     rows: int
     shape_key: int
     flags: int

@@ -6,8 +6,9 @@ to the other, through whatever tasks an adapter makes of a stream.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -94,12 +95,18 @@ class Noting(grpc.aio.ServerInterceptor):
                 return handler._replace(**{kind: self._noting(handle)})
         return handler
 
-    def _noting(self, handle: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+    def _noting(self, handle: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        async def yield_noted(request: Any, context: Any) -> AsyncIterator[Any]:
+            self._note(context)
+            async for answer in handle(request, context):
+                yield answer
+
         async def handle_noted(request: Any, context: Any) -> Any:
             self._note(context)
             return await handle(request, context)
 
-        return handle_noted
+        # gRPC tells by the function whether it yields its answers or writes them.
+        return yield_noted if inspect.isasyncgenfunction(handle) else handle_noted
 
 
 class ClientNames(Noting):

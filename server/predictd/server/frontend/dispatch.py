@@ -6,14 +6,13 @@ import asyncio
 import os
 import struct
 import time
-from collections.abc import Sequence
 
 from predictd.server.errors import OverloadedError
-from predictd.server.frontend.admission import Admission
 from predictd.server.frontend.calls import (
     Answered,
     Call,
     CallTable,
+    Receiver,
     Recovery,
     held_slots,
     recovery,
@@ -22,10 +21,10 @@ from predictd.server.frontend.calls import (
 )
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
 from predictd.server.frontend.holding import Holding
-from predictd.server.frontend.inference import InputTensor
 from predictd.server.frontend.links import Links
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.mirror import NO_MIRROR, Mirror
+from predictd.server.frontend.order import Order
 from predictd.server.frontend.outcomes import outcome
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, release_blocks
 from predictd.server.frontend.retirement import Retirements
@@ -47,6 +46,10 @@ from predictd.server.transport.records import (
 )
 
 _COMPLETION = struct.Struct(COMPLETION_STRUCT)
+# As plain integers: the arithmetic of flags makes objects of them.
+_PATIENCE = int(TicketFlag.PATIENCE)
+_DELAY = int(TicketFlag.DELAY)
+_ALONE = int(TicketFlag.ALONE)
 _READ_BYTES = 1024 * RECORD_BYTES
 # With so few calls in flight a ticket does not wait for others that may come in the same turn.
 FEW_CALLS = 2
@@ -66,8 +69,8 @@ class Dispatcher:
         mirror: The other half of this front end, if it has one.
 
     Attributes:
-        links: Pools and workers, as the supervisor tells of them.
         mirror: The same.
+        links: Pools and workers, as the supervisor tells of them.
         retirements: Tells when a lane has nothing outstanding.
     """
 
@@ -84,9 +87,9 @@ class Dispatcher:
     ) -> None:
         self._frontend = frontend
         self.mirror = mirror
+        self._in_flight_limit = in_flight_limit
         self._completion_fd = completion_fd
         self._calls = CallTable(in_flight_limit)
-        self._in_flight_limit = in_flight_limit
         self._growth = growth
         self._recorder = recorder
         # Asking for the running loop is a system call.
@@ -111,80 +114,111 @@ class Dispatcher:
 
     # Requests -------------------------------------------------------------------------------------------------
 
-    async def call(
-        self,
-        lane: Lane,
-        admission: Admission,
-        tensors: Sequence[InputTensor],
-        wanted: tuple[int, ...],
-        queue: LaneQueue,
-        deadline_ns: int,
-        accepted_ns: int,
-        patience_ns: int = 0,
-        attempt: int = 0,
-        *,
-        moved: bool = False,
-    ) -> Answered:
-        """Send a request to the lane's pool and wait for its answer.
-
-        Args:
-            lane: Of the request.
-            admission: What it looks like.
-            tensors: Its inputs.
-            wanted: Indices of the outputs.
-            queue: Of its priority in this lane.
-            deadline_ns: Its own, 0 for none.
-            accepted_ns: When it came.
-            patience_ns: How long it may wait in its queue, 0 as long as it takes.
-            attempt: How often it was running in a worker that died, where it was sent before.
-            moved: It was accepted elsewhere, so that it waits for room in the queue instead of being refused.
+    async def call(self, order: Order) -> Answered:
+        """Send a request to its lane's pool and wait for its answer.
 
         Raises:
             RequestError: Whatever came instead of an answer.
         """
+        lane, size_bytes = order.lane, order.admission.layout.size_bytes
         pool = self._pools[lane.pool]
         # What was accepted before is not refused for its wait.
-        ahead = self.check(lane, queue, admission.layout.size_bytes, 0 if moved else deadline_ns, moved=moved)
+        deadline_ns = 0 if order.moved else order.deadline_ns
+        ahead = self.check(lane, order.queue, size_bytes, deadline_ns, moved=order.moved)
         self.retirements.begin(lane.id)
         try:
-            block, slot, generation = await self._make_room(lane, pool, admission.layout.size_bytes)
+            block = pool.arena.allocate(size_bytes) or await self._grown(lane, pool, size_bytes)
+            place = self._take_slot(pool, block)
         except BaseException:
             self.retirements.end(lane.id)
             raise
-        deadline_ns = deadline_ns or NO_DEADLINE_NS
+        future: asyncio.Future[Answered] = self._loop.create_future()
+        call = self._send(order, future, pool, block, place, ahead)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.abandon(call)
+            raise
+        finally:
+            # A failure knows this frame, which must not know the failure: such a ring would keep the request's
+            # tensors until the next full collection. To the table it says that nobody waits any more.
+            call.future = None
+            del future
+
+    def begin(self, order: Order, receiver: Receiver) -> Call | None:
+        """Send a request as `call` does, and have its answer given to a receiver.
+
+        Returns:
+            None if nothing was sent, because memory for it would have to be waited for.
+
+        Raises:
+            OverloadedError: It is refused.
+        """
+        lane, size_bytes = order.lane, order.admission.layout.size_bytes
+        pool = self._pools[lane.pool]
+        ahead = self.check(lane, order.queue, size_bytes, order.deadline_ns)
+        block = pool.arena.allocate(size_bytes)
+        if block is None:
+            return None
+        place = self._take_slot(pool, block)
+        self.retirements.begin(lane.id)
+        return self._send(order, receiver, pool, block, place, ahead)
+
+    def abandon(self, call: Call) -> None:
+        """The client of a call is gone."""
+        call.ends_waiting()
+        call.future = None
+        if self._calls.find(call.slot, call.generation) is call:
+            self._pools[call.lane.pool].arena.view(call.block)[CANCELLED_OFFSET] = 1
+
+    def _send(
+        self,
+        order: Order,
+        receiver: Receiver,
+        pool: PoolLink,
+        block: Block,
+        place: tuple[int, int],
+        ahead: int,
+    ) -> Call:
+        """Write a request into its block and send its ticket. What goes wrong from here on is told to the receiver."""
+        admission, queue, accepted_ns = order.admission, order.queue, order.accepted_ns
+        deadline_ns = order.deadline_ns or NO_DEADLINE_NS
+        patience_ns = order.patience_ns
         patient_until_ns = accepted_ns + patience_ns if patience_ns else NO_DEADLINE_NS
-        patience = TicketFlag.PATIENCE if patient_until_ns < deadline_ns else 0
-        delay = TicketFlag.DELAY if patience and queue.rules.delay else 0
+        patience = _PATIENCE if patient_until_ns < deadline_ns else 0
+        delay = _DELAY if patience and queue.rules.delay else 0
+        slot, generation = place
+        size_bytes = admission.layout.size_bytes
         call = Call(
             slot=slot,
             generation=generation,
-            lane=lane,
+            lane=order.lane,
             block=block,
-            wanted=wanted,
-            future=self._loop.create_future(),
+            wanted=order.wanted,
+            future=receiver,
             rows=admission.layout.rows,
             shape_key=admission.shape_key,
-            flags=admission.flags | patience | delay | (TicketFlag.ALONE if attempt else 0),
-            size_bytes=admission.layout.size_bytes,
+            flags=admission.flags | patience | delay | (_ALONE if order.attempt else 0),
+            size_bytes=size_bytes,
             priority=min(queue.level, pool.queues.levels),
             enqueued_ns=accepted_ns,
-            attempt=attempt,
+            attempt=order.attempt,
             deadline_ns=min(deadline_ns, patient_until_ns),
             answer_by_ns=deadline_ns,
             patience_ns=patience_ns,
             queue=queue,
             # One that was sent before waited for more than those that are before it now.
-            expectation=None if moved else queue.expectation,
+            expectation=None if order.moved else queue.expectation,
             ahead=ahead,
         )
         queue.out += 1
-        queue.out_bytes += call.size_bytes
+        queue.out_bytes += size_bytes
         if patience and not delay:
             left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
             call.timer = self._loop.call_later(left_seconds, self._waited_enough, call)
-        admission.write(pool.arena.segment_view(block.segment), block.offset, generation, tensors)
-        self._enqueue(pool, call, moved=moved)
-        return await self._answer(pool, call)
+        admission.write(pool.arena.segment_view(block.segment), block.offset, generation, order.tensors)
+        self._enqueue(pool, call, moved=order.moved)
+        return call
 
     def check(
         self, lane: Lane, queue: LaneQueue, size_bytes: int, deadline_ns: int, *, moved: bool = False
@@ -203,22 +237,24 @@ class Dispatcher:
             check_room(lane, pool, queue, ahead, size_bytes, lambda: self._taken(lane.pool))
         return ahead
 
-    async def _make_room(self, lane: Lane, pool: PoolLink, size_bytes: int) -> tuple[Block, int, int]:
-        """A block, a slot and its generation for a request. Raises RequestError."""
-        block = pool.arena.allocate(size_bytes)
-        if block is None:
-            try:
-                block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
-            except OverloadedError:
-                # Too late for this one: the memory is free once all readers have unmapped it.
-                self.links.give_back(pressed=True)
-                raise
-            if pool.id not in self._pools:
-                raise LaneGoneError(f"model '{lane.model}' stopped to be served")
+    async def _grown(self, lane: Lane, pool: PoolLink, size_bytes: int) -> Block:
+        """A block for a request, once there is memory for it. Raises RequestError."""
+        try:
+            block = await self._growth.allocate(pool.id, pool.arena, size_bytes)
+        except OverloadedError:
+            # Too late for this one: the memory is free once all readers have unmapped it.
+            self.links.give_back(pressed=True)
+            raise
+        if pool.id not in self._pools:
+            raise LaneGoneError(f"model '{lane.model}' stopped to be served")
+        return block
+
+    def _take_slot(self, pool: PoolLink, block: Block) -> tuple[int, int]:
+        """A slot and its generation for a request that has a block. Raises OverloadedError."""
         try:
             if self.mirror.in_flight and self.in_flight >= self._in_flight_limit:
                 raise too_many(self._in_flight_limit)
-            return block, *self._calls.take_slot()
+            return self._calls.take_slot()
         except OverloadedError:
             pool.arena.free(block)
             raise
@@ -263,22 +299,6 @@ class Dispatcher:
         call.queued_ns = time.monotonic_ns()
         pool.queues.put(call.ticket(self._frontend), call.priority)
 
-    async def _answer(self, pool: PoolLink, call: Call) -> Answered:
-        future = call.future
-        assert future is not None  # noqa: S101 - for the type checker
-        try:
-            return await future
-        except asyncio.CancelledError:
-            call.ends_waiting()
-            if self._calls.find(call.slot, call.generation) is call:
-                pool.arena.view(call.block)[CANCELLED_OFFSET] = 1
-            raise
-        finally:
-            # A failure knows this frame, which must not know the failure: such a ring would keep the request's
-            # tensors until the next full collection. To the table it says that nobody waits any more.
-            call.future = None
-            del future
-
     # Completions ----------------------------------------------------------------------------------------------
 
     def on_completions(self) -> None:
@@ -313,7 +333,7 @@ class Dispatcher:
         return True
 
     def _complete(self, call: Call, record: tuple[int, ...]) -> None:
-        if record[12] == Status.EXPIRED and call.flags & TicketFlag.DELAY and call.future is not None:
+        if record[12] == Status.EXPIRED and call.flags & _DELAY and call.future is not None:
             self._delay(call)
             return
         # Also from those whose clients have given up: under overload these are the ones that waited.
@@ -376,7 +396,7 @@ class Dispatcher:
             return
         if due is Recovery.PUT_BACK_ALONE:
             call.attempt += 1
-            call.flags |= TicketFlag.ALONE
+            call.flags |= _ALONE
         call.had_its_turn()
         self._recorder.retried(call.lane.id)
         call.queued_ns = time.monotonic_ns()

@@ -11,13 +11,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import grpc
 import grpc.aio
 import uvloop
 from setproctitle import setproctitle
 
+from predictd.server.access.material import read_material
+from predictd.server.access.tokens import parse_tokens
 from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.commands import CommandDone, LabelsDone
 from predictd.server.control.memory import Growth, SegmentAdded, SegmentRetired, SegmentUsable
@@ -43,9 +46,11 @@ from predictd.server.control.messages import (
     RetireLane,
     Statistics,
     Stop,
+    TakeMaterial,
     WorkerGone,
 )
 from predictd.server.control.publication import PublishModel
+from predictd.server.frontend.access import Access
 from predictd.server.frontend.answer_limit import ResponseLimit
 from predictd.server.frontend.apis import (
     control_v1,
@@ -57,20 +62,21 @@ from predictd.server.frontend.apis import (
     tfs,
 )
 from predictd.server.frontend.apis.streams import Streams
-from predictd.server.frontend.changes import Changes
 from predictd.server.frontend.clients import ClientLimit, ClientNames
 from predictd.server.frontend.connections import server_options
-from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.guarded import GuardedChanges, GuardedControl, GuardedCore
 from predictd.server.frontend.holding import Holding, awake_clock
 from predictd.server.frontend.mirror import NO_MIRROR, Mirror
 from predictd.server.frontend.native.hot import Hot
 from predictd.server.frontend.native.server import NativeServer, load_native
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
+from predictd.server.frontend.registry import Registry
 from predictd.server.frontend.request_log import LoggedService, NotedCalls
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.tls import ServerTls
 from predictd.server.frontend.unread import Bounded, Unread
 from predictd.server.launch.child_start import Inherited, begin_child
 from predictd.server.observe.logs import configure_child, report_left_out, set_level
@@ -126,12 +132,14 @@ class Frontend:
         core = (self._routes, self._dispatcher, self._recorder, self.send, clients)
         rule = init.request_log
         self._service = Service(*core) if rule.off else LoggedService(*core, rule)
-        self._changes = Changes(self.send)
-        self._control = Control(self.send, allowed=init.allow_control)
-        self._health = health.Health(SERVICES)
+        self._access = Access(init.access, self._recorder.refused)
+        self._tls = ServerTls(client_certificates=init.access.client_certificates)
+        self._changes = GuardedChanges(self.send, self._access)
+        self._control = GuardedControl(self.send, self._access)
+        self._health = health.Health(SERVICES, self._access.sees)
         self._unread = Unread(init.unread_limit_bytes)
         self._streams = Streams(self._unread)
-        self._add_services()
+        self._server.add_generic_rpc_handlers((Registry(self._services(), self._access),))
         if self._hot is not None and isinstance(self._server, NativeServer):
             self._hot.connect(self._dispatcher, self._routes, self._service, self._recorder, self._growth)
             self._server.on_hot = self._hot.on_event
@@ -176,31 +184,6 @@ class Frontend:
             ],
         )
 
-    def _add_services(self) -> None:
-        limit = self._init.max_message_bytes
-        self._server.add_generic_rpc_handlers(
-            (
-                Bounded(predictd_v1.handlers(self._service, self._streams, limit), self._unread),
-                routing_v1.handlers(
-                    self._changes,
-                    routing_v1.refusal(self._init.addresses, allow_control=self._init.allow_control),
-                ),
-                control_v1.handlers(self._control),
-                Bounded(oip.handlers(self._service, self._streams, limit, self._control), self._unread),
-                *(
-                    Bounded(service, self._unread)
-                    for service in tfs.handlers(
-                        self._service,
-                        limit,
-                        tensor_content=self._init.tfs_tensor_content,
-                        control=self._control,
-                    )
-                ),
-                self._health.handlers(),
-                reflection.handlers((*SERVICES, health.SERVICE)),
-            )
-        )
-
     def _part(self) -> None:
         """The loop in C has nothing left to do and is about to end."""
         self._mirror.collect()
@@ -210,7 +193,22 @@ class Frontend:
         """Whether the loop in C may answer requests by itself, where nothing is to be asked of Python about each."""
         init = self._init
         if self._hot is not None:
-            self._hot.enable(enabled=enabled and init.request_log.off and not init.max_concurrent_per_client)
+            plain = init.request_log.off and not init.max_concurrent_per_client and not self._access.by_model
+            self._hot.enable(enabled=enabled and plain)
+
+    def _services(self) -> Iterator[grpc.GenericRpcHandler]:
+        limit = self._init.max_message_bytes
+        core = GuardedCore(self._service, self._access) if self._access.by_model else self._service
+        for service in (
+            predictd_v1.handlers(core, self._streams, limit),
+            oip.handlers(core, self._streams, limit, self._control),
+            *tfs.handlers(core, limit, tensor_content=self._init.tfs_tensor_content, control=self._control),
+        ):
+            yield Bounded(service, self._unread)
+        yield routing_v1.handlers(self._changes)
+        yield control_v1.handlers(self._control)
+        yield self._health.handlers()
+        yield reflection.handlers((*SERVICES, health.SERVICE))
 
     # Control --------------------------------------------------------------------------------------------------
 
@@ -225,7 +223,7 @@ class Frontend:
                 os._exit(1)
             self._handle(message, fds)
 
-    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
+    def _handle(self, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a message
         match message:
             case AttachPool(seq=seq, pool=pool, name=name, queue_limit=limit):
                 self._dispatcher.links.attach_pool(
@@ -274,6 +272,8 @@ class Frontend:
                 self._changes.on_done(seq, status, text)
             case CommandDone():
                 self._control.done(message)
+            case TakeMaterial():
+                self._take_material(fds[0])
             case Listen():
                 self._spawn(self._listen())
             case Drain():
@@ -323,6 +323,12 @@ class Frontend:
             )
         )
 
+    def _take_material(self, fd: int) -> None:
+        material = read_material(fd)
+        self._access.take(parse_tokens(material.tokens))
+        if material.certificate:
+            self._tls.take(material)
+
     # Port -----------------------------------------------------------------------------------------------------
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -338,7 +344,12 @@ class Frontend:
 
     async def _listen(self) -> None:
         for address in self._init.addresses:
-            self._server.add_insecure_port(address)
+            if not self._init.access.tls:
+                self._server.add_insecure_port(address)
+            elif isinstance(self._server, NativeServer):
+                self._server.add_secure_port(address)
+            else:
+                self._server.add_secure_port(address, self._tls.credentials())
         if self._init.unix:
             # Nobody else may connect, not even between bind and chmod.
             before = os.umask(UNIX_UMASK)

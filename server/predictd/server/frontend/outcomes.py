@@ -29,7 +29,7 @@ def outcome(call: Call, record: tuple[int, ...], link: WorkerLink | None) -> Ans
             raise ValueError(f"a worker answers {rows} rows where {call.rows} were asked")
         block = link.memory.block(segment, index)
         outputs = cut(call.lane, block, link.memory.layout(block), call.wanted, first_row, rows)
-        return Answered(outputs, queue_ns, compute_ns, batch_rows)
+        return Answered(outputs, queue_ns, compute_ns, batch_rows, call.rows)
     if status == Status.EXPIRED:
         raise too_late(call, time.monotonic_ns())
     text = link.memory.error(segment, index) if link is not None and segment != NO_SEGMENT else ""

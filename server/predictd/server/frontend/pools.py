@@ -260,7 +260,7 @@ class PoolLink:
         out: Tickets of this front end that are not completed, by the level of their queue.
         mirrored_out: Those of its other half.
         lanes: That are ready in the pool.
-        changed_ns: When a worker last came or went: who has waited since before then says nothing of how long one waits.
+        changed_ns: When a worker last came or went: who has waited since before then teaches nothing about waits.
     """
 
     def __init__(self, pool: int, name: str, queues: TicketQueues, arena: Arena) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from predictd.server.config.request_log import RequestLogRule
 from predictd.server.errors import OverloadedError, RequestError
+from predictd.server.frontend.access import caller_name
 from predictd.server.frontend.clients import Noting
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.service import Send, Service, status_of_cancellation
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from predictd.server.frontend.clients import ClientLimit
     from predictd.server.frontend.heading import Heading
     from predictd.server.frontend.inference import InferRequest, InferResponse
+    from predictd.server.frontend.pending import Reply
     from predictd.server.frontend.routing import Routes
     from predictd.server.observe.recorder import FrontendRecorder
 
@@ -118,6 +120,11 @@ class LoggedService(Service):
             )
         return response
 
+    def begin(  # type: ignore[explicit-override]
+        self, request: InferRequest, api: str, deadline_ns: int, reply: Reply
+    ) -> None:
+        reply.resume(self.infer(request, api, deadline_ns))
+
     def check_unread(self, heading: Heading, api: str, deadline_ns: int) -> None:  # type: ignore[explicit-override]
         start_ns = time.monotonic_ns()
         try:
@@ -163,7 +170,11 @@ def _of_call() -> dict[str, str]:
     context = _call.get()
     if context is None:
         return {}
-    return {"client": unquote(context.peer()), **ids(context.invocation_metadata() or ())}
+    return {
+        "client": unquote(context.peer()),
+        "caller": caller_name(),
+        **ids(context.invocation_metadata() or ()),
+    }
 
 
 def ids(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

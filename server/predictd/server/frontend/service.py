@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from predictd.server.config.units import format_duration
 from predictd.server.control.message import Message
 from predictd.server.control.messages import StatisticsRequest
 from predictd.server.errors import (
     DeadlineError,
-    InvalidRequestError,
     ModelUnavailableError,
     OverloadedError,
     RequestError,
 )
-from predictd.server.frontend.calls import Answered
+from predictd.server.frontend.calls import Answered, Call
 from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.gate import Gate
+from predictd.server.frontend.handed import Handed, PutBackError
 from predictd.server.frontend.heading import Heading
 from predictd.server.frontend.inference import (
     DurationSum,
@@ -33,47 +31,16 @@ from predictd.server.frontend.inference import (
     ModelInfo,
     VersionInfo,
 )
+from predictd.server.frontend.order import ordered
+from predictd.server.frontend.pending import Pending, Reply
 from predictd.server.frontend.routing import Lane, LoadingError, Routes
 from predictd.server.frontend.status import status_name
 from predictd.server.observe.deltas import LaneStatisticsRow
 from predictd.server.observe.recorder import FrontendRecorder
 
 STATISTICS_TIMEOUT_SECONDS = 5.0
-_SELECTIONS_KEPT = 1024
 
 Send = Callable[[Message, list[int]], None]
-
-
-class PutBackError(Exception):
-    """A request that was begun elsewhere is to be sent again: its ticket died with a worker.
-
-    Attributes:
-        attempt: How often it was running in a worker that died.
-    """
-
-    def __init__(self, attempt: int) -> None:
-        super().__init__(attempt)
-        self.attempt = attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """A request that was begun elsewhere.
-
-    Attributes:
-        lane: That it was for.
-        request: As decoded.
-        deadline_ns: Its own, 0 for none.
-        accepted_ns: When it came.
-        outcome: Gives what came of it, an answer or None for nothing, or raises why there is no answer. Called once,
-            before anything waits.
-    """
-
-    lane: Lane
-    request: InferRequest
-    deadline_ns: int
-    accepted_ns: int
-    outcome: Callable[[], Answered | None]
 
 
 class Service:
@@ -149,54 +116,104 @@ class Service:
     async def infer(self, request: InferRequest, api: str, deadline_ns: int) -> InferResponse:
         """Answer a request. Raises RequestError."""
         accepted_ns = time.monotonic_ns()
+        lane: Lane | None = None
         try:
             lane = self._routes.lane(request.model, request.version, request.label)
-        except RequestError as error:
-            self._failed(None, api, status_name(error), accepted_ns)
+            self._recorder.accepted(lane.id, api)
+            if self.refusing:
+                self.refused += 1
+                raise ModelUnavailableError("the server is shutting down")
+            answer = self._in_time if self._timed(lane, request, deadline_ns) else self._wherever
+            if self._clients.limited:
+                with self._clients.request():
+                    response = await answer(lane, request, deadline_ns, accepted_ns)
+            else:
+                response = await answer(lane, request, deadline_ns, accepted_ns)
+        except BaseException as error:
+            self.failed(lane, api, error, deadline_ns, accepted_ns)
             raise
-        return await self._accounted(
-            lane, self._accepted(lane, request, deadline_ns, accepted_ns), api, deadline_ns, accepted_ns
+        self._count(lane, api, response, accepted_ns)
+        return response
+
+    def begin(self, request: InferRequest, api: str, deadline_ns: int, reply: Reply) -> Pending | None:
+        """Answer a request without a task that waits for it, where nothing but the answer is to be waited for."""
+        pending = (
+            None if self.refusing or self._clients.limited else self._sent(request, api, deadline_ns, reply)
         )
+        if pending is None:
+            reply.resume(self.infer(request, api, deadline_ns))
+        return pending
 
-    async def resume(self, handed: Handed, api: str) -> InferResponse:
-        """Bring a request to its end that was begun elsewhere, and is not accounted for. Raises RequestError."""
-        return await self._accounted(
-            handed.lane, self._resumed(handed), api, handed.deadline_ns, handed.accepted_ns
-        )
+    def _sent(self, request: InferRequest, api: str, deadline_ns: int, reply: Reply) -> Pending | None:
+        """A request that was sent; None for one that was not, be it that it is refused."""
+        accepted_ns = time.monotonic_ns()
+        try:
+            lane = self._routes.lane(request.model, request.version, request.label)
+            if self._timed(lane, request, deadline_ns):
+                return None
+            order = ordered(lane, request, deadline_ns, accepted_ns)
+            pending = Pending(self, request, lane, api, deadline_ns, accepted_ns, reply)
+            call = self._dispatcher.begin(order, pending)
+        except RequestError:
+            return None
+        if call is None:
+            return None
+        self._recorder.accepted(lane.id, api)
+        if not pending.done():
+            pending.call = call
+        return pending
 
-    async def _accepted(
-        self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
-    ) -> InferResponse:
-        if self.refusing:
-            self.refused += 1
-            raise ModelUnavailableError("the server is shutting down")
-        with self._clients.request():
-            return await self._in_time(lane, request, deadline_ns, accepted_ns)
+    def answered(self, lane: Lane, api: str, accepted_ns: int, answered: Answered) -> InferResponse:
+        """The response to a request that `begin` sent."""
+        response = _response(lane, answered)
+        self._count(lane, api, response, accepted_ns)
+        return response
 
-    async def _accounted(
+    def abandoned(self, lane: Lane, api: str, deadline_ns: int, accepted_ns: int, call: Call) -> None:
+        """The client of a request that `begin` sent is gone."""
+        self._dispatcher.abandon(call)
+        self._failed(lane, api, status_of_cancellation(deadline_ns), accepted_ns)
+
+    async def go_on(
         self,
         lane: Lane,
-        answering: Coroutine[Any, Any, InferResponse],
+        request: InferRequest,
         api: str,
         deadline_ns: int,
         accepted_ns: int,
+        gone: LaneGoneError,
     ) -> InferResponse:
-        """Count a request, whatever becomes of it."""
-        self._recorder.accepted(lane.id, api)
+        """Answer a request that `begin` sent to a lane that is gone. Raises RequestError."""
         try:
-            response = await answering
-        except RequestError as error:
-            if isinstance(error, OverloadedError) and error.limit is not None:
+            other = await self._elsewhere(lane, request, gone)
+            response = await self._wherever(
+                other, request, deadline_ns, accepted_ns, gone.attempt, moved=True
+            )
+        except BaseException as error:
+            self.failed(lane, api, error, deadline_ns, accepted_ns)
+            raise
+        finally:
+            # If it is raised, it knows this frame.
+            del gone
+        self._count(lane, api, response, accepted_ns)
+        return response
+
+    def failed(
+        self, lane: Lane | None, api: str, error: BaseException, deadline_ns: int, accepted_ns: int
+    ) -> None:
+        """Count a request that has no answer."""
+        if isinstance(error, RequestError):
+            if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
                 self._gate.press()
                 self._recorder.shed(lane.id, error.limit)
-            self._failed(lane, api, status_name(error), accepted_ns)
-            raise
-        except asyncio.CancelledError:
-            self._failed(lane, api, status_of_cancellation(deadline_ns), accepted_ns)
-            raise
-        except Exception:
-            self._failed(lane, api, "INTERNAL", accepted_ns)
-            raise
+            status = status_name(error)
+        elif isinstance(error, asyncio.CancelledError):
+            status = status_of_cancellation(deadline_ns)
+        else:
+            status = "INTERNAL"
+        self._failed(lane, api, status, accepted_ns)
+
+    def _count(self, lane: Lane, api: str, response: InferResponse, accepted_ns: int) -> None:
         self._recorder.answered(
             lane.id,
             api,
@@ -206,17 +223,19 @@ class Service:
             response.compute_ns,
             response.rows,
         )
-        return response
+
+    @staticmethod
+    def _timed(lane: Lane, request: InferRequest, deadline_ns: int) -> int:
+        """Nanoseconds that a request has by its own time-out or by its model's default; 0 for neither."""
+        within_ns = lane.queues.of(request.priority).answer_within_ns(request.timeout_ns)
+        return within_ns or (0 if deadline_ns else lane.config.default_deadline_ns)
 
     async def _in_time(
         self, lane: Lane, request: InferRequest, deadline_ns: int, accepted_ns: int
     ) -> InferResponse:
-        """Answer a request within the time that it has by its own time-out, or by its model's default."""
+        """Answer a request within the time that it has."""
         within_ns = lane.queues.of(request.priority).answer_within_ns(request.timeout_ns)
-        default_ns = 0 if deadline_ns or within_ns else lane.config.default_deadline_ns
-        allowed_ns = within_ns or default_ns
-        if not allowed_ns:
-            return await self._wherever(lane, request, deadline_ns, accepted_ns)
+        allowed_ns = within_ns or lane.config.default_deadline_ns
         by_ns = accepted_ns + allowed_ns
         try:
             async with asyncio.timeout(allowed_ns / 1e9):
@@ -225,8 +244,38 @@ class Service:
             raise DeadlineError(
                 f"the request's time-out of {within_ns // 1000} µs passed"
                 if within_ns
-                else f"the default deadline of {format_duration(default_ns)} passed (default_deadline)"
+                else f"the default deadline of {format_duration(allowed_ns)} passed (default_deadline)"
             ) from None
+
+    async def _wherever(
+        self,
+        lane: Lane,
+        request: InferRequest,
+        deadline_ns: int,
+        accepted_ns: int,
+        attempt: int = 0,
+        *,
+        moved: bool = False,
+    ) -> InferResponse:
+        """Answer a request, elsewhere if its lane goes, or gets another pool, while the request waits."""
+        while True:
+            order = ordered(lane, request, deadline_ns, accepted_ns, attempt, moved=moved)
+            try:
+                return _response(lane, await self._dispatcher.call(order))
+            except LaneGoneError as gone:
+                attempt, moved = gone.attempt, True
+                lane = await self._elsewhere(lane, request, gone)
+
+    async def resume(self, handed: Handed, api: str) -> InferResponse:
+        """Bring a request to its end that was begun elsewhere, and is not accounted for. Raises RequestError."""
+        self._recorder.accepted(handed.lane.id, api)
+        try:
+            response = await self._resumed(handed)
+        except BaseException as error:
+            self.failed(handed.lane, api, error, handed.deadline_ns, handed.accepted_ns)
+            raise
+        self._count(handed.lane, api, response, handed.accepted_ns)
+        return response
 
     async def _resumed(self, handed: Handed) -> InferResponse:
         lane, request = handed.lane, handed.request
@@ -241,58 +290,10 @@ class Service:
             self._recorder.retried(lane.id)
         else:
             if answered is not None:
-                return _response(lane, answered, lane.inputs.admit(request.inputs).layout.rows)
+                return _response(lane, answered)
         return await self._wherever(
             lane, request, handed.deadline_ns, handed.accepted_ns, attempt, moved=moved
         )
-
-    async def _wherever(
-        self,
-        lane: Lane,
-        request: InferRequest,
-        deadline_ns: int,
-        accepted_ns: int,
-        attempt: int = 0,
-        *,
-        moved: bool = False,
-    ) -> InferResponse:
-        """Answer a request, elsewhere if its lane goes, or gets another pool, while the request waits."""
-        while True:
-            try:
-                return await self._infer(lane, request, deadline_ns, accepted_ns, attempt, moved=moved)
-            except LaneGoneError as gone:
-                attempt, moved = gone.attempt, True
-                lane = await self._elsewhere(lane, request, gone)
-
-    async def _infer(
-        self,
-        lane: Lane,
-        request: InferRequest,
-        deadline_ns: int,
-        accepted_ns: int,
-        attempt: int,
-        *,
-        moved: bool,
-    ) -> InferResponse:
-        admission = lane.inputs.admit(request.inputs)
-        wanted = _selection(lane, request.outputs)
-        lane.answer_limit.expect(wanted, admission.layout.rows)
-        queue = lane.queues.of(request.priority)
-        queue.asked_ns = accepted_ns
-        patience_ns = queue.patience_ns(request.timeout_ns)
-        answered = await self._dispatcher.call(
-            lane,
-            admission,
-            request.inputs,
-            wanted,
-            queue,
-            deadline_ns,
-            accepted_ns,
-            patience_ns,
-            attempt,
-            moved=moved,
-        )
-        return _response(lane, answered, admission.layout.rows)
 
     async def _elsewhere(self, lane: Lane, request: InferRequest, gone: LaneGoneError) -> Lane:
         """Where a request goes whose lane is not there any more, once that is ready.
@@ -355,40 +356,16 @@ def status_of_cancellation(deadline_ns: int) -> str:
     return "DEADLINE_EXCEEDED" if 0 < deadline_ns <= time.monotonic_ns() else "CANCELLED"
 
 
-def _response(lane: Lane, answered: Answered, rows: int) -> InferResponse:
+def _response(lane: Lane, answered: Answered) -> InferResponse:
     return InferResponse(
-        model=lane.model,
-        version=lane.version,
-        outputs=answered.outputs,
-        queue_ns=answered.queue_ns,
-        compute_ns=answered.compute_ns,
-        batch_rows=answered.batch_rows,
-        rows=rows,
+        lane.model,
+        lane.version,
+        answered.outputs,
+        answered.queue_ns,
+        answered.compute_ns,
+        answered.batch_rows,
+        answered.rows,
     )
-
-
-def _selection(lane: Lane, names: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the outputs that are asked for: all of them when none is named."""
-    key = tuple(names)
-    selection = lane.selections.get(key)
-    if selection is None:
-        selection = _select(lane, key)
-        if len(lane.selections) >= _SELECTIONS_KEPT:
-            lane.selections.clear()
-        lane.selections[key] = selection
-    return selection
-
-
-def _select(lane: Lane, names: tuple[str, ...]) -> tuple[int, ...]:
-    if not names:
-        return tuple(range(len(lane.output_names)))
-    for name in names:
-        if name not in lane.output_names:
-            known = ", ".join(f"'{output}'" for output in lane.output_names)
-            raise InvalidRequestError(f"unknown output '{name}' of model '{lane.model}'; it gives {known}")
-        if names.count(name) > 1:
-            raise InvalidRequestError(f"output '{name}' of model '{lane.model}' is asked for twice")
-    return tuple(lane.output_names.index(name) for name in names)
 
 
 def _statistics(row: LaneStatisticsRow) -> LaneStatistics:

@@ -26,6 +26,7 @@ _CODES: Mapping[type[errors.RequestError], StatusCode] = {
     errors.UnknownModelError: StatusCode.NOT_FOUND,
     errors.ModelUnavailableError: StatusCode.UNAVAILABLE,
     errors.FailedPreconditionError: StatusCode.FAILED_PRECONDITION,
+    errors.UnauthenticatedError: StatusCode.UNAUTHENTICATED,
     errors.ForbiddenError: StatusCode.PERMISSION_DENIED,
     errors.UnsupportedError: StatusCode.UNIMPLEMENTED,
     errors.OverloadedError: StatusCode.RESOURCE_EXHAUSTED,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from predictd.server.errors import ShedReason
+from predictd.server.errors import RefusalReason, ShedReason
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
 from predictd.server.observe.deltas import (
     SUCCESS,
@@ -26,6 +26,8 @@ from predictd.server.observe.deltas import (
     WorkerDelta,
 )
 
+Protocol = Literal["grpc", "http"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 # The status of requests whose front end died: what gRPC tells a client whose connection breaks.
 LOST = "UNAVAILABLE"
 # Lanes that were replaced: children tell what they did for them within seconds.
@@ -172,6 +174,7 @@ class Aggregate:
     Attributes:
         loop_lag: How late the event loops of front ends were.
         gc_pauses: How long garbage collections held them up.
+        refusals: Calls and HTTP requests whose callers were not let in, by protocol and reason.
     """
 
     def __init__(self) -> None:
@@ -183,6 +186,7 @@ class Aggregate:
         self._frontends: dict[int, _Frontend] = {}
         self.loop_lag = TimeTotals()
         self.gc_pauses = TimeTotals()
+        self.refusals: Counter[tuple[Protocol, RefusalReason]] = Counter()
 
     def name_lane(self, lane: int, model: str, version: int) -> None:
         """Say which model version a lane serves, before its first delta comes."""
@@ -226,6 +230,8 @@ class Aggregate:
             runs = self._runs_of(shed.lane)
             if runs is not None:
                 runs.shed[shed.reason] = runs.shed.get(shed.reason, 0) + shed.requests
+        for reason, calls in delta.refusals.items():
+            self.refusals["grpc", reason] += calls
         self.loop_lag.add(delta.loop_lag)
         self.gc_pauses.add(delta.gc_pauses)
         for retries in delta.retries:

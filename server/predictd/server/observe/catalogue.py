@@ -44,6 +44,26 @@ METRICS: tuple[MetricSpec, ...] = (
         "version.",
     ),
     MetricSpec(
+        "predictd_refused_calls_total",
+        "counter",
+        ("protocol", "reason"),
+        "Calls and HTTP requests whose callers were not let in: they showed nothing, something that is not valid, or "
+        "may not do this, or not with this model. They count nowhere else.",
+    ),
+    MetricSpec(
+        "predictd_tls_certificate_expiry_timestamp_seconds",
+        "gauge",
+        (),
+        "When the certificate that clients are shown, or one up to its root, ceases to be valid, in seconds since the "
+        "epoch.",
+    ),
+    MetricSpec(
+        "predictd_credentials_reload_failures_total",
+        "counter",
+        ("what",),
+        "How often a changed certificate, or changed tokens, could not be taken, so that the old ones stayed.",
+    ),
+    MetricSpec(
         "predictd_request_duration_seconds",
         "histogram",
         (*_MODEL, "api"),

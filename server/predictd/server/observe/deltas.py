@@ -11,12 +11,13 @@ from typing import Literal, get_args
 
 import msgspec
 
-from predictd.server.errors import ShedReason
+from predictd.server.errors import RefusalReason, ShedReason
 
 SUCCESS = "OK"
 """The status of an answered request; every other status is a failure."""
 
 DropReason = Literal["expired", "too_near", "cancelled"]
+REFUSAL_REASONS: tuple[RefusalReason, ...] = get_args(RefusalReason)
 SHED_REASONS: tuple[ShedReason, ...] = get_args(ShedReason)
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
@@ -133,6 +134,7 @@ class FrontendDelta(msgspec.Struct, frozen=True, array_like=True):
         loop_lag: How late the event loop was.
         gc_pauses: How long garbage collections took.
         more: The recorder holds more than a message carries: take again.
+        refusals: Calls whose callers were not let in, by reason.
     """
 
     requests: list[RequestSeries] = []
@@ -143,9 +145,10 @@ class FrontendDelta(msgspec.Struct, frozen=True, array_like=True):
     more: bool = False
     loop_lag: TimeSeries = TimeSeries()
     gc_pauses: TimeSeries = TimeSeries()
+    refusals: dict[RefusalReason, int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.requests or self.retries or self.accepted or self.shed)
+        return bool(self.requests or self.retries or self.accepted or self.shed or self.refusals)
 
 
 class RunSeries(msgspec.Struct, frozen=True, array_like=True):

@@ -167,6 +167,8 @@ class Gauges:
         plans: What the plan gives each child.
         memory: What the daemon may take and what is left; None where the kernel does not show it.
         gpus: One entry a GPU.
+        certificate_expiry_unix_seconds: Until when the certificate that clients are shown is valid, if there is one.
+        credential_failures: How often what lay in a file that changed could not be taken, by what it is.
     """
 
     readiness: Readiness
@@ -184,6 +186,8 @@ class Gauges:
     plans: tuple[PlanGauge, ...] = ()
     memory: MemoryGauge | None = None
     gpus: tuple[GpuGauge, ...] = ()
+    certificate_expiry_unix_seconds: float | None = None
+    credential_failures: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_info() -> BuildInfo:

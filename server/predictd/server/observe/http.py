@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 
@@ -41,12 +42,14 @@ class Request:
         path: As sent, without the query.
         query: What follows the question mark, empty if nothing does.
         headers: By lower-case name; repeated ones joined by a comma.
+        certificate: What the client showed of itself and was verified, as `ssl.SSLSocket.getpeercert` has it.
     """
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
+    certificate: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class HttpServer:
         routes: A handler for each path.
         idle_timeout_seconds: How long a client may take for a whole header, or to read an answer.
         connections_max: Connections beyond are refused with 503.
+        tls: Encrypts; asked again for each connection.
     """
 
     def __init__(
@@ -77,7 +81,9 @@ class HttpServer:
         *,
         idle_timeout_seconds: float = 30.0,
         connections_max: int = 128,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
+        self._tls = tls
         self._routes = routes
         self._idle_timeout_seconds = idle_timeout_seconds
         self._connections_max = connections_max
@@ -109,7 +115,11 @@ class HttpServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        conversation = _Conversation(reader, writer, self._routes, self._idle_timeout_seconds)
+        if self._tls is not None:
+            # What comes now is for the handshake.
+            cast("asyncio.Transport", writer.transport).pause_reading()
+        tls = None if self._tls is None else self._tls()
+        conversation = _Conversation(reader, writer, self._routes, self._idle_timeout_seconds, tls)
         if len(self._conversations) >= self._connections_max:
             conversation.refuse()
             return
@@ -132,7 +142,9 @@ class _Conversation:
         writer: asyncio.StreamWriter,
         routes: Mapping[str, Handler],
         timeout_seconds: float,
+        tls: ssl.SSLContext | None,
     ) -> None:
+        self._tls = tls
         self._reader = reader
         self._writer = writer
         self._routes = routes
@@ -140,20 +152,29 @@ class _Conversation:
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEADER_BYTES_MAX)
         self._reading: asyncio.Timeout | None = None
         self._ending = False
-        # With no room to buffer, drain() returns when all was handed to the kernel: a client that does not
-        # read is noticed by the time-out there and leaves nothing behind in a closing transport.
-        writer.transport.set_write_buffer_limits(high=0)
+        self._certificate: Mapping[str, Any] = {}
 
     async def run(self) -> None:
         """Answer requests until either side has enough."""
         try:
+            await self._begin()
             while await self._exchange():
                 self._protocol.start_next_cycle()
+            await self._close()
         except OSError:
             # The client left, or is too slow to be served: its affair, and nothing is left to tell it.
-            self._writer.transport.abort()
+            pass
         finally:
-            await self._close()
+            self._writer.transport.abort()
+
+    async def _begin(self) -> None:
+        # Here and not in asyncio's server, which would let any number of clients begin a handshake.
+        if self._tls is not None:
+            await self._writer.start_tls(self._tls, ssl_handshake_timeout=self._timeout_seconds)
+            self._certificate = self._writer.get_extra_info("peercert") or {}
+        # With no room to buffer, drain() returns when all was handed to the kernel: a client that does not
+        # read is noticed by the time-out there and leaves nothing behind in a closing transport.
+        self._writer.transport.set_write_buffer_limits(high=0)
 
     def end(self) -> None:
         """Finish what is being answered, and nothing else."""
@@ -163,6 +184,9 @@ class _Conversation:
 
     def refuse(self) -> None:
         """Say that there are too many connections, without waiting for anything."""
+        if self._tls is not None:
+            self._writer.transport.abort()
+            return
         response = _text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         self._writer.write(self._encode(response, with_body=True, last=True))
         self._writer.close()
@@ -212,7 +236,7 @@ class _Conversation:
             allow = (("Allow", ", ".join(_METHODS)),)
             return _text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", allow), False
         try:
-            return await handler(Request(method, path, query, headers)), False
+            return await handler(Request(method, path, query, headers, self._certificate)), False
         except Exception:
             _logger.exception("the handler of %s failed", path)
             return _text(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"), False
@@ -253,7 +277,8 @@ class _Conversation:
 
     async def _close(self) -> None:
         self._writer.close()
-        with suppress(OSError):
+        # TLS says goodbye, and waits for the other side to do so, too.
+        async with asyncio.timeout(_LINGER_SECONDS):
             await self._writer.wait_closed()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import islice
 from threading import Lock
 
-from predictd.server.errors import ShedReason
+from predictd.server.errors import RefusalReason, ShedReason
 from predictd.server.observe.buckets import (
     DURATION_BOUNDS_NS,
     DURATION_BUCKETS_SECONDS,
@@ -100,6 +100,7 @@ class FrontendRecorder:
         self.gc_pauses = TimeRecorder()
         self._accepted: dict[tuple[int | None, str], int] = {}
         self._shed: dict[tuple[int, ShedReason], int] = {}
+        self._refusals: dict[RefusalReason, int] = {}
         self._waits: dict[int, int] = {}
         self._waited: set[int] = set()
         self._more = False
@@ -118,6 +119,10 @@ class FrontendRecorder:
         """Count requests that are refused because there is too much to do, besides counting them as failed."""
         key = (lane, reason)
         self._shed[key] = self._shed.get(key, 0) + requests
+
+    def refused(self, reason: RefusalReason) -> None:
+        """Count a call whose caller was not let in. It is no request: nothing else is counted of it."""
+        self._refusals[reason] = self._refusals.get(reason, 0) + 1
 
     def waits(self, lane: int, expected_ns: int) -> None:
         """Tell how long a request of a lane that came now was expected to wait."""
@@ -215,6 +220,7 @@ class FrontendRecorder:
         room -= len(shed)
         waits = {lane: self._waits.pop(lane) for lane in list(islice(self._waits, room))}
         self._more = bool(self._cells or self._retries or self._accepted or self._shed or self._waits)
+        refusals, self._refusals = self._refusals, {}
         return FrontendDelta(
             requests,
             retries,
@@ -224,6 +230,7 @@ class FrontendRecorder:
             self._more,
             loop_lag=self.loop_lag.take(),
             gc_pauses=self.gc_pauses.take(),
+            refusals=refusals,
         )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from predictd.server.observe.aggregate import Aggregate, RunTotals, Served, TimeTotals, Waiting
+from predictd.server.observe.aggregate import PROTOCOLS, Aggregate, RunTotals, Served, TimeTotals, Waiting
 from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS, ROWS_BUCKETS
-from predictd.server.observe.deltas import DROP_REASONS, SHED_REASONS, SUCCESS
+from predictd.server.observe.deltas import DROP_REASONS, REFUSAL_REASONS, SHED_REASONS, SUCCESS
 from predictd.server.observe.gauges import LANE_STATES, Gauges, MemoryGauge
 from predictd.server.observe.processes import Memory
 
@@ -127,6 +127,19 @@ def _shed(view: View) -> Numbers:
     }
 
 
+def _refused(view: View) -> Numbers:
+    return {
+        (protocol, reason): view.aggregate.refusals[protocol, reason]
+        for protocol in PROTOCOLS
+        for reason in REFUSAL_REASONS
+    }
+
+
+def _certificate_expiry(view: View) -> Numbers:
+    expiry = view.gauges.certificate_expiry_unix_seconds
+    return {} if expiry is None else {(): expiry}
+
+
 def _accepted(view: View) -> Numbers:
     return {(*_labels(served), api): count for (served, api), count in view.aggregate.accepted().items()}
 
@@ -224,6 +237,11 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_run_requests_total": _per_lane(lambda runs: runs.tickets),
     "predictd_dropped_total": _dropped,
     "predictd_shed_total": _shed,
+    "predictd_refused_calls_total": _refused,
+    "predictd_tls_certificate_expiry_timestamp_seconds": _certificate_expiry,
+    "predictd_credentials_reload_failures_total": lambda view: {
+        (what,): count for what, count in view.gauges.credential_failures.items()
+    },
     "predictd_expected_wait_seconds": _expected_waits,
     "predictd_expected_run_seconds": _expected_runs,
     "predictd_request_overhead_seconds_total": _overheads,

@@ -29,6 +29,8 @@ from predictd.server.repository.watch import look
 from predictd.server.supervise import unix_socket
 from predictd.server.supervise.announcer import Announcer, Sight
 from predictd.server.supervise.assembly import read_planner
+from predictd.server.supervise.credentials import Credentials, CredentialsError
+from predictd.server.supervise.doors import http_access, http_tls, open_doors
 from predictd.server.supervise.guard import LoopGuard
 from predictd.server.supervise.notify import Notifier
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
@@ -144,23 +146,27 @@ async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_read
         return _refuse(log, f"HTTP address {error}")
     # Only now that the addresses are ours: a daemon started twice must not touch the first one's files.
     try:
+        credentials = Credentials(settings)
         state = _open_files(settings)
-    except StateError as error:
+    except (CredentialsError, StateError) as error:
         return _refuse(log, str(error))
 
     wanted = at_start(settings, sight, Loads() if state is None else state.loads, tuned.apply)
     for complaint in wanted.complaints:
         _log.warning("%s", complaint)
-    supervisor = Supervisor(settings, planner, wanted, port, state, tuned.apply)
-    for warning in supervisor.plan.warnings:
+    supervisor = Supervisor(settings, credentials, planner, wanted, port, state, tuned.apply)
+    for warning in (*open_doors(settings, port, http_sockets, credentials), *supervisor.plan.warnings):
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), planner.budget).splitlines():
         _log.info("%s", line)
     asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
     addresses = {"grpc": str(port.address), "http": str(http_address), **_unix_address(settings)}
     announcer = Announcer(Notifier(os.environ, os.getpid()), lambda: _sight(supervisor))
-    signals = _Signals(lambda: _reload(supervisor, announcer), supervisor.log_level.toggle)
-    servers = [HttpServer(_routes(supervisor, log.recent)) for _ in http_sockets]
+    signals = _Signals(lambda: _reload(supervisor, announcer, credentials), supervisor.log_level.toggle)
+    routes = http_access(settings, http_sockets, credentials, supervisor.counts.aggregate).guard(
+        _routes(supervisor, log.recent)
+    )
+    servers = [HttpServer(routes, tls=http_tls(settings, http_sockets, credentials)) for _ in http_sockets]
     try:
         for server, sock in zip(servers, http_sockets, strict=True):
             await server.serve(sock)
@@ -243,8 +249,9 @@ def _sight(supervisor: Supervisor) -> Sight:
     return Sight(supervisor.readiness(), settled, supervisor.responsive)
 
 
-def _reload(supervisor: Supervisor, announcer: Announcer) -> None:
+def _reload(supervisor: Supervisor, announcer: Announcer, credentials: Credentials) -> None:
     announcer.reload()
+    credentials.look_now()
     supervisor.keeper.look_now()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from predictd.server.access.rules import AccessRules
 from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.settings import Settings
@@ -31,7 +32,7 @@ class FrontendSettings:
     max_concurrent_per_client: int
     connections: ConnectionRules
     tfs_tensor_content: bool
-    allow_control: bool
+    access: AccessRules
     shape_secret: bytes
     request_log: RequestLogRule
     log_level: str
@@ -52,11 +53,22 @@ def frontend_settings(settings: Settings, port: ReservedPort, arena_limit_bytes:
         max_concurrent_per_client=settings.max_concurrent_per_client,
         connections=settings.connections,
         tfs_tensor_content=settings.tfs_tensor_content,
-        allow_control=settings.allow_control or is_private(port),
+        access=access_rules(settings, port),
         shape_secret=os.urandom(16),
         request_log=settings.request_log,
         log_level=settings.log_level,
         environment=dict(os.environ),
+    )
+
+
+def access_rules(settings: Settings, port: ReservedPort) -> AccessRules:
+    """Who is let in where gRPC listens."""
+    return AccessRules(
+        tls=settings.tls_certificate is not None,
+        tokens=settings.tokens is not None,
+        client_certificates=settings.tls_client_ca is not None,
+        private=is_private(port),
+        allow_control=settings.allow_control,
     )
 
 
@@ -87,7 +99,7 @@ def frontend_init(settings: FrontendSettings, place: Place, frontend: int, front
         max_concurrent_per_client=settings.max_concurrent_per_client,
         connections=settings.connections,
         tfs_tensor_content=settings.tfs_tensor_content,
-        allow_control=settings.allow_control,
+        access=settings.access,
         shape_secret=settings.shape_secret,
         request_log=settings.request_log.share(frontends),
         log_level=settings.log_level,

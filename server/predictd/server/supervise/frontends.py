@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Callable, Sequence
 
 from predictd.server.control.message import Message
-from predictd.server.control.messages import AnyMessage, Drain, Drained, Listen, Listening, Ready
+from predictd.server.control.messages import (
+    AnyMessage,
+    Drain,
+    Drained,
+    Listen,
+    Listening,
+    Ready,
+    TakeMaterial,
+)
 from predictd.server.control.publication import PublishModel
 from predictd.server.launch.plan import ChildPlan
 from predictd.server.supervise.child import Child, OnMessage, describe_exit, who
+from predictd.server.supervise.credentials import Credentials
 from predictd.server.supervise.frontend_init import FrontendSettings, frontend_init
 from predictd.server.supervise.pool import Place
 from predictd.server.supervise.starter import Starter
@@ -32,6 +42,7 @@ class Frontends:
 
     Args:
         publications: What a new front end is told of all models.
+        credentials: That they show their clients, and tell these by.
         is_ready: Whether the daemon as a whole is ready.
         give_up: Ends the daemon, with the reason: without front ends there is no service.
         on_message: Hears what front ends say; hands what is for us to `handle`.
@@ -50,6 +61,7 @@ class Frontends:
         wiring: Wiring,
         next_id: Callable[[], int],
         publications: Callable[[], list[PublishModel]],
+        credentials: Credentials,
         is_ready: Callable[[], bool],
         give_up: Callable[[str], None],
         on_message: OnMessage,
@@ -59,6 +71,7 @@ class Frontends:
         self._settings = settings
         self._wiring = wiring
         self._publications = publications
+        self._credentials = credentials
         self._is_ready = is_ready
         self._give_up = give_up
         self._on_change = on_change
@@ -89,6 +102,22 @@ class Frontends:
         for place, child in self.children():
             if place.state is not State.STARTING:
                 child.send(message)
+
+    def renew_credentials(self) -> None:
+        """Hand all front ends the certificate and the tokens of now."""
+        self._give_credentials(
+            [child for place, child in self.children() if place.state is not State.STARTING]
+        )
+
+    def _give_credentials(self, children: Sequence[Child]) -> None:
+        if not self._credentials.any:
+            return
+        fd = self._credentials.open()
+        try:
+            for child in children:
+                child.send(TakeMaterial(), [fd])
+        finally:
+            os.close(fd)
 
     @property
     def all_listening(self) -> bool:
@@ -122,6 +151,7 @@ class Frontends:
             frontend_init(self._settings, place, child.id, len(self.places)),
             [place.pipe.read_fd],
         )
+        self._give_credentials([child])
         self._wiring.add_frontend(place, child)
         for publication in self._publications():
             child.send(publication)

@@ -40,8 +40,16 @@ class ReservedPort:
 
 def is_private(port: ReservedPort) -> bool:
     """Only this machine reaches the port."""
-    hosts = (target.rpartition(":")[0].strip("[]") for target in port.targets)
-    return all(ipaddress.ip_address(host.partition("%")[0]).is_loopback for host in hosts)
+    return all(_is_loopback(target.rpartition(":")[0].strip("[]")) for target in port.targets)
+
+
+def are_private(sockets: Sequence[socket.socket]) -> bool:
+    """Only this machine reaches what listens there."""
+    return all(_is_loopback(sock.getsockname()[0]) for sock in sockets)
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def reserve(address: Address) -> ReservedPort:

@@ -21,6 +21,7 @@ from predictd.server.observe.gauges import (
 )
 from predictd.server.observe.processes import cpu_seconds, memory
 from predictd.server.supervise.child import Child
+from predictd.server.supervise.credentials import Credentials
 from predictd.server.supervise.growth import GrowthPolicy
 from predictd.server.supervise.pool import Place, Pool
 from predictd.server.supervise.states import State
@@ -38,6 +39,7 @@ def snapshot(
     kills: Mapping[tuple[str, str], int],
     growth: GrowthPolicy,
     gpus: Iterable[GpuSample],
+    credentials: Credentials,
 ) -> Gauges:
     """Look at everything.
 
@@ -51,6 +53,7 @@ def snapshot(
         kills: Children that were killed because they hung, by role and reason.
         growth: Knows what memory is left.
         gpus: What workers told of their GPUs; several may tell of the same.
+        credentials: Certificate and tokens.
     """
     places = _places(pools, workers, frontends)
     return Gauges(
@@ -90,6 +93,8 @@ def snapshot(
             )
             for gpu in {gpu.gpu: gpu for gpu in gpus}.values()
         ),
+        certificate_expiry_unix_seconds=credentials.expiry_unix_seconds,
+        credential_failures=credentials.failures,
     )
 
 

@@ -46,6 +46,7 @@ from predictd.server.supervise.changes import Changes
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.commands import Commands
 from predictd.server.supervise.counts import Counts
+from predictd.server.supervise.credentials import Credentials
 from predictd.server.supervise.directing import Director
 from predictd.server.supervise.frontend_init import frontend_settings
 from predictd.server.supervise.frontends import Frontends
@@ -87,6 +88,7 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
+        credentials: Credentials,
         planner: Planner,
         wanted: Restored,
         port: ReservedPort,
@@ -101,6 +103,7 @@ class Supervisor:
         self.fatal: str | None = None
         self._changes = Changes()
         self._settings = settings
+        self._credentials = credentials
         self._draining = False
         self._was_ready = False
         self._started_unix = time.time()
@@ -161,6 +164,7 @@ class Supervisor:
             self._wiring,
             self._next_id,
             publications=self.catalog.publications,
+            credentials=self._credentials,
             is_ready=lambda: self.ready,
             give_up=self.give_up,
             on_message=self._on_message,
@@ -192,6 +196,7 @@ class Supervisor:
         self._frontends.start()
         self.tasks.spawn(self.counts.run(self._counted))
         self.tasks.spawn(self._watch.run())
+        self.tasks.spawn(self._credentials.run(self._frontends.renew_credentials))
         self.tasks.spawn(self._keep())
 
     async def _keep(self) -> None:
@@ -206,11 +211,9 @@ class Supervisor:
 
     def _children(self) -> list[Child]:
         """All children that can be spoken to."""
-        workers = [child for _, place, child in self._workers.children() if place.state is not State.STARTING]
-        return [
-            *workers,
-            *(child for place, child in self._frontends.children() if place.state is not State.STARTING),
-        ]
+        workers = [(place, child) for _, place, child in self._workers.children()]
+        everyone = (*workers, *self._frontends.children())
+        return [child for place, child in everyone if place.state is not State.STARTING]
 
     def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
@@ -343,6 +346,7 @@ class Supervisor:
             kills,
             self._growth,
             [gpu for gpus in self.counts.gpus.values() for gpu in gpus],
+            self._credentials,
         )
 
     def overview(self) -> Overview:

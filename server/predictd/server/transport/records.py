@@ -7,7 +7,8 @@ writes of at most PIPE_BUF are neither split nor mixed (pipe(7)).
 from __future__ import annotations
 
 import enum
-from typing import Any
+import struct
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,32 @@ TICKET: np.dtype[Any] = np.dtype(
     ]
 )
 TICKET_STRUCT = "<4IQI3BxIII4xqq"
+_TICKET = struct.Struct(TICKET_STRUCT)
+
+
+class Ticket(NamedTuple):
+    """The fields of one ticket, for those who look at a single one: an array of one record costs several times that."""
+
+    frontend: int
+    segment: int
+    lane: int
+    rows: int
+    shape_key: int
+    size_bytes: int
+    priority: int
+    flags: int
+    attempt: int
+    slot: int
+    generation: int
+    block: int
+    enqueued_ns: int
+    deadline_ns: int
+
+    @classmethod
+    def unpack(cls, record: bytes) -> Ticket:
+        """Read an encoded ticket."""
+        return cls._make(_TICKET.unpack(record))
+
 
 COMPLETION: np.dtype[Any] = np.dtype(
     [

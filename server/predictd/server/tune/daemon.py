@@ -34,6 +34,7 @@ _OWN = frozenset(
             "load_model",
             "state_dir",
         ),
+        *("tls_certificate", "tls_key", "tls_client_ca", "http_tls", "tokens"),
         *("allow_control", "strict", "lame_duck", "drain_timeout", "log_level"),
     }
 )

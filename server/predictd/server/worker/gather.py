@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from predictd.engines.api import DType
 from predictd.server.transport.blocks import Placed, RequestLayout, read_request
-from predictd.server.transport.records import Records, TicketFlag, words
+from predictd.server.transport.records import Records, Ticket, TicketFlag, words
 from predictd.server.worker.request_memory import FrontendMemory, RequestSegment
 from predictd.server.worker.strings import decode_strings
 
@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 # Above this an indexed copy, which goes through a temporary array, costs more than a loop of plain copies.
 INDEXED_COPY_LIMIT_BYTES = 16 * 1024
 _LAYOUTS_KEPT = 4096
+_VARYING = int(TicketFlag.VARYING)
 _TOO_SMALL = "a ticket names more bytes than its block has"
 
 
@@ -45,17 +46,23 @@ class Gatherer:
             ValueError: A block does not hold what its ticket says.
         """
         if len(batch) == 1:
-            segment, index = self._locate(batch[0])
-            layout = self._layout(batch[0], segment, index)
-            return [_view(segment, index, placed) for placed in layout.inputs]
-        if not uniform or batch[0]["flags"] & int(TicketFlag.VARYING):
+            return self.lone(Ticket.unpack(batch.tobytes()))
+        if not uniform or batch[0]["flags"] & _VARYING:
             return self._one_by_one(batch)
         return self._together(batch)
 
+    def lone(self, ticket: Ticket) -> list[Array | None]:
+        """The inputs of a batch of one, as `inputs` gives them."""
+        segment = self._memory.segment(ticket.frontend, ticket.segment)
+        layout = self._layout(ticket, segment)
+        start = ticket.block * segment.block_bytes
+        return [_view(segment.view, start, placed) for placed in layout.inputs]
+
     def _together(self, batch: Records) -> list[Array | None]:
         """All tickets have the same rows: the layout of the first is that of all."""
-        segment, index = self._locate(batch[0])
-        layout = self._layout(batch[0], segment, index)
+        first = Ticket.unpack(batch[0].tobytes())
+        segment = self._memory.segment(first.frontend, first.segment)
+        layout = self._layout(first, segment)
         count = len(batch)
         names = words(batch)[:, 0]
         single = bool((names == names[0]).all())
@@ -82,25 +89,18 @@ class Gatherer:
 
     def _one_by_one(self, batch: Records) -> list[Array | None]:
         """Tickets differ in rows or carry strings: each is read by its own layout."""
-        parts: list[list[Array | None]] = []
-        for ticket in batch:
-            segment, index = self._locate(ticket)
-            layout = self._layout(ticket, segment, index)
-            parts.append([_view(segment, index, placed) for placed in layout.inputs])
+        parts = [self.lone(Ticket.unpack(ticket.tobytes())) for ticket in batch]
         return [_concatenate(column) for column in zip(*parts, strict=True)]
 
-    def _locate(self, ticket: Any) -> tuple[RequestSegment, int]:
-        return self._memory.segment(int(ticket["frontend"]), int(ticket["segment"])), int(ticket["block"])
-
-    def _layout(self, ticket: Any, segment: RequestSegment, index: int) -> RequestLayout:
-        if ticket["flags"] & int(TicketFlag.VARYING):
-            return read_request(segment.block(index))
-        if ticket["bytes"] > segment.block_bytes:
+    def _layout(self, ticket: Ticket, segment: RequestSegment) -> RequestLayout:
+        if ticket.flags & _VARYING:
+            return read_request(segment.block(ticket.block))
+        if ticket.size_bytes > segment.block_bytes:
             raise ValueError(_TOO_SMALL)
-        key = (int(ticket["lane"]), int(ticket["shape_key"]), int(ticket["rows"]), int(ticket["bytes"]))
+        key = (ticket.lane, ticket.shape_key, ticket.rows, ticket.size_bytes)
         layout = self._layouts.get(key)
         if layout is None:
-            layout = read_request(segment.block(index))
+            layout = read_request(segment.block(ticket.block))
             if layout.size_bytes != key[3] or layout.rows != key[2]:
                 raise ValueError("a request block does not hold what its ticket says")
             if len(self._layouts) >= _LAYOUTS_KEPT:
@@ -109,14 +109,15 @@ class Gatherer:
         return layout
 
 
-def _view(segment: RequestSegment, index: int, placed: Placed) -> Array | None:
-    """The tensor where it lies; strings are decoded into objects."""
+def _view(memory: memoryview, start: int, placed: Placed) -> Array | None:
+    """The tensor of the block that starts there, where it lies; strings are decoded into objects."""
     if not placed.present:
         return None
-    data = segment.slab[index, placed.offset : placed.offset + placed.nbytes]
+    at = start + placed.offset
     if placed.dtype is DType.BYTES:
-        return decode_strings(data.data, math.prod(placed.shape)).reshape(placed.shape)
-    return data.view(placed.dtype.numpy).reshape(placed.shape)
+        data = memory[at : at + placed.nbytes]
+        return decode_strings(data, math.prod(placed.shape)).reshape(placed.shape)
+    return np.ndarray(placed.shape, placed.dtype.numpy, memory, at)
 
 
 def _copy_rows(

@@ -18,7 +18,8 @@ import numpy as np
 
 from predictd.server.transport import pipes
 from predictd.server.transport.claims import CLAIMS_CAPACITY, ClaimWriter
-from predictd.server.transport.records import RECORD_BYTES, TICKET, Records, Status
+from predictd.server.transport.records import RECORD_BYTES, TICKET, Records, Status, Ticket
+from predictd.server.worker.lone import runs_now
 from predictd.server.worker.planning import BatchPlan, LaneRules, Shares, plan_batch
 from predictd.server.worker.request_memory import ForgedTicketError, FrontendMemory
 
@@ -43,11 +44,18 @@ class Batch:
         tickets: In order.
         uniform: They have equal rows and bytes.
         rows: Of all together.
+        lone: The ticket, where there is but one.
     """
 
     tickets: Records
     uniform: bool
     rows: int
+    lone: Ticket | None = None
+
+    @property
+    def lane(self) -> int:
+        """Of all tickets."""
+        return self.lone.lane if self.lone is not None else int(self.tickets[0]["lane"])
 
     @property
     def size_bytes(self) -> int:
@@ -59,12 +67,25 @@ class Batch:
 
 def claimed(tickets: Records, *, uniform: bool) -> Batch:
     """A batch of tickets, which must not be empty."""
+    if len(tickets) == 1:
+        lone = Ticket.unpack(tickets.tobytes())
+        return Batch(tickets, uniform, lone.rows, lone)
     rows = len(tickets) * int(tickets[0]["rows"]) if uniform else int(tickets["rows"].sum())
     return Batch(tickets, uniform, rows)
 
 
 class Intake:
-    """Queues of a pool as its leader sees them."""
+    """Queues of a pool as its leader sees them.
+
+    Args:
+        queue_fds: Read ends by level.
+        carry_fds: Both ends of the carry.
+        wake_fd: Readable when there is something to do besides.
+        memory: What tickets name.
+        claims: What this worker holds.
+        drop: Completes tickets without a run.
+        alone: No other worker of the pool leads.
+    """
 
     def __init__(
         self,
@@ -74,7 +95,11 @@ class Intake:
         memory: FrontendMemory,
         claims: ClaimWriter,
         drop: Dropper,
+        *,
+        alone: bool = False,
     ) -> None:
+        self._alone = alone
+        self._carried = True
         self._queue_fds = queue_fds
         self._carry_read_fd, self._carry_write_fd = carry_fds
         # Nothing is read that could not be claimed, or put back: leftovers have to fit into the carry.
@@ -103,7 +128,11 @@ class Intake:
         Returns:
             The claimed tickets; None when the worker shall stop.
         """
-        window = self._read(self._carry_read_fd, self._room)
+        window = _EMPTY
+        if self._carried:
+            window = self._read(self._carry_read_fd, self._room)
+            # The only worker of a pool knows what it has put back.
+            self._carried = not self._alone
         wait_seconds = 0.0 if len(window) else None
         while keep_house():
             window = self._read_queues(window, rules, wait_seconds)
@@ -111,6 +140,8 @@ class Intake:
             if not len(window):
                 continue
             now_ns = time.monotonic_ns()
+            if len(window) == 1 and (batch := self._claim_lone(window, rules, now_ns)) is not None:
+                return batch
             try:
                 cancelled = self._memory.cancelled(window)
             except ForgedTicketError:
@@ -126,6 +157,15 @@ class Intake:
                 wait_seconds = max(plan.wait_until_ns - time.monotonic_ns(), 0) / 1e9
         self._put_back(window)
         return None
+
+    def _claim_lone(self, window: Records, rules: Mapping[int, LaneRules], now_ns: int) -> Batch | None:
+        """Claim the only ticket in hand, if it is a batch. If not, the rules in full say what becomes of it."""
+        record = window.tobytes()
+        lone = Ticket.unpack(record)
+        if not self._memory.is_wanted(lone) or not runs_now(lone, rules.get(lone.lane), now_ns):
+            return None
+        self._claims.hold(record)
+        return Batch(window, uniform=True, rows=lone.rows, lone=lone)
 
     def _carry_out(self, window: Records, plan: BatchPlan, now_ns: int) -> tuple[Batch | None, Records]:
         """Complete what is dropped, claim the batch, put back the rest: (batch, what stays in hand)."""
@@ -207,6 +247,7 @@ class Intake:
     def _put_back(self, window: Records) -> None:
         if not len(window):
             return
+        self._carried = True
         data = memoryview(window.tobytes())
         while data:
             # The token holder alone reads and writes the carry, and it was empty when this window was read.

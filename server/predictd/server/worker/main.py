@@ -91,7 +91,13 @@ class Worker:
         )
         self._runner = Runner(init.worker, self._memory, self._responses, self._claims, self._recorder)
         self._intake = Intake(
-            queue_fds, (carry_read, carry_write), self._wake_fd, self._memory, self._claims, self._runner.drop
+            queue_fds,
+            (carry_read, carry_write),
+            self._wake_fd,
+            self._memory,
+            self._claims,
+            self._runner.drop,
+            alone=init.workers == 1,
         )
         self._lanes: dict[int, LoadedLane] = {}
         self._rules: dict[int, LaneRules] = {}
@@ -177,7 +183,7 @@ class Worker:
             batch = self._intake.next_batch(self._rules, self._shares, self._may_lead_on)
             self._token.release()
             if batch is not None:
-                lane = self._lanes[int(batch.tickets[0]["lane"])]
+                lane = self._lanes[batch.lane]
                 started_ns = time.monotonic_ns()
                 compute_ns = self._runner.run(lane, batch)
                 ended_ns = time.monotonic_ns()
@@ -186,6 +192,7 @@ class Worker:
                 self._learn(lane, batch.rows, compute_ns)
                 if lane.memory is not None:
                     lane.memory.ran(batch.size_bytes)
+        self._token.resign()
         # To the end of the process: it must not hang there either.
         self._claims.busy()
         for lane in self._lanes.values():

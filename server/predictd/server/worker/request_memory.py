@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.memory import map_shared
-from predictd.server.transport.records import Records, TicketFlag, words
+from predictd.server.transport.records import Records, Ticket, TicketFlag, words
 from predictd.server.worker.pinning import Pins
 
 
@@ -101,6 +101,13 @@ class FrontendMemory:
             at = slabs == slab
             result[at] = self._marks(int(slab), window[at])
         return result
+
+    def is_wanted(self, ticket: Ticket) -> bool:
+        """Whether the memory of a ticket is there, and its client waits. If not, `cancelled` tells more."""
+        segment = self._segments.get((ticket.frontend, ticket.segment))
+        if segment is None or ticket.block >= len(segment.cancelled):
+            return False
+        return not segment.view[ticket.block * segment.block_bytes + CANCELLED_OFFSET]
 
     def _marks(self, slab: int, tickets: Records) -> npt.NDArray[np.bool_]:
         """The marks of tickets in one slab: `slab` is the first word of their tickets."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,9 +30,11 @@ from predictd.server.transport.blocks import HEADER_BYTES, ResponseLayout, encod
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.transport.records import (
     COMPLETION,
+    COMPLETION_STRUCT,
     NO_SEGMENT,
     Records,
     Status,
+    Ticket,
     TicketFlag,
     chunks,
     words,
@@ -47,6 +50,7 @@ from predictd.server.worker.scatter import EncodedOutputs, fixed_layout, output_
 
 Array = npt.NDArray[Any]
 _LAYOUTS_KEPT = 1024
+_COMPLETION = struct.Struct(COMPLETION_STRUCT)
 # Blocks come back in time for reuse, and the release pipe never fills up.
 RUNS_BETWEEN_RELEASES = 16
 
@@ -176,7 +180,10 @@ class Runner:
         """Run a batch and put its outputs, or the reason why there are none, into a response block."""
         started_ns = time.monotonic_ns()
         try:
-            inputs = self._gatherer.inputs(batch.tickets, uniform=batch.uniform)
+            if batch.lone is not None:
+                inputs = self._gatherer.lone(batch.lone)
+            else:
+                inputs = self._gatherer.inputs(batch.tickets, uniform=batch.uniform)
             block = self._compute(lane, inputs, batch.rows if lane.signature.batches else 0)
         except (NoResponseMemoryError, MemoryError) as error:
             status, text = Status.NO_MEMORY, str(error) or "out of memory"
@@ -252,6 +259,9 @@ class Runner:
 
     def _complete(self, lane: LoadedLane, batch: Batch, answer: _Answer, started_ns: int) -> None:
         """Tell each front end where its answers are."""
+        if batch.lone is not None:
+            self._complete_lone(batch.lone, answer, started_ns, batches=lane.signature.batches)
+            return
         tickets = batch.tickets
         completions = self._completions(tickets, started_ns, answer.status, answer.compute_ns)
         if lane.signature.batches:
@@ -274,6 +284,26 @@ class Runner:
         for frontend, part in parts:
             part["answers"] = len(part)
             self._send(frontend, part)
+
+    def _complete_lone(self, ticket: Ticket, answer: _Answer, started_ns: int, *, batches: bool) -> None:
+        """The same for a batch of one."""
+        block = answer.block
+        fd = self._memory.completion_fds.get(ticket.frontend)
+        if fd is None:
+            if block is not None:
+                self._responses.discard(block)
+            return
+        segment, index = NO_SEGMENT, 0
+        if block is not None:
+            segment, index = block.segment, block.index
+            self._responses.hold(block, {ticket.frontend: 1})
+        rows = ticket.rows if batches else 0
+        places = (0, rows, self._worker, segment, index, rows, 1, ticket.lane)
+        queue_ns = max(started_ns - ticket.enqueued_ns, 0)
+        ends = (queue_ns, answer.compute_ns, answer.status)
+        # As in `_send`.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(fd, _COMPLETION.pack(ticket.slot, ticket.generation, *places, *ends))
 
     def _completions(self, tickets: Records, now_ns: int, status: Status, compute_ns: int) -> Records:
         completions = np.zeros(len(tickets), COMPLETION)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predictd.engines.api import DType, TensorSpec
-from predictd.server.transport.blocks import Output, OutputSize, ResponseLayout, lay_out_response
+from predictd.server.transport.blocks import OutputSize, ResponseLayout, lay_out_response
 from predictd.server.worker.strings import encode_strings
 
 Array = npt.NDArray[Any]
@@ -31,12 +31,7 @@ def fixed_layout(lane: int, outputs: Sequence[TensorSpec], rows: int) -> Respons
 
 def output_views(layout: ResponseLayout, block: memoryview) -> list[Array]:
     """Arrays inside the block for the engine to write into."""
-    data = np.frombuffer(block, np.uint8)
-    return [_view(output, data) for output in layout.outputs]
-
-
-def _view(output: Output, data: npt.NDArray[np.uint8]) -> Array:
-    return data[output.offset : output.offset + output.nbytes].view(output.dtype.numpy).reshape(output.shape)
+    return [np.ndarray(output.shape, output.dtype.numpy, block, output.offset) for output in layout.outputs]
 
 
 class EncodedOutputs:

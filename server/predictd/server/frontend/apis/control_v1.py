@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from predictd.protos.v1 import control_pb2 as pb
-from predictd.server.frontend.apis.rpc import Context, parse, unary
+from predictd.server.frontend.apis.rpc import Context, parse, service, unary
 from predictd.server.frontend.status import StatusTable
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def handlers(control: Control) -> grpc.GenericRpcHandler:
         await control.reload()
         return pb.ReloadResponse().SerializeToString()
 
-    return grpc.method_handlers_generic_handler(
+    return service(
         SERVICE,
         {
             "LoadModel": unary(load, STATUSES),

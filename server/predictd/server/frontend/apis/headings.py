@@ -41,7 +41,7 @@ def _read(read: Callable[[bytes], Heading], data: bytes) -> Heading | None:
 
 def _predictd_v1(data: bytes) -> Heading:
     model, version, label, request_id, priority, size_bytes = "", None, None, "", 0, 0
-    for number, kind, first, end in fields(data, 0, len(data)):
+    for number, kind, first, end, _ in fields(data, 0, len(data)):
         if (number, kind) == (1, LENGTH):
             model = text(data, first, end)
         elif (number, kind) == (2, VARINT):
@@ -60,7 +60,7 @@ def _predictd_v1(data: bytes) -> Heading:
 def _oip(data: bytes) -> Heading:
     model, version, request_id, size_bytes = "", "", "", 0
     priority: int | None = 0
-    for number, kind, first, end in fields(data, 0, len(data)):
+    for number, kind, first, end, _ in fields(data, 0, len(data)):
         if kind != LENGTH:
             continue
         if number == 1:
@@ -78,11 +78,11 @@ def _oip(data: bytes) -> Heading:
 
 def _tfs(data: bytes) -> Heading:
     model, version, label = "", None, None
-    for number, kind, start, stop in fields(data, 0, len(data)):
+    for number, kind, start, stop, _ in fields(data, 0, len(data)):
         if (number, kind) != (1, LENGTH):
             continue
         # Pieces of one ModelSpec that come apart are one.
-        for inner, inner_kind, first, end in fields(data, start, stop):
+        for inner, inner_kind, first, end, _ in fields(data, start, stop):
             if (inner, inner_kind) == (1, LENGTH):
                 model = text(data, first, end)
             elif (inner, inner_kind) == (2, LENGTH):
@@ -95,7 +95,7 @@ def _tfs(data: bytes) -> Heading:
 
 def _last_length(data: bytes, start: int, end: int, wanted: int) -> int:
     size = 0
-    for number, kind, first, last in fields(data, start, end):
+    for number, kind, first, last, _ in fields(data, start, end):
         if (number, kind) == (wanted, LENGTH):
             size = last - first
     return size
@@ -103,7 +103,7 @@ def _last_length(data: bytes, start: int, end: int, wanted: int) -> int:
 
 def _last_varint(data: bytes, start: int, end: int, wanted: int, before: int) -> int:
     value = before
-    for number, kind, first, _ in fields(data, start, end):
+    for number, kind, first, _, _ in fields(data, start, end):
         if (number, kind) == (wanted, VARINT):
             value = signed(first)
     return value

@@ -13,11 +13,11 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 
 from predictd.server.errors import UnknownModelError
-from predictd.server.frontend.apis.rpc import Context, abort, parse, unary
+from predictd.server.frontend.apis.rpc import Context, abort, parse, service, unary
 from predictd.server.frontend.status import StatusTable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from predictd.server.frontend.core import Core
 
@@ -35,9 +35,11 @@ class Health:
 
     Args:
         services: Names of the services that live and die with the server.
+        sees: Whether the present call's caller may know of a model; others hear that there is none of its name.
     """
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], sees: Callable[[str], bool] = lambda _: True) -> None:
+        self._sees = sees
         self._services = ("", *services)
         self._serving: Mapping[str, bool] = dict.fromkeys(self._services, False)
         self._changed = asyncio.Event()
@@ -68,7 +70,7 @@ class Health:
 
         async def check(data: bytes, _: Context) -> bytes:
             name = parse(pb.HealthCheckRequest, data).service
-            if name not in self._serving:
+            if name not in self._serving or not self._is_shown(name):
                 raise UnknownModelError(f"there is no service or model {name!r}")
             return self._message(name)
 
@@ -88,7 +90,7 @@ class Health:
                     await changed.wait()
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
-        return grpc.method_handlers_generic_handler(
+        return service(
             SERVICE,
             {
                 "Check": unary(check, _STATUSES),
@@ -96,8 +98,11 @@ class Health:
             },
         )
 
+    def _is_shown(self, name: str) -> bool:
+        return name in self._services or self._sees(name)
+
     def _message(self, name: str) -> bytes:
-        status = _HEALTH[self._serving.get(name)]
+        status = _HEALTH[self._serving.get(name) if self._is_shown(name) else None]
         return bytes(pb.HealthCheckResponse(status=status).SerializeToString())
 
     def _publish(self, serving: Mapping[str, bool]) -> None:

@@ -18,6 +18,7 @@ from predictd.server.frontend.apis.oip_inference import (
     encode_error,
     encode_streamed,
     infer_request,
+    parsed,
     version_number,
 )
 from predictd.server.frontend.apis.oip_metadata import (
@@ -35,9 +36,10 @@ from predictd.server.frontend.apis.rpc import (
     glance,
     inference,
     parse,
+    service,
     unary,
 )
-from predictd.server.frontend.apis.streams import Streams, request_order
+from predictd.server.frontend.apis.streams import Slot, SlotReply, Streams
 from predictd.server.frontend.status import StatusTable
 
 if TYPE_CHECKING:
@@ -72,21 +74,19 @@ def handlers(
     commands = (
         oip_control.methods(control, STATUSES) | oip_logging.methods(control, STATUSES) if control else {}
     )
-    extensions = (*_EXTENSIONS, *(oip_control.EXTENSIONS if control and control.allowed else ()))
-    return grpc.method_handlers_generic_handler(
+    return service(
         SERVICE,
         commands
-        | _server(core, extensions)
+        | _server(core, control)
         | _models(core)
         | _repository(core)
         | _inference(core, streams or Streams(), max_message_bytes),
     )
 
 
-def _server(core: Core, extensions: Sequence[str]) -> dict[str, Handler]:
-    about = pb.ServerMetadataResponse(
-        name="predictd", version=metadata.version("predictd"), extensions=extensions
-    ).SerializeToString()
+def _server(core: Core, control: Control | None) -> dict[str, Handler]:
+    usual = _about(_EXTENSIONS)
+    controlled = _about((*_EXTENSIONS, *oip_control.EXTENSIONS))
 
     async def server_live(data: bytes, _: Context) -> bytes:
         parse(pb.ServerLiveRequest, data)
@@ -98,13 +98,20 @@ def _server(core: Core, extensions: Sequence[str]) -> dict[str, Handler]:
 
     async def server_metadata(data: bytes, _: Context) -> bytes:
         parse(pb.ServerMetadataRequest, data)
-        return about
+        return controlled if control and control.allowed else usual
 
     return {
         "ServerLive": unary(server_live, STATUSES),
         "ServerReady": unary(server_ready, STATUSES),
         "ServerMetadata": unary(server_metadata, STATUSES),
     }
+
+
+def _about(extensions: Sequence[str]) -> bytes:
+    about = pb.ServerMetadataResponse(
+        name="predictd", version=metadata.version("predictd"), extensions=extensions
+    )
+    return bytes(about.SerializeToString())
 
 
 def _models(core: Core) -> dict[str, Handler]:
@@ -166,8 +173,16 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
     async def stream_infer(_: object, context: Context) -> None:
         deadline = deadline_ns(context)
 
-        async def answer(data: bytes) -> bytes:
+        def take(data: bytes, slot: Slot) -> None:
             message = pb.ModelInferRequest()
+
+            def encoded(response: InferResponse) -> bytes:
+                return fitting(encode_streamed(response, message.id), max_message_bytes)
+
+            def failed(error: Exception) -> bytes:
+                return encode_error(STATUSES.failure(error), message)
+
+            reply = SlotReply(slot, encoded, failed)
             try:
                 if heading := glance(data, core, headings.oip):
                     version = str(heading.version or "")
@@ -175,14 +190,17 @@ def _inference(core: Core, streams: Streams, max_message_bytes: int) -> dict[str
                         model_name=heading.model, model_version=version, id=heading.id
                     )
                     core.check_unparsed(heading, API, deadline)
-                message = parse(pb.ModelInferRequest, data)
-                response = await _infer(core, infer_request(message), deadline)
-                return fitting(encode_streamed(response, message.id), max_message_bytes)
+                message, raw = parsed(data)
+                request = infer_request(message, raw)
+                if request.classification:
+                    reply.resume(_infer(core, request, deadline))
+                else:
+                    slot.pending = core.begin(request, API, deadline, reply)
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
-                return encode_error(STATUSES.failure(error), message)
+                slot.fill(failed(error))
 
         # As Triton does: its clients may give no id and count the answers.
-        await streams.serve(context, answer, request_order())
+        await streams.serve(context, take, in_order=True)
 
     return {
         "ModelInfer": inference(infer, STATUSES, core, API, headings.oip),

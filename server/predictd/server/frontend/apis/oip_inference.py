@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from predictd.engines.api import DType
 from predictd.protos.oip import grpc_service_pb2 as pb
 from predictd.server.errors import InvalidRequestError
+from predictd.server.frontend.apis import payloads
 from predictd.server.frontend.apis.oip_contents import raw_contents
 from predictd.server.frontend.apis.oip_parameters import (
     class_count,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from predictd.server.frontend.status import Failure
 
 _DTYPES: Mapping[str, DType] = {dtype.name: dtype for dtype in DType}
+_RAW_INPUTS = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _CONTENTS = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _STREAMED_RESPONSE = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 # What an int64 holds, and short enough to be converted in no time.
@@ -47,18 +49,26 @@ def decode(data: bytes) -> OipRequest:
         InvalidRequestError: They are not a ModelInferRequest, or contradict the protocol.
         UnsupportedError: A parameter asks for something that predictd does not do.
     """
-    return infer_request(parse(pb.ModelInferRequest, data))
+    return infer_request(*parsed(data))
 
 
-def infer_request(message: pb.ModelInferRequest) -> OipRequest:
-    """A ModelInferRequest as a request. Raises as `decode`."""
+def parsed(data: bytes) -> tuple[pb.ModelInferRequest, Sequence[Buffer]]:
+    """A ModelInferRequest, and its raw contents, which stay where they are if they are large. Raises as `decode`."""
+    if found := payloads.cut(data, _RAW_INPUTS):
+        return parse(pb.ModelInferRequest, found.rest), found.payloads
+    message = parse(pb.ModelInferRequest, data)
+    return message, message.raw_input_contents
+
+
+def infer_request(message: pb.ModelInferRequest, raw: Sequence[Buffer]) -> OipRequest:
+    """A ModelInferRequest and its raw contents as a request. Raises as `decode`."""
     if not message.model_name:
         raise InvalidRequestError("the request names no model")
     parameters = request_parameters(message.parameters)
     counts = [(output.name, class_count(output.name, output.parameters)) for output in message.outputs]
     return OipRequest(
         model=message.model_name,
-        inputs=_inputs(message),
+        inputs=_inputs(message, raw),
         version=version_number(message.model_version),
         outputs=[output.name for output in message.outputs],
         priority=parameters.priority,
@@ -107,8 +117,8 @@ def encode_error(failure: Failure, request: pb.ModelInferRequest) -> bytes:
     return message.SerializeToString()
 
 
-def _inputs(message: pb.ModelInferRequest) -> Sequence[InputTensor]:
-    tensors, raw = message.inputs, message.raw_input_contents
+def _inputs(message: pb.ModelInferRequest, raw: Sequence[Buffer]) -> Sequence[InputTensor]:
+    tensors = message.inputs
     for tensor in tensors:
         refuse_input_parameters(tensor.name, tensor.parameters)
     if not raw:

@@ -10,7 +10,7 @@ import grpc
 from predictd.engines.api import DType
 from predictd.protos.v1 import predictd_pb2 as pb
 from predictd.server.errors import InvalidRequestError
-from predictd.server.frontend.apis import headings
+from predictd.server.frontend.apis import headings, payloads
 from predictd.server.frontend.apis.rpc import (
     MESSAGE_BYTES_MAX,
     Context,
@@ -19,9 +19,10 @@ from predictd.server.frontend.apis.rpc import (
     glance,
     inference,
     parse,
+    service,
     unary,
 )
-from predictd.server.frontend.apis.streams import Streams, completion_order
+from predictd.server.frontend.apis.streams import Slot, SlotReply, Streams
 from predictd.server.frontend.apis.wire import length_prefix
 from predictd.server.frontend.inference import (
     Buffer,
@@ -35,7 +36,7 @@ from predictd.server.frontend.inference import (
 from predictd.server.frontend.status import Failure, StatusTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from predictd.server.frontend.core import Core
 
@@ -46,8 +47,11 @@ STATUSES = StatusTable()
 # As `predictd.server.repository.traffic.SetBy` writes it.
 _SET_BY = {"configuration": pb.CONFIGURATION, "run time": pb.RUN_TIME}
 _TENSORS_KEPT = 1024
+_HEADS_KEPT = 256
+_INPUTS = pb.PredictRequest.INPUTS_FIELD_NUMBER
 _OUTPUTS = pb.PredictResponse.OUTPUTS_FIELD_NUMBER
 _DATA = pb.Tensor.DATA_FIELD_NUMBER
+_STREAMED_ID = pb.PredictStreamResponse.ID_FIELD_NUMBER
 _STREAMED_RESPONSE = pb.PredictStreamResponse.RESPONSE_FIELD_NUMBER
 _DTYPES: Mapping[int, DType] = {dtype.value: dtype for dtype in DType}
 
@@ -58,7 +62,7 @@ def decode(data: bytes) -> InferRequest:
     Raises:
         InvalidRequestError: They are not a PredictRequest, or no model is named, or a dtype is unknown.
     """
-    return _request(parse(pb.PredictRequest, data))
+    return _request(*_parsed(data))
 
 
 def encode(response: InferResponse, request_id: str) -> bytes:
@@ -69,8 +73,10 @@ def encode(response: InferResponse, request_id: str) -> bytes:
 def encode_streamed(response: InferResponse, request_id: str) -> bytes:
     """An answer as a PredictStreamResponse's bytes."""
     parts = _parts(response, request_id)
-    head = pb.PredictStreamResponse(id=request_id).SerializeToString()
-    return b"".join((head, length_prefix(_STREAMED_RESPONSE, sum(map(len, parts))), *parts))
+    size_bytes = sum(map(len, parts))
+    encoded_id = request_id.encode()
+    head = (length_prefix(_STREAMED_ID, len(encoded_id)), encoded_id) if encoded_id else ()
+    return b"".join((*head, length_prefix(_STREAMED_RESPONSE, size_bytes), *parts))
 
 
 def encode_error(failure: Failure, request_id: str) -> bytes:
@@ -127,20 +133,27 @@ def handlers(
     async def predict_stream(_: object, context: Context) -> None:
         deadline = deadline_ns(context)
 
-        async def answer(data: bytes) -> bytes:
+        def take(data: bytes, slot: Slot) -> None:
             request_id = ""
+
+            def encoded(response: InferResponse) -> bytes:
+                return fitting(encode_streamed(response, request_id), max_message_bytes)
+
+            def failed(error: Exception) -> bytes:
+                return encode_error(STATUSES.failure(error), request_id)
+
             try:
                 if heading := glance(data, core, headings.predictd_v1):
                     request_id = heading.id
                     core.check_unparsed(heading, API, deadline)
-                message = parse(pb.PredictRequest, data)
+                message, contents = _parsed(data)
                 request_id = message.id
-                response = await core.infer(_request(message), API, deadline)
-                return fitting(encode_streamed(response, request_id), max_message_bytes)
+                request = _request(message, contents)
+                slot.pending = core.begin(request, API, deadline, SlotReply(slot, encoded, failed))
             except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
-                return encode_error(STATUSES.failure(error), request_id)
+                slot.fill(failed(error))
 
-        await open_streams.serve(context, answer, completion_order())
+        await open_streams.serve(context, take, in_order=False)
 
     async def list_models(data: bytes, _: Context) -> bytes:
         parse(pb.ListModelsRequest, data)
@@ -149,7 +162,7 @@ def handlers(
     async def get_model(data: bytes, _: Context) -> bytes:
         return encode_model(core.model(parse(pb.GetModelRequest, data).model)).SerializeToString()
 
-    return grpc.method_handlers_generic_handler(
+    return service(
         SERVICE,
         {
             "Predict": inference(predict, STATUSES, core, API, headings.predictd_v1),
@@ -160,13 +173,21 @@ def handlers(
     )
 
 
-def _request(message: pb.PredictRequest) -> InferRequest:
+def _parsed(data: bytes) -> tuple[pb.PredictRequest, Sequence[Buffer]]:
+    """A request's message, and the data of its inputs, which stay where they are if they are large."""
+    if found := payloads.cut(data, _INPUTS, _DATA):
+        return parse(pb.PredictRequest, found.rest), found.payloads
+    message = parse(pb.PredictRequest, data)
+    return message, [tensor.data for tensor in message.inputs]
+
+
+def _request(message: pb.PredictRequest, contents: Sequence[Buffer]) -> InferRequest:
     if not message.model:
         raise InvalidRequestError("the request names no model")
     choice = message.WhichOneof("version_choice")
     return InferRequest(
         model=message.model,
-        inputs=[_input(tensor) for tensor in message.inputs],
+        inputs=list(map(_input, message.inputs, contents)),
         version=message.version if choice == "version" else None,
         label=message.label if choice == "label" else None,
         outputs=tuple(message.outputs),
@@ -175,29 +196,33 @@ def _request(message: pb.PredictRequest) -> InferRequest:
     )
 
 
-def _input(tensor: pb.Tensor) -> InputTensor:
+def _input(tensor: pb.Tensor, data: Buffer) -> InputTensor:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise InvalidRequestError(f"input {tensor.name!r} has an unknown dtype: {tensor.dtype}")
-    return InputTensor(tensor.name, dtype, tuple(tensor.shape), tensor.data)
+    return InputTensor(tensor.name, dtype, tuple(tensor.shape), data)
 
 
 def _parts(response: InferResponse, request_id: str) -> list[Buffer]:
     """The bytes of a PredictResponse, to be joined."""
-    head = pb.PredictResponse(
-        id=request_id,
-        model=response.model,
-        version=response.version,
-        timing=pb.Timing(
-            queue_ns=response.queue_ns, compute_ns=response.compute_ns, batch_rows=response.batch_rows
-        ),
-    )
+    head = _head(response.model, response.version)
+    head.id = request_id
+    timing = head.timing
+    timing.queue_ns = response.queue_ns
+    timing.compute_ns = response.compute_ns
+    timing.batch_rows = response.batch_rows
     parts: list[Buffer] = [head.SerializeToString()]
     for output in response.outputs:
         data = output.data
         before = _before_data(output.name, output.dtype, output.shape, len(data))
         parts += (length_prefix(_OUTPUTS, len(before) + len(data)), before, data)
     return parts
+
+
+@lru_cache(_HEADS_KEPT)
+def _head(model: str, version: int) -> pb.PredictResponse:
+    """A PredictResponse for answers of a version, to be filled in anew for each: to make one takes longer."""
+    return pb.PredictResponse(model=model, version=version)
 
 
 @lru_cache(_TENSORS_KEPT)

@@ -8,6 +8,8 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
+from predictd.server.frontend.apis.rpc import service
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,7 +26,7 @@ def handlers(services: Iterable[str]) -> grpc.GenericRpcHandler:
         services: Names of those that the server has, reflection itself left out.
     """
     servicer = reflection.aio.ReflectionServicer((*services, SERVICE))
-    return grpc.method_handlers_generic_handler(
+    return service(
         SERVICE,
         {
             "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
+from predictd.server.access.methods import RULES
 from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.heading import from_metadata
 
@@ -29,6 +30,24 @@ MESSAGE_BYTES_MAX = 2**31 - 1
 SCANNED_BYTES = 16 * 1024
 
 MessageT = TypeVar("MessageT", bound=Message)
+
+
+def service(name: str, methods: dict[str, Handler]) -> grpc.GenericRpcHandler:
+    """A service for gRPC.
+
+    Args:
+        name: With its package.
+        methods: By name.
+
+    Raises:
+        TypeError: A method has no rule that says who may call it.
+    """
+    for method in methods:
+        if f"/{name}/{method}" not in RULES:
+            raise TypeError(
+                f"/{name}/{method} is in no rule of predictd.server.access.methods. This is a bug."
+            )
+    return grpc.method_handlers_generic_handler(name, methods)
 
 
 def parse(kind: type[MessageT], data: bytes) -> MessageT:

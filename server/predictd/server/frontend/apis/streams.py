@@ -1,9 +1,12 @@
 """Bidirectional streams of requests and answers: many in flight, a bound on how many, an end that loses none.
 
-A request is read only when fewer than `IN_FLIGHT_MAX` of its stream are unanswered, and counts until its
-answer is written: a client that does not read its answers is not read from. Each request is a task of its
-own. All tasks of a stream are children of the call, so a client that cancels, cancels them all. What a connection
-has unread is bounded in bytes, too: see `frontend/unread.py`.
+A request is read only when fewer than `IN_FLIGHT_MAX` of its stream are unanswered, and counts until its answer is
+written: a client that does not read its answers is not read from. What a connection has unread is bounded in bytes,
+too: see `frontend/unread.py`.
+
+One task reads and one writes. A request has no task of its own unless there is more to be waited for than its answer:
+whoever reads its completion encodes the answer and puts it where the writer finds it. A client that cancels, cancels
+all that it has asked for.
 
 On shutdown the streams are not cut: each stops reading, answers what it has read, and ends with UNAVAILABLE,
 from which the client knows that what has no answer was not accepted.
@@ -12,20 +15,99 @@ from which the client knows that what has no answer was not accepted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, TypeAlias
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
+from predictd.server.frontend.unread import COUNTED_BYTES
+
 if TYPE_CHECKING:
     from predictd.server.frontend.apis.rpc import Context
+    from predictd.server.frontend.inference import InferResponse
+    from predictd.server.frontend.pending import Pending
     from predictd.server.frontend.unread import Turn, Unread
 
 IN_FLIGHT_MAX = 256
 
-Answer: TypeAlias = Callable[[bytes], Awaitable[bytes]]
-Turns: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
+
+class Slot:
+    """One request of a stream until its answer is written.
+
+    Attributes:
+        message: The encoded answer, once it is there.
+        pending: To be abandoned when the client goes first.
+        turn: Its part in what the client has unread.
+    """
+
+    __slots__ = ("_stream", "message", "pending", "turn")
+
+    def __init__(self, stream: _Stream, turn: Turn | None) -> None:
+        self._stream = stream
+        self.message: bytes | None = None
+        self.pending: Pending | None = None
+        self.turn = turn
+
+    def fill(self, message: bytes) -> None:
+        """The answer, or the message that says why there is none."""
+        self.message = message
+        self.pending = None
+        self._stream.filled(self)
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Fill it by a task."""
+        self._stream.tasks.create_task(coroutine)
+
+
+# Takes a request's bytes and sees to it that the slot is filled. Does not raise.
+Take: TypeAlias = Callable[[bytes, Slot], None]
+
+
+class SlotReply:
+    """Fills a slot with what becomes of a request.
+
+    Args:
+        slot: Of the request.
+        encode: An answer as a message; what it raises is encoded, too.
+        encode_error: A failure as a message.
+    """
+
+    __slots__ = ("_encode", "_encode_error", "_slot")
+
+    def __init__(
+        self,
+        slot: Slot,
+        encode: Callable[[InferResponse], bytes],
+        encode_error: Callable[[Exception], bytes],
+    ) -> None:
+        self._slot = slot
+        self._encode = encode
+        self._encode_error = encode_error
+
+    def answer(self, response: InferResponse) -> None:
+        """As of `Reply`."""
+        try:
+            message = self._encode(response)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
+            message = self._encode_error(error)
+        self._slot.fill(message)
+
+    def fail(self, error: Exception) -> None:
+        """As of `Reply`."""
+        self._slot.fill(self._encode_error(error))
+
+    def resume(self, response: Coroutine[Any, Any, InferResponse]) -> None:
+        """As of `Reply`."""
+        self._slot.run(self._wait(response))
+
+    async def _wait(self, response: Coroutine[Any, Any, InferResponse]) -> None:
+        try:
+            answer = await response
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
+            self.fail(error)
+        else:
+            self.answer(answer)
 
 
 class Streams:
@@ -46,22 +128,27 @@ class Streams:
         for reader in self._readers:
             reader.cancel()
 
-    async def serve(self, context: Context, answer: Answer, turns: Turns) -> None:
+    async def serve(self, context: Context, take: Take, *, in_order: bool) -> None:
         """Serve one stream to its end.
 
         Args:
             context: Of the call.
-            answer: From a request's bytes to the bytes of its answer or of its error message.
-            turns: Called once for each request, in the order of the requests; the answer is written inside
-                what it returns.
+            take: Called with each request.
+            in_order: Answers are written in the order of the requests, not as they come.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(_read(context, answer, turns, tasks, self._unread))
+                stream = _Stream(context, take, tasks, self._unread, in_order=in_order)
+                reader = tasks.create_task(stream.read())
                 self._readers.add(reader)
                 reader.add_done_callback(self._readers.discard)
+                reader.add_done_callback(stream.read_all)
                 if self._closed:
                     reader.cancel()
+                try:
+                    await stream.write()
+                finally:
+                    stream.abandon()
         except BaseExceptionGroup as failed:
             # A write to a client that has gone, which gRPC knows how to end when it is not wrapped.
             raise failed.exceptions[0] from None
@@ -72,62 +159,95 @@ class Streams:
             )
 
 
-async def _read(
-    context: Context, answer: Answer, turns: Turns, tasks: asyncio.TaskGroup, unread: Unread | None
-) -> None:
-    slots = asyncio.Semaphore(IN_FLIGHT_MAX)
-    peer = context.peer()
+class _Stream:
+    """One stream: its requests from reading to writing.
 
-    async def serve(data: bytes, turn: AbstractAsyncContextManager[object], share: Turn | None) -> None:
-        message = await answer(data)
-        if share is not None:
-            share.answered(len(message))
-        async with turn:
-            await context.write(message)
-        slots.release()
+    Attributes:
+        tasks: Of the requests that need one.
+    """
 
-    while True:
-        await slots.acquire()
-        data: object = await context.read()
-        if not isinstance(data, bytes):  # EOF: the client sends no more
+    def __init__(
+        self, context: Context, take: Take, tasks: asyncio.TaskGroup, unread: Unread | None, *, in_order: bool
+    ) -> None:
+        self._context = context
+        self._take = take
+        self.tasks = tasks
+        self._unread = unread
+        self._peer = context.peer()
+        self._in_order = in_order
+        self._loop = asyncio.get_running_loop()
+        self._open: set[Slot] = set()
+        # In the order in which they are written.
+        self._queue: deque[Slot] = deque()
+        self._read_all = False
+        self._room: asyncio.Future[None] | None = None
+        self._news: asyncio.Future[None] | None = None
+
+    async def read(self) -> None:
+        """Read requests until the client sends no more."""
+        unread = self._unread
+        while True:
+            if len(self._open) >= IN_FLIGHT_MAX:
+                self._room = self._loop.create_future()
+                await self._room
+            data: object = await self._context.read()
+            if not isinstance(data, bytes):
+                return
+            turn = await unread.turn(self._peer) if unread is not None and unread.counts else None
+            slot = Slot(self, turn)
+            self._open.add(slot)
+            if self._in_order:
+                self._queue.append(slot)
+            self._take(data, slot)
+            # Nor does a large one stay until the next comes.
+            del data, slot
+
+    def read_all(self, _: object) -> None:
+        """No more requests come."""
+        self._read_all = True
+        self._wake()
+
+    def filled(self, slot: Slot) -> None:
+        """A slot has its answer."""
+        if slot not in self._open:
             return
-        share = None if unread is None else await unread.turn(peer)
-        task = tasks.create_task(serve(data, turns(), share))
-        if share is not None:
-            # Not in the task itself: one that is cancelled before it begins never comes to its end.
-            task.add_done_callback(share.done)
+        size_bytes = len(slot.message or b"")
+        if slot.turn is not None:
+            slot.turn.answered(size_bytes)
+        elif self._unread is not None and size_bytes >= COUNTED_BYTES:
+            slot.turn = self._unread.already_answered(self._peer, size_bytes)
+        if not self._in_order:
+            self._queue.append(slot)
+        self._wake()
 
+    async def write(self) -> None:
+        """Write answers until there are no more to come."""
+        while self._open or not self._read_all:
+            await self._write_ready()
+            if self._open or not self._read_all:
+                self._news = self._loop.create_future()
+                await self._news
 
-def completion_order() -> Turns:
-    """Answers are written as they come."""
-    writing = asyncio.Lock()
-    return lambda: writing
+    async def _write_ready(self) -> None:
+        while self._queue and (message := self._queue[0].message) is not None:
+            slot = self._queue.popleft()
+            await self._context.write(message)
+            self._close(slot)
+            if self._room is not None and not self._room.done():
+                self._room.set_result(None)
 
+    def abandon(self) -> None:
+        """The stream has ended: nobody waits for what is left."""
+        for slot in list(self._open):
+            self._close(slot)
+            if slot.pending is not None:
+                slot.pending.abandon()
 
-def request_order() -> Turns:
-    """Answers are written in the order of the requests, each as soon as those before it are."""
-    done = asyncio.Event()
-    done.set()
+    def _close(self, slot: Slot) -> None:
+        self._open.discard(slot)
+        if slot.turn is not None:
+            slot.turn.done()
 
-    def turn() -> _Turn:
-        nonlocal done
-        before, done = done, asyncio.Event()
-        return _Turn(before, done)
-
-    return turn
-
-
-class _Turn:
-    """Waits for the one before, tells the one after."""
-
-    __slots__ = ("_before", "_done")
-
-    def __init__(self, before: asyncio.Event, done: asyncio.Event) -> None:
-        self._before = before
-        self._done = done
-
-    async def __aenter__(self) -> None:
-        await self._before.wait()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._done.set()
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)

@@ -21,6 +21,7 @@ from predictd.server.frontend.apis.rpc import (
     fitting,
     inference,
     parse,
+    service,
     unary,
 )
 from predictd.server.frontend.apis.tfs_examples import example_inputs, examples
@@ -73,7 +74,7 @@ def handlers(
     """
     commands = {"HandleReloadConfigRequest": _reload_config(control)} if control else {}
     return (
-        grpc.method_handlers_generic_handler(
+        service(
             PREDICTION_SERVICE,
             {
                 "Predict": _predict(core, max_message_bytes, tensor_content),
@@ -82,7 +83,7 @@ def handlers(
                 "GetModelMetadata": _metadata(core),
             },
         ),
-        grpc.method_handlers_generic_handler(MODEL_SERVICE, {"GetModelStatus": _status(core), **commands}),
+        service(MODEL_SERVICE, {"GetModelStatus": _status(core), **commands}),
     )
 
 

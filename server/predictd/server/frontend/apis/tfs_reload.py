@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 
 from predictd.protos.tfs import serving_pb2 as pb
 from predictd.server.control.commands import ListedModel
-from predictd.server.errors import ForbiddenError, InvalidRequestError, RequestError
+from predictd.server.errors import ForbiddenError, InvalidRequestError, RequestError, UnauthenticatedError
 from predictd.server.frontend.status import status_name
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ async def reload_config(control: Control, request: pb.ReloadConfigRequest) -> pb
     """Serve what the request lists. What is wrong with it stands in the answer, as with TensorFlow Serving.
 
     Raises:
-        ForbiddenError: Commands are not taken.
+        ForbiddenError: Whoever asks may not give commands.
+        UnauthenticatedError: Nobody knows who asks.
     """
-    control.check_allowed()
     try:
         await control.serve(listed(request))
-    except ForbiddenError:
+    except (ForbiddenError, UnauthenticatedError):
         raise
     except RequestError as error:
         status = pb.StatusProto(error_code=status_name(error), error_message=str(error))

@@ -26,7 +26,7 @@ class ScanError(ValueError):
     """The bytes are no message, or one that is not worth the walk."""
 
 
-def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
     """The fields of a message in their order, repeated ones each time.
 
     Args:
@@ -35,8 +35,8 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
         end: The byte after its last one.
 
     Yields:
-        Number, wire type, and for VARINT the value and 0, for LENGTH the first byte and the one after the last.
-        Fields of other types are passed over.
+        Number, wire type, for VARINT the value and 0, for LENGTH the first byte and the one after the last, and where
+        the field begins. Fields of other types are passed over.
 
     Raises:
         ScanError: There is no message, or it has groups, or more than FIELDS_MAX fields.
@@ -45,18 +45,19 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
     for _ in range(FIELDS_MAX):
         if at == end:
             return
+        begin = at
         tag, at = _varint(data, at, end)
         number, kind = tag >> 3, tag & 7
         if tag > _TAG_MAX or not number:
             raise ScanError("a tag that no field has")
         if kind == VARINT:
             value, at = _varint(data, at, end)
-            yield number, kind, value, 0
+            yield number, kind, value, 0, begin
         elif kind == LENGTH:
             size, at = _varint(data, at, end)
             if size > end - at:
                 raise ScanError("a field that reaches beyond the message")
-            yield number, kind, at, at + size
+            yield number, kind, at, at + size, begin
             at += size
         else:
             at += _FIXED_BYTES.get(kind, end)

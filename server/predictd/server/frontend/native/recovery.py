@@ -20,11 +20,11 @@ from predictd.server.frontend.apis import oip, oip_inference, predictd_v1
 from predictd.server.frontend.apis.rpc import fitting, parse
 from predictd.server.frontend.calls import Answered, Call
 from predictd.server.frontend.failures import LaneGoneError, expected_too_late
+from predictd.server.frontend.handed import Handed, PutBackError
 from predictd.server.frontend.native import metadata
 from predictd.server.frontend.native.packing import Command, numbers, text
 from predictd.server.frontend.outcomes import outcome
 from predictd.server.frontend.pools import WorkerLink, release_blocks
-from predictd.server.frontend.service import Handed, PutBackError
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.records import COMPLETION_STRUCT, NO_DEADLINE_NS, NO_SEGMENT
 
