@@ -172,7 +172,9 @@ def play(scenario: Callable[[HotRig], Coroutine[Any, Any, None]], **options: Any
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what the loop's thread does, or the other end of a connection."""
-    while not condition():
+    while True:
+        if condition():
+            return
         await asyncio.sleep(0.002)
 
 

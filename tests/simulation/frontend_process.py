@@ -28,6 +28,9 @@ class FakeServer:
         self.open = False
         self.calls: set[asyncio.Task[Any]] = set()
 
+    def add_generic_rpc_handlers(self, services: object) -> None:
+        """Nobody calls them."""
+
     def add_insecure_port(self, address: str) -> int:
         return int(address.rpartition(":")[2])
 

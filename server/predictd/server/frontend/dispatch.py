@@ -24,7 +24,7 @@ from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.links import Links
 from predictd.server.frontend.lost import Probe, Probes
 from predictd.server.frontend.mirror import NO_MIRROR, Mirror
-from predictd.server.frontend.order import Order
+from predictd.server.frontend.order import Order, placed
 from predictd.server.frontend.outcomes import outcome
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, release_blocks
 from predictd.server.frontend.retirement import Retirements
@@ -38,7 +38,6 @@ from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.claims import read_claims
 from predictd.server.transport.records import (
     COMPLETION_STRUCT,
-    NO_DEADLINE_NS,
     NO_SEGMENT,
     RECORD_BYTES,
     Status,
@@ -58,18 +57,8 @@ FEW_CALLS = 2
 class Dispatcher:
     """Owns everything in flight of this front end. Runs on the event loop alone.
 
-    Args:
-        frontend: Ours.
-        frontends: How many there are.
-        completion_fd: Where completions come.
-        in_flight_limit: How many requests may be in flight.
-        growth: Of request arenas.
-        recorder: Counts.
-        holding: How long tickets may be held to leave together.
-        mirror: The other half of this front end, if it has one.
-
     Attributes:
-        mirror: The same.
+        mirror: The other half of this front end, if it has one.
         links: Pools and workers, as the supervisor tells of them.
         retirements: Tells when a lane has nothing outstanding.
     """
@@ -181,42 +170,14 @@ class Dispatcher:
         ahead: int,
     ) -> Call:
         """Write a request into its block and send its ticket. What goes wrong from here on is told to the receiver."""
-        admission, queue, accepted_ns = order.admission, order.queue, order.accepted_ns
-        deadline_ns = order.deadline_ns or NO_DEADLINE_NS
-        patience_ns = order.patience_ns
-        patient_until_ns = accepted_ns + patience_ns if patience_ns else NO_DEADLINE_NS
-        patience = _PATIENCE if patient_until_ns < deadline_ns else 0
-        delay = _DELAY if patience and queue.rules.delay else 0
-        slot, generation = place
-        size_bytes = admission.layout.size_bytes
-        call = Call(
-            slot=slot,
-            generation=generation,
-            lane=order.lane,
-            block=block,
-            wanted=order.wanted,
-            future=receiver,
-            rows=admission.layout.rows,
-            shape_key=admission.shape_key,
-            flags=admission.flags | patience | delay | (_ALONE if order.attempt else 0),
-            size_bytes=size_bytes,
-            priority=min(queue.level, pool.queues.levels),
-            enqueued_ns=accepted_ns,
-            attempt=order.attempt,
-            deadline_ns=min(deadline_ns, patient_until_ns),
-            answer_by_ns=deadline_ns,
-            patience_ns=patience_ns,
-            queue=queue,
-            # One that was sent before waited for more than those that are before it now.
-            expectation=None if order.moved else queue.expectation,
-            ahead=ahead,
-        )
+        admission, queue = order.admission, order.queue
+        call = placed(order, receiver, pool.queues.levels, block, place, ahead)
         queue.out += 1
-        queue.out_bytes += size_bytes
-        if patience and not delay:
-            left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
+        queue.out_bytes += call.size_bytes
+        if call.flags & _PATIENCE and not call.flags & _DELAY:
+            left_seconds = max(call.deadline_ns - time.monotonic_ns(), 0) / 1e9
             call.timer = self._loop.call_later(left_seconds, self._waited_enough, call)
-        admission.write(pool.arena.segment_view(block.segment), block.offset, generation, order.tensors)
+        admission.write(pool.arena.segment_view(block.segment), block.offset, call.generation, order.tensors)
         self._enqueue(pool, call, moved=order.moved)
         return call
 

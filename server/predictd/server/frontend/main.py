@@ -11,10 +11,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
-import grpc
 import grpc.aio
 import uvloop
 from setproctitle import setproctitle
@@ -62,20 +61,21 @@ from predictd.server.frontend.apis import (
     tfs,
 )
 from predictd.server.frontend.apis.streams import Streams
-from predictd.server.frontend.clients import ClientLimit, ClientNames
-from predictd.server.frontend.connections import server_options
+from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.fatal import or_exit
 from predictd.server.frontend.guarded import GuardedChanges, GuardedControl, GuardedCore
 from predictd.server.frontend.holding import Holding, awake_clock
 from predictd.server.frontend.mirror import NO_MIRROR, Mirror
 from predictd.server.frontend.native.hot import Hot
-from predictd.server.frontend.native.server import NativeServer, load_native
+from predictd.server.frontend.native.server import NativeServer
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.registry import Registry
-from predictd.server.frontend.request_log import LoggedService, NotedCalls
+from predictd.server.frontend.request_log import LoggedService
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.serving import make_server, open_ports, show_certificate
 from predictd.server.frontend.tls import ServerTls
 from predictd.server.frontend.unread import Bounded, Unread
 from predictd.server.launch.child_start import Inherited, begin_child
@@ -86,15 +86,10 @@ from predictd.server.transport.memory import map_shared
 from predictd.server.transport.records import ABI_VERSION
 
 GC_THRESHOLD = 50_000
-# gRPC itself cancels requests by lot when more than so many wait for their handlers (its own default is 1,000).
-# Ours refuses them in words, so that comes first.
-PENDING_REQUESTS = 50_000
 # The server's stop cancels the calls that it has received and not yet handed over, and clients do not retry
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
-# Mode 0660 for what is made under it.
-UNIX_UMASK = 0o117
 SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
@@ -149,8 +144,8 @@ class Frontend:
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         watch_loop(loop, self._recorder.loop_lag)
-        loop.add_reader(completion_fd, _or_exit(self._dispatcher.on_completions))
-        loop.add_reader(channel.fileno(), _or_exit(self._receive))
+        loop.add_reader(completion_fd, or_exit(self._dispatcher.on_completions))
+        loop.add_reader(channel.fileno(), or_exit(self._receive))
 
     async def run(self) -> None:
         """Serve until drained or stopped."""
@@ -161,28 +156,7 @@ class Frontend:
         self._channel.send(message, fds or ())
 
     def _make_server(self) -> grpc.aio.Server | NativeServer:
-        limit = self._init.max_message_bytes
-        interceptors = [
-            *([ClientNames()] if self._init.max_concurrent_per_client else ()),
-            *(() if self._init.request_log.off else [NotedCalls()]),
-        ]
-        if self._init.native:
-            return NativeServer(
-                load_native(), self._init.connections, limit, self._init.unread_limit_bytes, interceptors
-            )
-        return grpc.aio.server(
-            interceptors=interceptors,
-            options=[
-                ("grpc.so_reuseport", 1),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                *server_options(self._init.connections),
-                # Else a client may send as much as the line carries before anybody decided to read it: see gate.py.
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.server.max_pending_requests", PENDING_REQUESTS),
-                ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
-            ],
-        )
+        return make_server(self._init)
 
     def _part(self) -> None:
         """The loop in C has nothing left to do and is about to end."""
@@ -327,7 +301,7 @@ class Frontend:
         material = read_material(fd)
         self._access.take(parse_tokens(material.tokens))
         if material.certificate:
-            self._tls.take(material)
+            show_certificate(self._server, self._init, self._tls, material)
 
     # Port -----------------------------------------------------------------------------------------------------
 
@@ -343,20 +317,7 @@ class Frontend:
             os._exit(1)
 
     async def _listen(self) -> None:
-        for address in self._init.addresses:
-            if not self._init.access.tls:
-                self._server.add_insecure_port(address)
-            elif isinstance(self._server, NativeServer):
-                self._server.add_secure_port(address)
-            else:
-                self._server.add_secure_port(address, self._tls.credentials())
-        if self._init.unix:
-            # Nobody else may connect, not even between bind and chmod.
-            before = os.umask(UNIX_UMASK)
-            try:
-                self._server.add_insecure_port(f"unix:{self._init.unix}")
-            finally:
-                os.umask(before)
+        open_ports(self._server, self._init, self._tls)
         await self._server.start()
         gc.collect()
         gc.freeze()
@@ -389,19 +350,6 @@ class Frontend:
         while service.refused != seen and loop.time() < deadline:
             seen = service.refused
             await asyncio.sleep(QUIET_SECONDS)
-
-
-def _or_exit(callback: Callable[[], None]) -> Callable[[], None]:
-    """Let a front end that fails die and be started anew: what it has read from a pipe and not handled is lost."""
-
-    def guarded() -> None:
-        try:
-            callback()
-        except Exception:  # noqa: BLE001 - whatever it is, it is a bug
-            _log.exception("the front end failed")
-            os._exit(1)
-
-    return guarded
 
 
 def _is_no_parting(record: logging.LogRecord) -> bool:

@@ -52,6 +52,7 @@ class NativeServer:
         message_bytes_max: Of a message, either way.
         unread_bytes_max: Of the answers to one connection.
         interceptors: As grpc.aio's.
+        guard: Put around what reads events: those that are read and not handled are lost.
         on_hot: Gets what the inference half tells Python: a kind, and bytes.
     """
 
@@ -62,6 +63,7 @@ class NativeServer:
         message_bytes_max: int,
         unread_bytes_max: int,
         interceptors: Sequence[Any] = (),
+        guard: Callable[[Callable[[], None]], Callable[[], None]] = lambda callback: callback,
     ) -> None:
         self._native = native
         self._message_bytes_max = message_bytes_max
@@ -83,7 +85,7 @@ class NativeServer:
             **{name: value for name, value in asdict(rules).items() if name != "max_streams"},
         }
         self._events_fd = native.start(limits)
-        self._loop.add_reader(self._events_fd, self._on_events)
+        self._loop.add_reader(self._events_fd, guard(self._on_events))
 
     def add_generic_rpc_handlers(self, services: Iterable[grpc.GenericRpcHandler]) -> None:
         """Add services."""
