@@ -49,6 +49,11 @@ static void begin_message(struct pn_stream *stream)
         return;
     }
     if (stream->length > limits.message_bytes) {
+        /* Python may have a reason of its own to end a call that it has not read from, and that goes first. */
+        if (!stream->hot && !stream->hungry) {
+            stream->course = WAITS;
+            return;
+        }
         char text[96];
         snprintf(text, sizeof text, "SERVER: Received message larger than max (%zu vs. %llu)", stream->length,
                  (unsigned long long)limits.message_bytes);
@@ -251,6 +256,8 @@ void stream_read(struct pn_stream *stream, uint64_t count, bool hungry)
 {
     stream->ahead -= count < stream->ahead ? count : stream->ahead;
     stream->hungry = hungry;
+    if (hungry && stream->course == WAITS && !stream->hot)
+        begin_message(stream);
     if (hungry && stream->course == TO_PYTHON)
         upload_widen(stream);
     go_on(stream);

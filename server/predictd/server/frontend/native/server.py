@@ -53,7 +53,6 @@ class NativeServer:
         unread_bytes_max: Of the answers to one connection.
         interceptors: As grpc.aio's.
         guard: Put around what reads events: those that are read and not handled are lost.
-        on_hot: Gets what the inference half tells Python: a kind, and bytes.
     """
 
     def __init__(
