@@ -152,16 +152,23 @@ class HotWorker(FakeWorker):
         return block
 
 
-def play(scenario: Callable[[HotRig], Coroutine[Any, Any, None]], **options: Any) -> None:
+def play(
+    scenario: Callable[[HotRig], Coroutine[Any, Any, None]],
+    bound_seconds: float = BOUND_SECONDS,
+    **options: Any,
+) -> None:
     """Run a scenario, and demand afterwards that nothing is left of it."""
 
     async def run() -> None:
         rig = HotRig(**options)
         try:
-            async with asyncio.timeout(BOUND_SECONDS):
+            async with asyncio.timeout(bound_seconds):
                 await scenario(rig)
                 await until(lambda: rig.dispatcher.in_flight == 0 and not len(rig.hot.recovery))
                 assert not list(rig.hot.outstanding())
+                for pool in rig.pools:
+                    rows = struct.iter_unpack("<4I", rig.server.command("arena", struct.pack("<II", pool, 0)))
+                    assert not any(used for _, used, _, _ in rows), "blocks are still in use"
                 await until(lambda: not sum(worker.collect_releases() for worker in rig.workers.values()))
             rig.__exit__()
         finally:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 import re
+from collections import Counter
 from typing import Any
 
 import grpc
@@ -304,6 +306,50 @@ def test_completions_of_nobody_and_late_ones_change_nothing() -> None:
         assert (await waiting).outputs[0].data == doubled(3, 4)
 
     play(scenario)
+
+
+@pytest.mark.parametrize(
+    "requests", [500, pytest.param(100_000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])]
+)
+def test_clients_that_leave_at_any_time_leave_nothing_behind(requests: int) -> None:
+    draw = random.Random(requests)
+
+    async def ask(rig: HotRig) -> str:
+        waiting = call(rig, draw.choice((predict, infer))(*[1.0] * draw.choice((2, 4, 6))))
+        leaves = asyncio.get_running_loop().call_later(draw.random() / 100, waiting.cancel)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            return "left"
+        finally:
+            leaves.cancel()
+        return "answered"
+
+    async def scenario(rig: HotRig) -> None:
+        pool, worker = await started(rig, 1, 2)
+        outcomes: Counter[str] = Counter()
+
+        async def client() -> None:
+            while outcomes.total() < requests:
+                outcomes[await ask(rig)] += 1
+
+        clients = [asyncio.ensure_future(client()) for _ in range(32)]
+        while not all(one.done() for one in clients):
+            for ticket in pool.read():
+                if rig.cancelled(pool, ticket):
+                    worker.fail([ticket], Status.CANCELLED)
+                else:
+                    worker.answer([ticket])
+            worker.collect_releases()
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*clients)
+        assert set(outcomes) == {"left", "answered"}
+        # What was sent before its client left comes still.
+        while rig.dispatcher.in_flight:
+            worker.fail(pool.read(), Status.CANCELLED)
+            await asyncio.sleep(0.001)
+
+    play(scenario, bound_seconds=1700 if requests > 1000 else 60)
 
 
 @pytest.mark.parametrize("early", [False, True])
