@@ -65,6 +65,8 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_connection_age_grace": ("3s", 3 * 10**9, '"3s"'),
     "max_connection_idle": ("3s", 3 * 10**9, '"3s"'),
     "max_concurrent_streams": ("3", 3, "3"),
+    "max_connections": ("3", 3, "3"),
+    "max_metadata_size": ("3KiB", 3 * 2**10, '"3KiB"'),
     "handshake_timeout": ("3s", 3 * 10**9, '"3s"'),
     "keepalive_time": ("3s", 3 * 10**9, '"3s"'),
     "keepalive_timeout": ("3s", 3 * 10**9, '"3s"'),

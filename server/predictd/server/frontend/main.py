@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -146,7 +147,11 @@ class Frontend:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
-                *server_options(self._init.connections),
+                *server_options(
+                    self._init.connections,
+                    resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+                    len(self._init.addresses) + bool(self._init.unix),
+                ),
                 # Else a client may send as much as the line carries before anybody decided to read it: see gate.py.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.server.max_pending_requests", PENDING_REQUESTS),

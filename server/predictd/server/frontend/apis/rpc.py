@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.heading import from_metadata
+from predictd.server.frontend.limits import check_message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,8 +36,9 @@ def parse(kind: type[MessageT], data: bytes) -> MessageT:
     """Parse a message.
 
     Raises:
-        InvalidRequestError: The bytes are no such message.
+        InvalidRequestError: The bytes are no such message, or one of which too much would become.
     """
+    check_message(data, kind)
     try:
         return kind.FromString(data)
     except DecodeError:
