@@ -55,7 +55,7 @@ def test_every_flag_reaches_the_daemon(
         "--max-queue-bytes 15MiB --max-concurrent-per-client 16 --default-deadline 17s "
         "--max-connection-age 18s --max-connection-age-grace 19s --max-connection-idle 20s "
         "--max-concurrent-streams 21 --handshake-timeout 22s --keepalive-time 23s --keepalive-timeout 24s "
-        "--min-ping-interval 25s --max-ping-strikes 26 --max-connections 27 "
+        "--min-ping-interval 25s --max-ping-strikes 26 --max-connections 27 --upload-limit 29MiB "
         "--max-metadata-size 28KiB --max-message-size 9KiB --max-response-size 10KiB "
         "--arena-keep 9s --unread-limit 11MiB "
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
@@ -100,6 +100,7 @@ def test_every_flag_reaches_the_daemon(
         arena_limit_bytes=10 * 2**20,
         arena_keep_ns=9 * 10**9,
         unread_limit_bytes=11 * 2**20,
+        upload_limit_bytes=29 * 2**20,
         tfs_tensor_content=True,
         tfs_unready_labels=True,
         pools="shared",

@@ -66,6 +66,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_connection_idle": ("3s", 3 * 10**9, '"3s"'),
     "max_concurrent_streams": ("3", 3, "3"),
     "max_connections": ("3", 3, "3"),
+    "upload_limit": ("3KiB", 3 * 2**10, '"3KiB"'),
     "max_metadata_size": ("3KiB", 3 * 2**10, '"3KiB"'),
     "handshake_timeout": ("3s", 3 * 10**9, '"3s"'),
     "keepalive_time": ("3s", 3 * 10**9, '"3s"'),

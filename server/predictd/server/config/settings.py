@@ -233,6 +233,13 @@ class Settings:
         "Answers that a client's connection may leave unread before its next requests wait.",
         key="unread_limit",
     )
+    upload_limit_bytes: int | None = option(
+        None,
+        auto(size(0, 2**40)),
+        "Memory of messages that a front end is receiving; beyond it those that take long are refused. auto is a "
+        "quarter of arena_limit, or two of the largest messages; 0 is no limit.",
+        key="upload_limit",
+    )
     pools: str = option(
         "auto",
         choice("auto", "per-model", "shared"),

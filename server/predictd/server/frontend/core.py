@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ModelInfo,
         VersionInfo,
     )
+    from predictd.server.frontend.uploads import Uploads
 
 
 class Core(Protocol):
@@ -33,6 +34,10 @@ class Core(Protocol):
         Raises:
             RequestError: There is no answer; its class says why.
         """
+
+    @property
+    def uploads(self) -> Uploads:
+        """Reads requests."""
 
     @property
     def pressed(self) -> bool:

@@ -70,6 +70,7 @@ from predictd.server.frontend.request_log import LoggedService, NotedCalls
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
 from predictd.server.frontend.unread import Bounded, Unread
+from predictd.server.frontend.uploads import Received, Uploads
 from predictd.server.launch.child_start import Inherited, begin_child
 from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import FrontendRecorder
@@ -112,14 +113,15 @@ class Frontend:
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
         clients = ClientLimit(init.max_concurrent_per_client)
-        core = (self._routes, self._dispatcher, self._recorder, self.send, clients)
+        self._uploads = Uploads(init.upload_limit_bytes)
+        core = (self._routes, self._dispatcher, self._recorder, self.send, clients, self._uploads)
         rule = init.request_log
         self._service = Service(*core) if rule.off else LoggedService(*core, rule)
         self._changes = Changes(self.send)
         self._control = Control(self.send, allowed=init.allow_control)
         self._health = health.Health(SERVICES)
         self._unread = Unread(init.unread_limit_bytes)
-        self._streams = Streams(self._unread)
+        self._streams = Streams(self._unread, self._uploads)
         self._server = self._make_server()
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,28 +160,27 @@ class Frontend:
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
             ],
         )
-        server.add_generic_rpc_handlers(
-            (
-                Bounded(predictd_v1.handlers(self._service, self._streams, limit), self._unread),
-                routing_v1.handlers(
-                    self._changes,
-                    routing_v1.refusal(self._init.addresses, allow_control=self._init.allow_control),
-                ),
-                control_v1.handlers(self._control),
-                Bounded(oip.handlers(self._service, self._streams, limit, self._control), self._unread),
-                *(
-                    Bounded(service, self._unread)
-                    for service in tfs.handlers(
-                        self._service,
-                        limit,
-                        tensor_content=self._init.tfs_tensor_content,
-                        control=self._control,
-                    )
-                ),
-                self._health.handlers(),
-                reflection.handlers((*SERVICES, health.SERVICE)),
-            )
+        services = (
+            Bounded(predictd_v1.handlers(self._service, self._streams, limit), self._unread),
+            routing_v1.handlers(
+                self._changes,
+                routing_v1.refusal(self._init.addresses, allow_control=self._init.allow_control),
+            ),
+            control_v1.handlers(self._control),
+            Bounded(oip.handlers(self._service, self._streams, limit, self._control), self._unread),
+            *(
+                Bounded(service, self._unread)
+                for service in tfs.handlers(
+                    self._service,
+                    limit,
+                    tensor_content=self._init.tfs_tensor_content,
+                    control=self._control,
+                )
+            ),
+            self._health.handlers(),
+            reflection.handlers((*SERVICES, health.SERVICE)),
         )
+        server.add_generic_rpc_handlers([Received(service, self._uploads) for service in services])
         return server
 
     # Control --------------------------------------------------------------------------------------------------
@@ -310,6 +311,7 @@ class Frontend:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         watch_collections(self._recorder.gc_pauses)
+        self._uploads.watch(asyncio.get_running_loop(), lambda: not self._dispatcher.in_flight)
         self.send(Listening())
 
     async def _drain(self, message: Drain) -> None:

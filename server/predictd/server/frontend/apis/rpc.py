@@ -106,7 +106,7 @@ def inference(
             deadline = deadline_ns(context)
             if core.pressed:
                 core.check_unread(from_metadata(context.invocation_metadata()), api, deadline)
-            data = await context.read()
+            data = await core.uploads.read(context)
             if not isinstance(data, bytes):
                 raise InvalidRequestError("the call ended without a request")
             if found := glance(data, core, heading):

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 
+from predictd.server.errors import OverloadedError
+from predictd.server.frontend.uploads import Uploads
+
 if TYPE_CHECKING:
     from predictd.server.frontend.apis.rpc import Context
     from predictd.server.frontend.unread import Turn, Unread
@@ -33,10 +36,12 @@ class Streams:
 
     Args:
         unread: Counts what clients have not read; without it nothing does.
+        uploads: Counts what clients are sending; without it nothing does.
     """
 
-    def __init__(self, unread: Unread | None = None) -> None:
+    def __init__(self, unread: Unread | None = None, uploads: Uploads | None = None) -> None:
         self._unread = unread
+        self._uploads = uploads or Uploads()
         self._readers: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -57,12 +62,15 @@ class Streams:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(_read(context, answer, turns, tasks, self._unread))
+                reader = tasks.create_task(_read(context, answer, turns, tasks, self._unread, self._uploads))
                 self._readers.add(reader)
                 reader.add_done_callback(self._readers.discard)
                 if self._closed:
                     reader.cancel()
         except BaseExceptionGroup as failed:
+            overload, _ = failed.split(OverloadedError)
+            if overload is not None:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(overload.exceptions[0]))
             # A write to a client that has gone, which gRPC knows how to end when it is not wrapped.
             raise failed.exceptions[0] from None
         if reader.cancelled():
@@ -73,7 +81,12 @@ class Streams:
 
 
 async def _read(
-    context: Context, answer: Answer, turns: Turns, tasks: asyncio.TaskGroup, unread: Unread | None
+    context: Context,
+    answer: Answer,
+    turns: Turns,
+    tasks: asyncio.TaskGroup,
+    unread: Unread | None,
+    uploads: Uploads,
 ) -> None:
     slots = asyncio.Semaphore(IN_FLIGHT_MAX)
     peer = context.peer()
@@ -88,7 +101,7 @@ async def _read(
 
     while True:
         await slots.acquire()
-        data: object = await context.read()
+        data = await uploads.read(context, of_stream=True)
         if not isinstance(data, bytes):  # EOF: the client sends no more
             return
         share = None if unread is None else await unread.turn(peer)
