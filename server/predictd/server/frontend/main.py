@@ -63,6 +63,7 @@ from predictd.server.frontend.clients import ClientLimit, ClientNames
 from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.control import Control
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.grpc_server import make_server
 from predictd.server.frontend.holding import Holding, awake_clock
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
@@ -86,6 +87,8 @@ PENDING_REQUESTS = 50_000
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
+# What a server that was replaced has in hand may take so long.
+REPLACED_SECONDS = 60.0
 # Mode 0660 for what is made under it.
 UNIX_UMASK = 0o117
 SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
@@ -140,7 +143,8 @@ class Frontend:
 
     def _make_server(self) -> grpc.aio.Server:
         limit = self._init.max_message_bytes
-        server = grpc.aio.server(
+        server = make_server(
+            self._deafened,
             interceptors=[
                 *([ClientNames()] if self._init.max_concurrent_per_client else ()),
                 *(() if self._init.request_log.off else [NotedCalls()]),
@@ -296,7 +300,7 @@ class Frontend:
             _log.error("the front end failed", exc_info=task.exception())
             os._exit(1)
 
-    async def _listen(self) -> None:
+    async def _open(self) -> None:
         for address in self._init.addresses:
             self._server.add_insecure_port(address)
         if self._init.unix:
@@ -307,6 +311,19 @@ class Frontend:
             finally:
                 os.umask(before)
         await self._server.start()
+
+    def _deafened(self) -> None:
+        if not self._service.draining:
+            self._spawn(self._replace())
+
+    async def _replace(self) -> None:
+        """Have another server take new calls. The one before finishes what it has, and sends its clients over."""
+        old, self._server = self._server, self._make_server()
+        await self._open()
+        await old.stop(REPLACED_SECONDS)
+
+    async def _listen(self) -> None:
+        await self._open()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
@@ -351,10 +368,13 @@ def _or_exit(callback: Callable[[], None]) -> Callable[[], None]:
     return guarded
 
 
-def _is_no_parting(record: logging.LogRecord) -> bool:
-    """False for gRPC's report, with a traceback, of an answer whose client left before it could be sent."""
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for gRPC's reports, with a traceback, of what clients do.
+
+    They leave before an answer could be sent, and they send metadata that are no text.
+    """
     kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or kind.__name__ != "ExecuteBatchError"
+    return kind is None or kind.__name__ not in ("ExecuteBatchError", "UnicodeDecodeError")
 
 
 async def _run(inherited: Inherited) -> None:
@@ -368,7 +388,7 @@ async def _run(inherited: Inherited) -> None:
         raise TypeError(f"a front end got {type(init).__name__} first. This is a bug.")
     setproctitle(f"predictd: frontend {init.index}")
     configure_child(inherited.log_fd, init.log_level)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_parting)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
     await Frontend(channel, init, fds[0]).run()
 
 
