@@ -77,9 +77,7 @@ OVERRIDE = {
     "instance_group": [{"count": 2, "kind": "KIND_CPU"}],
     "version_policy": {"specific": {"versions": [1, 2]}},
 }
-# Memory where there is some, so that writing a file costs next to nothing.
-_FOLDERS = [folder for folder in ("/dev/shm",) if Path(folder).is_dir()]
-_folder = tempfile.TemporaryDirectory(prefix="predictd-fuzz-", dir=_FOLDERS[0] if _FOLDERS else None)
+_folder = tempfile.TemporaryDirectory(prefix="predictd-fuzz-")
 
 
 def _file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
