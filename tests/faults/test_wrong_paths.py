@@ -10,7 +10,7 @@ import numpy as np
 
 from predictd.client import NO_RETRIES, Client
 from predictd.server.bench.frames import END_HEADERS, HEADERS, frame
-from predictd.server.bench.hpack import request_headers
+from predictd.server.bench.hpack import RequestHeaders
 from tests.fixtures.abuse import HELLO
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.gated_engine import HOLD
@@ -21,7 +21,7 @@ PATH = "/predictd.v1.PredictionService/Predict"
 
 def call_a_wrong_path(daemon: Daemon) -> None:
     host, _, port = daemon.grpc.rpartition(":")
-    block = request_headers(PATH, "x")[0].replace(b"Service/", b"Service\x9a")
+    block = RequestHeaders(PATH, "x").blocks()[0].replace(b"Service/", b"Service\x9a")
     assert b"\x9a" in block
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(HELLO + frame(HEADERS, END_HEADERS, 1, block))

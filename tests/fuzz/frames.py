@@ -25,7 +25,7 @@ from predictd.server.bench.frames import (
     frame,
     prefixed,
 )
-from predictd.server.bench.hpack import request_headers
+from predictd.server.bench.hpack import RequestHeaders
 from tests.fuzz.mutate import Mutator
 
 _HELLO = PREFACE + frame(SETTINGS, 0, 0, SETTING.pack(1, 0)) + frame(SETTINGS, ACK, 0, b"")
@@ -51,7 +51,7 @@ def connections(requests: Sequence[bytes]) -> list[bytes]:
     """What clients send on whole connections: unary calls, streams, messages in pieces, compressed ones."""
     found = []
     for request in requests:
-        block, again = request_headers(PREDICT, "x")
+        block, again = RequestHeaders(PREDICT, "x").blocks()
         message = prefixed(request)
         half = len(message) // 2
         call = frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, message)
@@ -63,7 +63,7 @@ def connections(requests: Sequence[bytes]) -> list[bytes]:
             + frame(HEADERS, END_HEADERS, 3, again)
             + frame(DATA, END_STREAM, 3, message)
         )
-        stream = request_headers(PREDICT_STREAM, "x", "1S")[0]
+        stream = RequestHeaders(PREDICT_STREAM, "x", "1S").blocks()[0]
         streamed = frame(HEADERS, END_HEADERS, 1, stream) + frame(DATA, END_STREAM, 1, message * 3)
         packed = frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, b"\x01" + message[1:])
         found += [call, pieces, streamed, packed]
