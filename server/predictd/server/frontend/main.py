@@ -319,8 +319,11 @@ class Frontend:
     async def _replace(self) -> None:
         """Have another server take new calls. The one before finishes what it has, and sends its clients over."""
         old, self._server = self._server, self._make_server()
+        # In this order: who cannot connect for a moment tries again, who is cancelled does not.
+        stopping = asyncio.create_task(old.stop(REPLACED_SECONDS))
+        await asyncio.sleep(0)
         await self._open()
-        await old.stop(REPLACED_SECONDS)
+        await stopping
 
     async def _listen(self) -> None:
         await self._open()
