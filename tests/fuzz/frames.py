@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
+import time
 from collections.abc import Sequence
 
 from predictd.client.channel import PREDICT, PREDICT_STREAM
@@ -75,9 +76,20 @@ def mutator(requests: Sequence[bytes], seed: int) -> Mutator:
     return Mutator(connections(requests), random.Random(seed), words=WORDS)
 
 
+def _connected(address: tuple[str, int], seconds: float) -> socket.socket:
+    """A connection. Between a server that a wrong path has deafened and the next one nobody listens for a moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return socket.create_connection(address, timeout=seconds)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+
+
 def send(address: tuple[str, int], data: bytes, seconds: float) -> bool:
     """Say so much on a new connection and no more. Whether the server closes it, or ends what was begun, in time."""
-    with socket.create_connection(address, timeout=seconds) as connection:
+    with _connected(address, seconds) as connection:
         try:
             connection.sendall(_HELLO + data)
             connection.shutdown(socket.SHUT_WR)

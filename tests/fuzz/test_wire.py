@@ -92,7 +92,7 @@ def serves(daemon: Daemon) -> None:
         async with grpc.aio.insecure_channel(daemon.grpc) as channel:
             return await status(channel, method, MESSAGES[method][0])
 
-    assert asyncio.run(ask()) is grpc.StatusCode.OK
+    daemon.wait_until(lambda: asyncio.run(ask()) is grpc.StatusCode.OK, 60, "serving")
 
 
 def bombarded(daemon: Daemon, count: int, seed: int) -> None:
