@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -65,6 +66,7 @@ from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.clients import ClientLimit, ClientNames
 from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.grpc_server import make_server
 from predictd.server.frontend.guarded import GuardedChanges, GuardedControl, GuardedCore
 from predictd.server.frontend.holding import Holding, awake_clock
 from predictd.server.frontend.pauses import watch_collections, watch_loop
@@ -75,6 +77,7 @@ from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
 from predictd.server.frontend.tls import ServerTls
 from predictd.server.frontend.unread import Bounded, Unread
+from predictd.server.frontend.uploads import Received, Uploads
 from predictd.server.launch.child_start import Inherited, begin_child
 from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import FrontendRecorder
@@ -90,6 +93,8 @@ PENDING_REQUESTS = 50_000
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
+# What a server that was replaced has in hand may take so long.
+REPLACED_SECONDS = 60.0
 # Mode 0660 for what is made under it.
 UNIX_UMASK = 0o117
 SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
@@ -117,7 +122,8 @@ class Frontend:
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
         clients = ClientLimit(init.max_concurrent_per_client)
-        core = (self._routes, self._dispatcher, self._recorder, self.send, clients)
+        self._uploads = Uploads(init.upload_limit_bytes)
+        core = (self._routes, self._dispatcher, self._recorder, self.send, clients, self._uploads)
         rule = init.request_log
         self._service = Service(*core) if rule.off else LoggedService(*core, rule)
         self._access = Access(init.access, self._recorder.refused)
@@ -126,7 +132,7 @@ class Frontend:
         self._control = GuardedControl(self.send, self._access)
         self._health = health.Health(SERVICES, self._access.sees)
         self._unread = Unread(init.unread_limit_bytes)
-        self._streams = Streams(self._unread)
+        self._streams = Streams(self._unread, self._uploads)
         self._server = self._make_server()
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,7 +151,8 @@ class Frontend:
 
     def _make_server(self) -> grpc.aio.Server:
         limit = self._init.max_message_bytes
-        server = grpc.aio.server(
+        server = make_server(
+            self._deafened,
             interceptors=[
                 *([ClientNames()] if self._init.max_concurrent_per_client else ()),
                 *(() if self._init.request_log.off else [NotedCalls()]),
@@ -154,14 +161,19 @@ class Frontend:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
-                *server_options(self._init.connections),
+                *server_options(
+                    self._init.connections,
+                    resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+                    len(self._init.addresses) + bool(self._init.unix),
+                ),
                 # Else a client may send as much as the line carries before anybody decided to read it: see gate.py.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.server.max_pending_requests", PENDING_REQUESTS),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
             ],
         )
-        server.add_generic_rpc_handlers((Registry(self._services(), self._access),))
+        services = [Received(service, self._uploads) for service in self._services()]
+        server.add_generic_rpc_handlers((Registry(services, self._access),))
         return server
 
     def _services(self) -> Iterator[grpc.GenericRpcHandler]:
@@ -299,7 +311,7 @@ class Frontend:
             _log.error("the front end failed", exc_info=task.exception())
             os._exit(1)
 
-    async def _listen(self) -> None:
+    async def _open(self) -> None:
         for address in self._init.addresses:
             if self._init.access.tls:
                 self._server.add_secure_port(address, self._tls.credentials())
@@ -313,10 +325,27 @@ class Frontend:
             finally:
                 os.umask(before)
         await self._server.start()
+
+    def _deafened(self) -> None:
+        if not self._service.draining:
+            self._spawn(self._replace())
+
+    async def _replace(self) -> None:
+        """Have another server take new calls. The one before finishes what it has, and sends its clients over."""
+        old, self._server = self._server, self._make_server()
+        # In this order: who cannot connect for a moment tries again, who is cancelled does not.
+        stopping = asyncio.create_task(old.stop(REPLACED_SECONDS))
+        await asyncio.sleep(0)
+        await self._open()
+        await stopping
+
+    async def _listen(self) -> None:
+        await self._open()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         watch_collections(self._recorder.gc_pauses)
+        self._uploads.watch(asyncio.get_running_loop(), lambda: not self._dispatcher.in_flight)
         self.send(Listening())
 
     async def _drain(self, message: Drain) -> None:
@@ -356,10 +385,13 @@ def _or_exit(callback: Callable[[], None]) -> Callable[[], None]:
     return guarded
 
 
-def _is_no_parting(record: logging.LogRecord) -> bool:
-    """False for gRPC's report, with a traceback, of an answer whose client left before it could be sent."""
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for gRPC's reports, with a traceback, of what clients do.
+
+    They leave before an answer could be sent, and they send metadata that are no text.
+    """
     kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or kind.__name__ != "ExecuteBatchError"
+    return kind is None or kind.__name__ not in ("ExecuteBatchError", "UnicodeDecodeError")
 
 
 async def _run(inherited: Inherited) -> None:
@@ -373,7 +405,7 @@ async def _run(inherited: Inherited) -> None:
         raise TypeError(f"a front end got {type(init).__name__} first. This is a bug.")
     setproctitle(f"predictd: frontend {init.index}")
     configure_child(inherited.log_fd, init.log_level)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_parting)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
     await Frontend(channel, init, fds[0]).run()
 
 
