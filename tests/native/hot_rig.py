@@ -26,6 +26,7 @@ from predictd.server.frontend.native.server import NativeServer, load_native
 from predictd.server.frontend.pools import ArenaGrowth
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.uploads import Uploads
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.pipes import make_pipe
@@ -80,7 +81,9 @@ class HotRig(Rig):
             self.hot,
         )
         self.routes = Routes(SECRET)
-        self.service = Service(self.routes, self.dispatcher, self.recorder, lambda *_: None, ClientLimit(0))
+        self.service = Service(
+            self.routes, self.dispatcher, self.recorder, lambda *_: None, ClientLimit(0), Uploads()
+        )
         self.streams = Streams()
         self.server.add_generic_rpc_handlers(
             (

@@ -72,6 +72,8 @@ def fields(data: memoryview, begin: int, end: int) -> Iterator[Field]:
             after = value + (8 if kind == _FIXED64 else 4)
         else:
             raise ValueError(f"wire type {kind} at byte {begin}")
+        if tag < 1 << 3:
+            raise ValueError(f"a field without a number at byte {begin}")
         if after > end:
             raise ValueError(f"the field at byte {begin} ends behind its message")
         yield Field(tag >> 3, begin, value, after, number)

@@ -27,6 +27,7 @@ from predictd.server.frontend.inference import (
     TensorInfo,
     VersionInfo,
 )
+from predictd.server.frontend.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -94,6 +95,7 @@ class FakeCore:
 
     def __init__(self) -> None:
         self.ready = True
+        self.uploads = Uploads()
         self.known: Sequence[ModelInfo] = MODELS
         self.seen: list[Seen] = []
         self.arrived = asyncio.Condition()

@@ -55,7 +55,8 @@ def test_every_flag_reaches_the_daemon(
         "--max-queue-bytes 15MiB --max-concurrent-per-client 16 --default-deadline 17s "
         "--max-connection-age 18s --max-connection-age-grace 19s --max-connection-idle 20s "
         "--max-concurrent-streams 21 --handshake-timeout 22s --keepalive-time 23s --keepalive-timeout 24s "
-        "--min-ping-interval 25s --max-ping-strikes 26 --max-message-size 9KiB --max-response-size 10KiB "
+        "--min-ping-interval 25s --max-ping-strikes 26 --max-connections 27 --upload-limit 29MiB "
+        "--max-metadata-size 28KiB --max-message-size 9KiB --max-response-size 10KiB "
         "--arena-keep 9s --unread-limit 11MiB "
         "--arena-limit 10MiB --tfs-tensor-content --tfs-unready-labels --pools shared --allocator jemalloc "
         "--model-control explicit --load-model a --load-model * "
@@ -87,6 +88,8 @@ def test_every_flag_reaches_the_daemon(
         max_connection_age_grace_ns=19 * 10**9,
         max_connection_idle_ns=20 * 10**9,
         max_concurrent_streams=21,
+        max_connections=27,
+        max_metadata_bytes=28 * 2**10,
         handshake_timeout_ns=22 * 10**9,
         keepalive_time_ns=23 * 10**9,
         keepalive_timeout_ns=24 * 10**9,
@@ -98,6 +101,7 @@ def test_every_flag_reaches_the_daemon(
         arena_limit_bytes=10 * 2**20,
         arena_keep_ns=9 * 10**9,
         unread_limit_bytes=11 * 2**20,
+        upload_limit_bytes=29 * 2**20,
         tfs_tensor_content=True,
         tfs_unready_labels=True,
         pools="shared",

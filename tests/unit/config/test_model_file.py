@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from predictd.server.config.model_config import (
     overlay,
 )
 from predictd.server.config.model_file import read_model_file
+from predictd.server.config.small_file import BYTES_MAX
 
 
 def read(folder: Path, text: str) -> Reading:
@@ -243,7 +245,9 @@ def test_all_errors_are_said_at_once(tmp_path: Path) -> None:
     [
         ("x = 1\n[", r":2: not TOML: "),
         ("x = 1\nx = 2", r":2: not TOML: "),
-        ("x = " + "[" * 20_000, r": not TOML: "),
+        ("x = " + "[" * 20_000, r":1: not TOML: nested too deeply"),
+        ("x = " + "[\n" * 20_000, r":20000: not TOML: nested too deeply"),
+        ("x = 1\n" + ".".join("a" * 1000) + " = 1", r":2: not TOML: nested too deeply"),
     ],
 )
 def test_no_toml_is_one_line(text: str, message: str, tmp_path: Path) -> None:
@@ -256,6 +260,12 @@ def test_no_toml_is_one_line(text: str, message: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(ModelConfigError, match=r"model\.toml: no such file or directory"):
         read_model_file(tmp_path / "model.toml")
+    (tmp_path / "model.toml").write_text("#" * (BYTES_MAX + 1))
+    with pytest.raises(ModelConfigError, match=r"model\.toml: larger than 1048576 bytes"):
+        read_model_file(tmp_path / "model.toml")
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ModelConfigError, match=r"pipe\.toml: not a regular file"):
+        read_model_file(tmp_path / "pipe.toml")
     (tmp_path / "model.toml").write_bytes(b"\xff")
     with pytest.raises(ModelConfigError, match=r"model\.toml: not TOML: not UTF-8 text"):
         read_model_file(tmp_path / "model.toml")

@@ -15,6 +15,7 @@ from predictd.server.frontend.inference import InferRequest, InferResponse
 from predictd.server.frontend.pending import Pending
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.uploads import Uploads
 from predictd.server.transport.records import Status
 from tests.fixtures.frontend import SECRET, doubled, publication, request, view
 from tests.fixtures.scripted_workers import Rig, play, settle, start
@@ -50,7 +51,12 @@ class Setup:
         self.routes = Routes(SECRET)
         self.routes.publish(publication(view()))
         self.service = Service(
-            self.routes, rig.dispatcher, rig.recorder, lambda _message, _fds: None, ClientLimit(limit)
+            self.routes,
+            rig.dispatcher,
+            rig.recorder,
+            lambda _message, _fds: None,
+            ClientLimit(limit),
+            Uploads(),
         )
 
     def begin(self, one: InferRequest, deadline_ns: int = 0) -> tuple[FakeReply, Pending | None]:

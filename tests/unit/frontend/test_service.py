@@ -30,6 +30,7 @@ from predictd.server.frontend.inference import DurationSum, InferRequest
 from predictd.server.frontend.order import Order
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.uploads import Uploads
 from predictd.server.observe.deltas import CountAndTime, LaneStatisticsRow
 from predictd.server.observe.recorder import FrontendRecorder
 from tests.fixtures.frontend import SECRET, config, publication, request, signature, view
@@ -78,6 +79,7 @@ class Setup:
             self.recorder,
             lambda message, _: self.sent.append(message),
             ClientLimit(limit),
+            Uploads(),
         )
 
     def infer(self, one: InferRequest, deadline_ns: int = 0) -> Coroutine[Any, Any, Any]:

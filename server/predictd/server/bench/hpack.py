@@ -74,6 +74,13 @@ def _text(block: bytes, at: int) -> tuple[Text, int]:
 
 def grpc_status(block: bytes) -> int:
     """The gRPC status in a header block, or HpackError if there is none."""
+    try:
+        return _grpc_status(block)
+    except IndexError:
+        raise HpackError(f"the block ends too early: {block.hex()}") from None
+
+
+def _grpc_status(block: bytes) -> int:
     at = 0
     while at < len(block):
         first = block[at]

@@ -14,6 +14,8 @@ class ConnectionRules:
         max_age_grace_ns: How long the calls of such a connection may then take before it is cut.
         max_idle_ns: How long a connection may have no call.
         max_streams: Calls at once; the client keeps more of them back.
+        max_connections: Of a front end; more are closed at once.
+        max_metadata_bytes: Of a call, as HTTP/2 counts them.
         handshake_timeout_ns: How long a client may take to begin to speak HTTP/2.
         keepalive_time_ns: Silence after which the client is asked whether it is there.
         keepalive_timeout_ns: How long its answer may take before the connection is cut.
@@ -25,6 +27,8 @@ class ConnectionRules:
     max_age_grace_ns: int
     max_idle_ns: int
     max_streams: int
+    max_connections: int
+    max_metadata_bytes: int
     handshake_timeout_ns: int
     keepalive_time_ns: int
     keepalive_timeout_ns: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +38,7 @@ from predictd.server.config.settings import (
     RUN_TIMEOUT,
     WHILE_BUILDING,
 )
+from predictd.server.config.small_file import load_toml, read_small_file
 from predictd.server.config.tuned import TUNABLE, Here, Tuned, TunedValue, key_of
 from predictd.server.config.units import LARGEST, Kind, boolean, choice, duration, integer, suggestion
 
@@ -92,15 +92,15 @@ def read_model_file(path: Path) -> Reading:
 
 def _load(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small_file(path).decode()
     except OSError as error:
         raise ModelConfigError(path, None, str(error.strerror).lower()) from error
     except UnicodeDecodeError as error:
         raise ModelConfigError(path, None, "not TOML: not UTF-8 text") from error
+    except ValueError as error:
+        raise ModelConfigError(path, None, str(error)) from error
     try:
-        return text, tomllib.loads(text)
-    except RecursionError as error:
-        raise ModelConfigError(path, None, "not TOML: nested too deeply") from error
+        return text, load_toml(text)
     except ValueError as error:
         match = _SYNTAX_ERROR_PLACE.search(str(error))
         line = int(match[1]) if match and match[1] else len(text.splitlines()) or 1

@@ -5,12 +5,12 @@ A flag beats the environment, the environment beats the file, the file beats the
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictd.server.config.errors import ConfigError
 from predictd.server.config.settings import CONFIG_FILE, Settings, options
+from predictd.server.config.small_file import load_toml, read_small_file
 from predictd.server.config.units import Kind, format_duration, suggestion
 
 if TYPE_CHECKING:
@@ -115,9 +115,15 @@ def _read_toml(path: Path, kinds: Mapping[str, Kind[Any]]) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not TOML, or has an unknown key or a wrong value.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_small_file(path).decode()
     except OSError as error:
         raise ConfigError(str(path), str(error.strerror).lower()) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), "not TOML: not UTF-8 text") from error
+    except ValueError as error:
+        raise ConfigError(str(path), str(error)) from error
+    try:
+        table = load_toml(text)
     except ValueError as error:
         raise ConfigError(str(path), f"not TOML: {error}") from error
     values: dict[str, Any] = {}

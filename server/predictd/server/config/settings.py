@@ -190,6 +190,18 @@ class Settings:
     max_concurrent_streams: int = option(
         10_000, integer(1, _INT32), "Calls of one connection at once; its client holds back what is more."
     )
+    max_connections: int = option(
+        10_000,
+        integer(1, 2**20),
+        "Connections of each front end at each address; more are closed at once. Fewer where the limit of open files "
+        "is lower.",
+    )
+    max_metadata_bytes: int = option(
+        16 * 2**10,
+        size(1024, _MIB),
+        "Largest metadata of a call taken, with 32 bytes more for each entry.",
+        key="max_metadata_size",
+    )
     handshake_timeout_ns: int = option(
         20 * _SECOND,
         duration(_SECOND, _HOUR),
@@ -248,6 +260,13 @@ class Settings:
         size(_MIB, 2**40),
         "Answers that a client's connection may leave unread before its next requests wait.",
         key="unread_limit",
+    )
+    upload_limit_bytes: int | None = option(
+        None,
+        auto(size(0, 2**40)),
+        "Memory of messages that a front end is receiving; beyond it those that take long are refused. auto is a "
+        "quarter of arena_limit, or two of the largest messages; 0 is no limit.",
+        key="upload_limit",
     )
     pools: str = option(
         "auto",
@@ -350,6 +369,8 @@ class Settings:
             max_age_grace_ns=self.max_connection_age_grace_ns,
             max_idle_ns=self.max_connection_idle_ns,
             max_streams=self.max_concurrent_streams,
+            max_connections=self.max_connections,
+            max_metadata_bytes=self.max_metadata_bytes,
             handshake_timeout_ns=self.handshake_timeout_ns,
             keepalive_time_ns=self.keepalive_time_ns,
             keepalive_timeout_ns=self.keepalive_timeout_ns,

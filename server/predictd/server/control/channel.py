@@ -40,6 +40,16 @@ _encode = msgspec.msgpack.Encoder(enc_hook=_from_path).encode
 _decode = msgspec.msgpack.Decoder(AnyMessage, dec_hook=_to_path).decode
 
 
+def decode_message(data: bytes) -> AnyMessage:
+    """What a packet says. Raises ValueError if it is no message."""
+    try:
+        message: AnyMessage = _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # One line, whatever stands in it: a broken engine may have sent it.
+        raise ValueError(f"a control message cannot be read: {str(error)[:200]!r}") from None
+    return message
+
+
 class ChannelClosedError(Exception):
     """The peer is gone."""
 
@@ -117,8 +127,8 @@ class Channel:
                 "a control message was cut short: the descriptor limit (RLIMIT_NOFILE) may be reached"
             )
         try:
-            return _decode(data), list(fds)
-        except msgspec.DecodeError:
+            return decode_message(data), list(fds)
+        except ValueError:
             for fd in fds:
                 os.close(fd)
             raise

@@ -205,6 +205,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     arena_limit_bytes: int
     arena_keep_ns: int
     unread_limit_bytes: int
+    upload_limit_bytes: int
     max_message_bytes: int
     max_response_bytes: int
     max_concurrent_per_client: int

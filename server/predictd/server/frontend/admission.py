@@ -16,6 +16,7 @@ from predictd.engines.api import DType
 from predictd.server.config.lane import LaneConfig, LaneSignature, WireTensor
 from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.inference import InputTensor
+from predictd.server.frontend.limits import shown_shape
 from predictd.server.transport.blocks import GENERATION_OFFSET, RequestLayout, lay_out_request
 from predictd.server.transport.records import TicketFlag
 
@@ -175,7 +176,7 @@ class LaneInputs:
         # Zeros left out: NumPy refuses an empty array whose other dimensions are beyond reach.
         if math.prod(size for size in shape if size) > _MAX_ELEMENTS:
             raise InvalidRequestError(
-                f"input '{tensor.name}' of model '{model}' has shape {list(shape)}; "
+                f"input '{tensor.name}' of model '{model}' has shape {shown_shape(shape)}; "
                 f"its dimensions may multiply to {_MAX_ELEMENTS}"
             )
 
@@ -194,7 +195,7 @@ def _describe(spec: WireTensor) -> str:
 
 def _wrong_shape(model: str, tensor: InputTensor, spec: WireTensor) -> InvalidRequestError:
     return InvalidRequestError(
-        f"input '{tensor.name}' of model '{model}' has shape {list(tensor.shape)}; "
+        f"input '{tensor.name}' of model '{model}' has shape {shown_shape(tensor.shape)}; "
         f"expected {list(spec.shape)} (-1: any size)"
     )
 
@@ -202,7 +203,7 @@ def _wrong_shape(model: str, tensor: InputTensor, spec: WireTensor) -> InvalidRe
 def _wrong_size(model: str, tensor: InputTensor, expected_bytes: int) -> InvalidRequestError:
     return InvalidRequestError(
         f"input '{tensor.name}' of model '{model}' carries {len(tensor.data)} bytes; "
-        f"{tensor.dtype.name}{list(tensor.shape)} takes {expected_bytes}"
+        f"{tensor.dtype.name}{shown_shape(tensor.shape)} takes {expected_bytes}"
     )
 
 
@@ -218,5 +219,5 @@ def _check_strings(model: str, tensor: InputTensor, elements: int) -> None:
     if found != elements or at != size:
         raise InvalidRequestError(
             f"input '{tensor.name}' of model '{model}' is not {elements} length-prefixed elements "
-            f"in {size} bytes; shape {list(tensor.shape)}"
+            f"in {size} bytes; shape {shown_shape(tensor.shape)}"
         )

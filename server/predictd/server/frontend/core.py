@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         VersionInfo,
     )
     from predictd.server.frontend.pending import Pending, Reply
+    from predictd.server.frontend.uploads import Uploads
 
 
 class Core(Protocol):
@@ -47,6 +48,10 @@ class Core(Protocol):
         Returns:
             What is to be abandoned when the client goes before there is an answer; None if that is up to the reply.
         """
+
+    @property
+    def uploads(self) -> Uploads:
+        """Reads requests."""
 
     @property
     def pressed(self) -> bool:

@@ -23,6 +23,7 @@ from predictd.server.frontend.inference import (
     VersionInfo,
 )
 from predictd.server.frontend.pending import Pending, Reply
+from predictd.server.frontend.uploads import Uploads
 
 
 class GuardedCore:
@@ -46,6 +47,11 @@ class GuardedCore:
         """See `Core`. Raises ForbiddenError for a model that is not the caller's."""
         self._access.require(Role.INFER, request.model)
         return self._core.begin(request, api, deadline_ns, reply)
+
+    @property
+    def uploads(self) -> Uploads:
+        """See `Core`."""
+        return self._core.uploads
 
     @property
     def pressed(self) -> bool:

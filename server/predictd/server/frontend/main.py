@@ -78,6 +78,7 @@ from predictd.server.frontend.service import Service
 from predictd.server.frontend.serving import make_server, open_ports, show_certificate
 from predictd.server.frontend.tls import ServerTls
 from predictd.server.frontend.unread import Bounded, Unread
+from predictd.server.frontend.uploads import Received, Uploads
 from predictd.server.launch.child_start import Inherited, begin_child
 from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import FrontendRecorder
@@ -90,6 +91,8 @@ GC_THRESHOLD = 50_000
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
+# What a server that was replaced has in hand may take so long.
+REPLACED_SECONDS = 60.0
 SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
@@ -124,7 +127,8 @@ class Frontend:
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
         clients = ClientLimit(init.max_concurrent_per_client)
-        core = (self._routes, self._dispatcher, self._recorder, self.send, clients)
+        self._uploads = Uploads(init.upload_limit_bytes)
+        core = (self._routes, self._dispatcher, self._recorder, self.send, clients, self._uploads)
         rule = init.request_log
         self._service = Service(*core) if rule.off else LoggedService(*core, rule)
         self._access = Access(init.access, self._recorder.refused)
@@ -133,8 +137,8 @@ class Frontend:
         self._control = GuardedControl(self.send, self._access)
         self._health = health.Health(SERVICES, self._access.sees)
         self._unread = Unread(init.unread_limit_bytes)
-        self._streams = Streams(self._unread)
-        self._server.add_generic_rpc_handlers((Registry(self._services(), self._access),))
+        self._streams = Streams(self._unread, self._uploads)
+        self._add_services()
         if self._hot is not None and isinstance(self._server, NativeServer):
             self._hot.connect(self._dispatcher, self._routes, self._service, self._recorder, self._growth)
             self._server.on_hot = self._hot.on_event
@@ -156,7 +160,11 @@ class Frontend:
         self._channel.send(message, fds or ())
 
     def _make_server(self) -> grpc.aio.Server | NativeServer:
-        return make_server(self._init)
+        return make_server(self._init, self._deafened)
+
+    def _add_services(self) -> None:
+        services = [Received(service, self._uploads) for service in self._services()]
+        self._server.add_generic_rpc_handlers((Registry(services, self._access),))
 
     def _part(self) -> None:
         """The loop in C has nothing left to do and is about to end."""
@@ -316,13 +324,31 @@ class Frontend:
             _log.error("the front end failed", exc_info=task.exception())
             os._exit(1)
 
-    async def _listen(self) -> None:
+    async def _open(self) -> None:
         open_ports(self._server, self._init, self._tls)
         await self._server.start()
+
+    def _deafened(self) -> None:
+        if not self._service.draining:
+            self._spawn(self._replace())
+
+    async def _replace(self) -> None:
+        """Have another server take new calls. The one before finishes what it has, and sends its clients over."""
+        old, self._server = self._server, self._make_server()
+        self._add_services()
+        # In this order: who cannot connect for a moment tries again, who is cancelled does not.
+        stopping = asyncio.create_task(old.stop(REPLACED_SECONDS))
+        await asyncio.sleep(0)
+        await self._open()
+        await stopping
+
+    async def _listen(self) -> None:
+        await self._open()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         watch_collections(self._recorder.gc_pauses)
+        self._uploads.watch(asyncio.get_running_loop(), lambda: not self._dispatcher.in_flight)
         self.send(Listening())
 
     async def _drain(self, message: Drain) -> None:
@@ -352,10 +378,13 @@ class Frontend:
             await asyncio.sleep(QUIET_SECONDS)
 
 
-def _is_no_parting(record: logging.LogRecord) -> bool:
-    """False for gRPC's report, with a traceback, of an answer whose client left before it could be sent."""
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for gRPC's reports, with a traceback, of what clients do.
+
+    They leave before an answer could be sent, and they send metadata that are no text.
+    """
     kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or kind.__name__ != "ExecuteBatchError"
+    return kind is None or kind.__name__ not in ("ExecuteBatchError", "UnicodeDecodeError")
 
 
 async def _run(inherited: Inherited) -> None:
@@ -369,7 +398,7 @@ async def _run(inherited: Inherited) -> None:
         raise TypeError(f"a front end got {type(init).__name__} first. This is a bug.")
     setproctitle(f"predictd: frontend {init.index}")
     configure_child(inherited.log_fd, init.log_level)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_parting)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
     await Frontend(channel, init, fds[0]).run()
 
 

@@ -22,6 +22,7 @@ from predictd.server.frontend.clients import Noting
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.service import Send, Service, status_of_cancellation
 from predictd.server.frontend.status import status_name
+from predictd.server.frontend.uploads import Uploads
 from predictd.server.observe.logs import REQUESTS
 
 if TYPE_CHECKING:
@@ -84,9 +85,10 @@ class LoggedService(Service):
         recorder: FrontendRecorder,
         send: Send,
         clients: ClientLimit,
+        uploads: Uploads,
         rule: RequestLogRule,
     ) -> None:
-        super().__init__(routes, dispatcher, recorder, send, clients)
+        super().__init__(routes, dispatcher, recorder, send, clients, uploads)
         self._sampler = Sampler(rule)
 
     # typing.override needs Python 3.12.

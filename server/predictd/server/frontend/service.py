@@ -35,6 +35,7 @@ from predictd.server.frontend.order import ordered
 from predictd.server.frontend.pending import Pending, Reply
 from predictd.server.frontend.routing import Lane, LoadingError, Routes
 from predictd.server.frontend.status import status_name
+from predictd.server.frontend.uploads import Uploads
 from predictd.server.observe.deltas import LaneStatisticsRow
 from predictd.server.observe.recorder import FrontendRecorder
 
@@ -47,6 +48,7 @@ class Service:
     """The Core of this front end (see `predictd.server.frontend.core`).
 
     Attributes:
+        uploads: Reads requests.
         is_ready: The daemon as a whole is ready.
         draining: The daemon leaves; what comes is still served.
         refusing: What comes is refused.
@@ -60,7 +62,9 @@ class Service:
         recorder: FrontendRecorder,
         send: Send,
         clients: ClientLimit,
+        uploads: Uploads,
     ) -> None:
+        self.uploads = uploads
         self._clients = clients
         self._gate = Gate(routes, dispatcher, recorder, clients)
         self._routes = routes

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Callable
 
 import grpc.aio
 
 from predictd.server.access.material import Material
 from predictd.server.control.messages import FrontendInit
+from predictd.server.frontend import grpc_server
 from predictd.server.frontend.clients import ClientNames
 from predictd.server.frontend.connections import server_options
 from predictd.server.frontend.fatal import or_exit
@@ -22,8 +25,13 @@ PENDING_REQUESTS = 50_000
 UNIX_UMASK = 0o117
 
 
-def make_server(init: FrontendInit) -> grpc.aio.Server | NativeServer:
-    """A server without services that listens nowhere yet."""
+def make_server(init: FrontendInit, deafened: Callable[[], None]) -> grpc.aio.Server | NativeServer:
+    """A server without services that listens nowhere yet.
+
+    Args:
+        init: What the supervisor said.
+        deafened: See `grpc_server.make_server`.
+    """
     limit = init.max_message_bytes
     interceptors = [
         *([ClientNames()] if init.max_concurrent_per_client else ()),
@@ -33,13 +41,18 @@ def make_server(init: FrontendInit) -> grpc.aio.Server | NativeServer:
         return NativeServer(
             load_native(), init.connections, limit, init.unread_limit_bytes, interceptors, or_exit
         )
-    return grpc.aio.server(
+    return grpc_server.make_server(
+        deafened,
         interceptors=interceptors,
         options=[
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", limit),
-            *server_options(init.connections),
+            *server_options(
+                init.connections,
+                resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+                len(init.addresses) + bool(init.unix),
+            ),
             # Else a client may send as much as the line carries before anybody decided to read it: see gate.py.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.server.max_pending_requests", PENDING_REQUESTS),

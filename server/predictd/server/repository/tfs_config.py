@@ -13,6 +13,7 @@ from predictd.server.config.model_config import (
     Origin,
     check_label,
 )
+from predictd.server.config.small_file import read_small_file
 from predictd.server.repository.policy_text import VERSION_POLICY, read_policy
 from predictd.server.repository.protoschema import (
     INT64,
@@ -27,7 +28,7 @@ from predictd.server.repository.protoschema import (
     mapping,
     one,
 )
-from predictd.server.repository.textproto import parse
+from predictd.server.repository.textproto import MOST_BYTES, parse
 
 SUFFIX = ".config"
 
@@ -90,9 +91,11 @@ def read_tfs_config(path: Path) -> TfsConfig:
         ModelConfigError: The file cannot be read or is not text format.
     """
     try:
-        data = path.read_bytes()
+        data = read_small_file(path, MOST_BYTES)
     except OSError as error:
         raise ModelConfigError(path, None, str(error.strerror).lower()) from error
+    except ValueError as error:
+        raise ModelConfigError(path, None, str(error)) from error
     notes = Notes()
     record = decode(parse(data, path), _SERVER, notes)
     if "custom_model_config" in record:

@@ -136,7 +136,7 @@ class ChildOutput:
             return False
         try:
             relay(_decode(data), self._title, self._pid)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._relay("warning", f"logged what cannot be read: {error}", {}, 0)
         return True
 

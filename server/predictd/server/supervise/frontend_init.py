@@ -27,6 +27,7 @@ class FrontendSettings:
     arena_limit_bytes: int
     arena_keep_ns: int
     unread_limit_bytes: int
+    upload_limit_bytes: int
     max_message_bytes: int
     max_response_bytes: int
     max_concurrent_per_client: int
@@ -48,6 +49,7 @@ def frontend_settings(settings: Settings, port: ReservedPort, arena_limit_bytes:
         arena_limit_bytes=arena_limit_bytes,
         arena_keep_ns=settings.arena_keep_ns,
         unread_limit_bytes=settings.unread_limit_bytes,
+        upload_limit_bytes=upload_limit_bytes(settings, arena_limit_bytes),
         max_message_bytes=settings.max_message_bytes,
         max_response_bytes=settings.max_response_bytes,
         max_concurrent_per_client=settings.max_concurrent_per_client,
@@ -72,6 +74,13 @@ def access_rules(settings: Settings, port: ReservedPort) -> AccessRules:
     )
 
 
+def upload_limit_bytes(settings: Settings, arena_limit_bytes: int) -> int:
+    """The limit for messages that are being received: room for two of the largest ones in any case, unless told."""
+    if settings.upload_limit_bytes is not None:
+        return settings.upload_limit_bytes
+    return max(arena_limit_bytes // 4, 2 * settings.max_message_bytes)
+
+
 def frontend_init(settings: FrontendSettings, place: Place, frontend: int, frontends: int) -> FrontendInit:
     """The first message to a front end.
 
@@ -94,6 +103,7 @@ def frontend_init(settings: FrontendSettings, place: Place, frontend: int, front
         arena_limit_bytes=settings.arena_limit_bytes,
         arena_keep_ns=settings.arena_keep_ns,
         unread_limit_bytes=settings.unread_limit_bytes,
+        upload_limit_bytes=settings.upload_limit_bytes,
         max_message_bytes=settings.max_message_bytes,
         max_response_bytes=settings.max_response_bytes,
         max_concurrent_per_client=settings.max_concurrent_per_client,

@@ -9,6 +9,7 @@ import numpy as np
 
 from predictd.engines.api import DType
 from predictd.server.errors import InvalidRequestError
+from predictd.server.frontend.limits import RANK_MAX, shown_shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,9 +59,9 @@ def raw_contents(name: str, dtype: DType, shape: Sequence[int], contents: pb.Inf
                 f"input {name!r}: {dtype.name} is sent in {field}, not in {present.name}"
             )
     values = getattr(contents, field)
-    if min(shape, default=0) < 0 or len(values) != math.prod(shape):
+    if len(shape) > RANK_MAX or min(shape, default=0) < 0 or len(values) != math.prod(shape):
         raise InvalidRequestError(
-            f"input {name!r}: shape {list(shape)} does not fit {len(values)} elements of {field}"
+            f"input {name!r}: shape {shown_shape(shape)} does not fit {len(values)} elements of {field}"
         )
     if dtype is DType.BYTES:
         return b"".join(len(value).to_bytes(4, "little") + value for value in values)

@@ -8,12 +8,15 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-from predictd.server.frontend.apis.rpc import service
+from predictd.server.errors import InvalidRequestError
+from predictd.server.frontend.apis.rpc import Context, abort, parse, service
+from predictd.server.frontend.status import StatusTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
 SERVICE = reflection.SERVICE_NAME
+_STATUSES = StatusTable()
 
 
 def handlers(services: Iterable[str]) -> grpc.GenericRpcHandler:
@@ -26,13 +29,19 @@ def handlers(services: Iterable[str]) -> grpc.GenericRpcHandler:
         services: Names of those that the server has, reflection itself left out.
     """
     servicer = reflection.aio.ReflectionServicer((*services, SERVICE))
-    return service(
-        SERVICE,
-        {
-            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                servicer.ServerReflectionInfo,
-                request_deserializer=pb.ServerReflectionRequest.FromString,
-                response_serializer=pb.ServerReflectionResponse.SerializeToString,
-            )
-        },
-    )
+
+    async def info(_: object, context: Context) -> None:
+        async def requests() -> AsyncIterator[pb.ServerReflectionRequest]:
+            while isinstance(data := await context.read(), bytes):
+                yield parse(pb.ServerReflectionRequest, data)
+
+        try:
+            async for answer in servicer.ServerReflectionInfo(requests(), context):
+                await context.write(answer.SerializeToString())
+        except InvalidRequestError as error:
+            failure: InvalidRequestError = error
+        else:
+            return
+        await abort(context, failure, _STATUSES)
+
+    return service(SERVICE, {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(info)})

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from predictd.server.access.methods import RULES
 from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.heading import from_metadata
+from predictd.server.frontend.limits import check_message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,8 +55,9 @@ def parse(kind: type[MessageT], data: bytes) -> MessageT:
     """Parse a message.
 
     Raises:
-        InvalidRequestError: The bytes are no such message.
+        InvalidRequestError: The bytes are no such message, or one of which too much would become.
     """
+    check_message(data, kind)
     try:
         return kind.FromString(data)
     except DecodeError:
@@ -123,7 +125,7 @@ def inference(
             deadline = deadline_ns(context)
             if core.pressed:
                 core.check_unread(from_metadata(context.invocation_metadata()), api, deadline)
-            data = await context.read()
+            data = await core.uploads.read(context)
             if not isinstance(data, bytes):
                 raise InvalidRequestError("the call ended without a request")
             if found := glance(data, core, heading):

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
+from predictd.server.errors import OverloadedError
 from predictd.server.frontend.unread import COUNTED_BYTES
+from predictd.server.frontend.uploads import Uploads
 
 if TYPE_CHECKING:
     from predictd.server.frontend.apis.rpc import Context
@@ -115,10 +117,12 @@ class Streams:
 
     Args:
         unread: Counts what clients have not read; without it nothing does.
+        uploads: Counts what clients are sending; without it nothing does.
     """
 
-    def __init__(self, unread: Unread | None = None) -> None:
+    def __init__(self, unread: Unread | None = None, uploads: Uploads | None = None) -> None:
         self._unread = unread
+        self._uploads = uploads or Uploads()
         self._readers: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -138,7 +142,7 @@ class Streams:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                stream = _Stream(context, take, tasks, self._unread, in_order=in_order)
+                stream = _Stream(context, take, tasks, self._unread, self._uploads, in_order=in_order)
                 reader = tasks.create_task(stream.read())
                 self._readers.add(reader)
                 reader.add_done_callback(self._readers.discard)
@@ -150,6 +154,9 @@ class Streams:
                 finally:
                     stream.abandon()
         except BaseExceptionGroup as failed:
+            overload, _ = failed.split(OverloadedError)
+            if overload is not None:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(overload.exceptions[0]))
             # A write to a client that has gone, which gRPC knows how to end when it is not wrapped.
             raise failed.exceptions[0] from None
         if reader.cancelled():
@@ -167,12 +174,20 @@ class _Stream:
     """
 
     def __init__(
-        self, context: Context, take: Take, tasks: asyncio.TaskGroup, unread: Unread | None, *, in_order: bool
+        self,
+        context: Context,
+        take: Take,
+        tasks: asyncio.TaskGroup,
+        unread: Unread | None,
+        uploads: Uploads,
+        *,
+        in_order: bool,
     ) -> None:
         self._context = context
         self._take = take
         self.tasks = tasks
         self._unread = unread
+        self._uploads = uploads
         self._peer = context.peer()
         self._in_order = in_order
         self._loop = asyncio.get_running_loop()
@@ -190,7 +205,7 @@ class _Stream:
             if len(self._open) >= IN_FLIGHT_MAX:
                 self._room = self._loop.create_future()
                 await self._room
-            data: object = await self._context.read()
+            data = await self._uploads.read(self._context, of_stream=True)
             if not isinstance(data, bytes):
                 return
             turn = await unread.turn(self._peer) if unread is not None and unread.counts else None

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import inspect
 import logging
+import resource
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
+from predictd.server.frontend.connections import connections_max
 from predictd.server.frontend.native.context import Call, CallAbortedError
 from predictd.server.frontend.native.sockets import bind
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 # As of predictd/native: what an event is.
 _BEGAN, _MESSAGE, _HALF_CLOSED, _WRITTEN, _GONE, _HOT, _EMPTY = range(1, 8)
 
-# gRPC's own hard bound, and a little more than it counts.
-METADATA_BYTES_MAX = 16 * 1024
 _SHUTTING_DOWN = "the server is shutting down; requests without an answer were not accepted"
 
 _log = logging.getLogger(__name__)
@@ -77,9 +77,9 @@ class NativeServer:
         self._loop = asyncio.get_running_loop()
         limits = {
             "message_bytes": message_bytes_max,
-            "metadata_bytes": METADATA_BYTES_MAX,
+            "metadata_bytes": rules.max_metadata_bytes,
             "unread_bytes": unread_bytes_max,
-            "connections": 0,
+            "connections": connections_max(rules, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
             "streams": rules.max_streams,
             **{name: value for name, value in asdict(rules).items() if name != "max_streams"},
         }
