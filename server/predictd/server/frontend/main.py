@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc.aio
@@ -51,15 +51,7 @@ from predictd.server.control.messages import (
 from predictd.server.control.publication import PublishModel
 from predictd.server.frontend.access import Access
 from predictd.server.frontend.answer_limit import ResponseLimit
-from predictd.server.frontend.apis import (
-    control_v1,
-    health,
-    oip,
-    predictd_v1,
-    reflection,
-    routing_v1,
-    tfs,
-)
+from predictd.server.frontend.apis import health
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
@@ -75,9 +67,10 @@ from predictd.server.frontend.registry import Registry
 from predictd.server.frontend.request_log import LoggedService
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.services import SERVICES, Parts, services
 from predictd.server.frontend.serving import make_server, open_ports, show_certificate
 from predictd.server.frontend.tls import ServerTls
-from predictd.server.frontend.unread import Bounded, Unread
+from predictd.server.frontend.unread import Unread
 from predictd.server.frontend.uploads import Received, Uploads
 from predictd.server.launch.child_start import Inherited, begin_child
 from predictd.server.observe.logs import configure_child, report_left_out, set_level
@@ -93,7 +86,6 @@ QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
 # What a server that was replaced has in hand may take so long.
 REPLACED_SECONDS = 60.0
-SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
 
@@ -163,8 +155,10 @@ class Frontend:
         return make_server(self._init, self._deafened)
 
     def _add_services(self) -> None:
-        services = [Received(service, self._uploads) for service in self._services()]
-        self._server.add_generic_rpc_handlers((Registry(services, self._access),))
+        core = GuardedCore(self._service, self._access) if self._access.by_model else self._service
+        parts = Parts(core, self._streams, self._control, self._changes, self._health, self._unread)
+        received = [Received(service, self._uploads) for service in services(self._init, parts)]
+        self._server.add_generic_rpc_handlers((Registry(received, self._access),))
 
     def _part(self) -> None:
         """The loop in C has nothing left to do and is about to end."""
@@ -177,20 +171,6 @@ class Frontend:
         if self._hot is not None:
             plain = init.request_log.off and not init.max_concurrent_per_client and not self._access.by_model
             self._hot.enable(enabled=enabled and plain)
-
-    def _services(self) -> Iterator[grpc.GenericRpcHandler]:
-        limit = self._init.max_message_bytes
-        core = GuardedCore(self._service, self._access) if self._access.by_model else self._service
-        for service in (
-            predictd_v1.handlers(core, self._streams, limit),
-            oip.handlers(core, self._streams, limit, self._control),
-            *tfs.handlers(core, limit, tensor_content=self._init.tfs_tensor_content, control=self._control),
-        ):
-            yield Bounded(service, self._unread)
-        yield routing_v1.handlers(self._changes)
-        yield control_v1.handlers(self._control)
-        yield self._health.handlers()
-        yield reflection.handlers((*SERVICES, health.SERVICE))
 
     # Control --------------------------------------------------------------------------------------------------
 
