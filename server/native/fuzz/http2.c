@@ -222,7 +222,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(choices, data, CHOICES);
     chosen = 0;
     limits = (struct pn_limits){
-        .message_bytes = MESSAGE_BYTES, .metadata_bytes = 4096, .unread_bytes = 1 << 20, .streams = 100};
+        .message_bytes = MESSAGE_BYTES, .metadata_bytes = 4096, .unread_bytes = 1 << 20, .streams = 100, .connections = 10};
     if (loop_open() != NULL)
         abort();
     talk(data + CHOICES, size - CHOICES);

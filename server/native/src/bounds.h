@@ -9,7 +9,7 @@ struct pn_limits {
     uint64_t metadata_bytes;
     uint64_t unread_bytes; /* of the answers to one connection */
     uint64_t streams;     /* of a connection, at once */
-    uint64_t connections; /* at once */
+    uint64_t connections; /* at once; more are closed */
     uint64_t max_age_ns;
     uint64_t max_age_grace_ns;
     uint64_t max_idle_ns;

@@ -242,7 +242,10 @@ static void go_on(struct pn_stream *stream)
 {
     if (stream->course == HELD)
         deliver(stream);
-    size_t taken = take(stream, stream->pending.data, stream->pending.size);
+    /* Also where nothing is pending: a message of no bytes goes on without any. */
+    static const uint8_t nothing[1];
+    const uint8_t *bytes = stream->pending.size != 0 ? stream->pending.data : nothing;
+    size_t taken = take(stream, bytes, stream->pending.size);
     bytes_drop(&stream->pending, taken);
     if (stream->pending.size == 0)
         bytes_free(&stream->pending);

@@ -47,14 +47,14 @@ static void on_ready(struct pn_watch *watch, uint32_t events)
     (void)events;
     struct pn_listener *listener = (struct pn_listener *)(void *)watch;
     for (int i = 0; i < ACCEPTED_AT_ONCE; i++) {
-        if (limits.connections != 0 && connections_count() >= limits.connections) {
-            rest(listener);
-            return;
-        }
         struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
         socklen_t size = sizeof peer;
         int descriptor =
             accept4(watch->descriptor, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (descriptor >= 0 && connections_count() >= limits.connections) {
+            close(descriptor);
+            continue;
+        }
         if (descriptor >= 0) {
             connection_open(descriptor, listener->tls, &peer);
             continue;
