@@ -1,6 +1,7 @@
 """The C half under libFuzzer, with the sanitizers of addresses and undefined behaviour.
 
-The fuzzers run for as many seconds as PREDICTD_FUZZ_SECONDS says. What they found once lies in server/native/fuzz/corpus.
+The fuzzers run for as many seconds as PREDICTD_FUZZ_SECONDS says. What they found once lies in
+server/native/fuzz/corpus.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def build(target: str, folder: Path) -> Path:
         [
             *("clang", "-g", "-O1", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"),
             *("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined"),
-            *("-iquote", NATIVE / "src", *files, "-o", fuzzer, *LIBRARIES),
+            *("-iquote", str(NATIVE / "src"), *map(str, files), "-o", str(fuzzer), *LIBRARIES),
         ],
         check=True,
     )
