@@ -31,7 +31,7 @@ from predictd.server.supervise.worker_init import WorkerSettings, worker_init
 from predictd.server.transport.claims import completed_batches
 from predictd.server.transport.pipes import make_pipe
 
-MODULE = "predictd.server.worker.main"
+MODULE = "predictd.server.worker.start"
 LANES_PER_MESSAGE = 50
 # A load that is given up ends after the operator that it is at; an engine that cannot be stopped is not waited for.
 CANCEL_SECONDS = 10.0
@@ -109,7 +109,8 @@ class Workers:
             return
         title = f"worker {pool.name} {place.index}"
         try:
-            child = self._starter.start(place, title, make_pipe)
+            confinement = place.plan.confinement
+            child = self._starter.start(place, title, make_pipe, confinement.to_json() if confinement else "")
         except OSError as error:
             how = f"it cannot be started: {error.strerror}"
             _log.error("%s: %s", title, how)
