@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,7 @@ from predictd.server.control.messages import (
     Serve,
     Warm,
 )
+from predictd.server.supervise.believable import check_labels_files
 from predictd.server.supervise.blame import culprits, to_isolate
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child, OnMessage, describe_exit, who
@@ -113,6 +115,8 @@ class Workers:
             child = self._starter.start(place, title, make_pipe, confinement.to_json() if confinement else "")
         except OSError as error:
             how = f"it cannot be started: {error.strerror}"
+            if place.plan.user is not None:
+                how += f"; user {place.plan.user.name} (worker_user) must be able to run {sys.executable}"
             _log.error("%s: %s", title, how)
             self._come_back(pool, place, how)
             return
@@ -201,6 +205,7 @@ class Workers:
         if record is None:
             child.send(RemoveLane(lane=news.lane))
             return
+        check_labels_files(news.signature, record.config)
         record.signature = news.signature
         record.loaded_by.add(child.id)
         times = (news.load_seconds, news.warmup_seconds)
