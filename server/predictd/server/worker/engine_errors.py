@@ -40,7 +40,9 @@ class EngineErrors:
     def _logged(self, config: LaneConfig, status: Status, text: str, error: Exception | None = None) -> str:
         made = self._ids.id_of((config.lane, status, type(error)), time.monotonic())
         if made.new:
-            extra = {**config.identity, "error_id": made.id, "repeated": made.repeated}
+            extra = {**config.identity, "error_id": made.id}
+            if made.repeated:
+                extra["repeated"] = made.repeated
             what = "error %s: model %s cannot run on what a client sent: %s"
             if status is Status.ENGINE_FAILED:
                 what = "error %s: the engine failed on model %s: %s"
