@@ -92,13 +92,20 @@ def confinement_from_json(text: str) -> Confinement | None:
 
 def missing(request: SandboxRequest, support: Support) -> str:
     """What a required sandbox lacks here; empty if nothing or if it is not required."""
-    if request.mode != "require":
-        return ""
-    lacks = [
-        *(() if support.seccomp else ("seccomp",)),
-        *(() if support.landlock_abi else ("Landlock",)),
-    ]
-    return " and ".join(lacks)
+    return _lacks(support) if request.mode == "require" else ""
+
+
+def sandbox_warnings(request: SandboxRequest, support: Support) -> tuple[str, ...]:
+    """What the plan warns of."""
+    lacks = _lacks(support)
+    if request.mode == "off" or not lacks:
+        return ()
+    return (f"no {lacks} here: workers, which load the models, are not kept from all that they could be",)
+
+
+def _lacks(support: Support) -> str:
+    found = {"seccomp": support.seccomp, "Landlock": support.landlock_abi > 0}
+    return " and ".join(name for name, there in found.items() if not there)
 
 
 def confine(
