@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import grpc
 import numpy as np
@@ -73,7 +74,7 @@ def answers(daemon: Daemon) -> dict[tuple[str, bytes], bytes]:
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Daemon:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("texts")
     root = folder / "models"
     versioned(root, "good", {1: 2.0})
