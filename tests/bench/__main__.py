@@ -15,43 +15,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.bench import (
-    agreement,
-    latency,
-    lighter,
-    machine,
-    mlp,
-    openmp,
-    overload,
-    served,
-    startup,
-    worker,
-    workers,
-)
+from predictd.server.measure.engine_process import MeasureError
+from tests.bench import machine, markdown
 from tests.bench.children import ChildError
 from tests.bench.daemon import DaemonError
 from tests.bench.load import LoadError
+from tests.bench.scenarios import SCENARIOS, Bench
 from tests.bench.settings import FULL, QUICK, Settings
 from tests.bench.table import Report, render
-from tests.bench.tiny import open_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_SCENARIOS = (
-    "startup",
-    *served.CASES,
-    "overload",
-    "worker",
-    "workers",
-    "openmp",
-    "optimize",
-    "mlp",
-    "latency",
-    "agreement",
-)
+_PUBLISHED = tuple(scenario.name for scenario in SCENARIOS.values() if scenario.published)
 _GENERATORS = ("wire", "aio")
-_ON_PAIR = {"mlp": mlp.run, "latency": latency.run, "agreement": agreement.run}
+_FAILURES = (LoadError, ChildError, DaemonError, MeasureError)
 
 
 def _names(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
@@ -66,17 +44,30 @@ def _names(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 20 seconds: does everything work?")
+    parser.add_argument("--quick", action="store_true", help="about four minutes: does everything work?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON, too")
     parser.add_argument(
-        "--only", type=_names(_SCENARIOS), default=_SCENARIOS, metavar="NAMES", help=",".join(_SCENARIOS)
+        "--markdown",
+        type=markdown.page,
+        metavar="FILE",
+        help="put the results between the two marks of this page, such as docs/performance.md",
     )
     parser.add_argument(
-        "--generators", type=_names(_GENERATORS), metavar="NAMES", help="wire,aio; wire alone if --quick"
+        "--only",
+        type=_names(SCENARIOS),
+        default=_PUBLISHED,
+        metavar="NAMES",
+        help=f"some of {','.join(SCENARIOS)}; otherwise {','.join(_PUBLISHED)}",
+    )
+    parser.add_argument(
+        "--generators",
+        type=_names(_GENERATORS),
+        metavar="NAMES",
+        help="of the scenario clients: wire,aio; wire alone if --quick",
     )
     parser.add_argument("--rounds", type=int, help="measurements of each side")
     parser.add_argument("--frontends", type=int, help="of the daemon and of the echo server")
-    parser.add_argument("--clients", type=int, default=1, help="client processes for the tiny MLP")
+    parser.add_argument("--clients", type=int, default=1, help="client processes")
     parser.add_argument(
         "--serve",
         type=shlex.split,
@@ -103,28 +94,22 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> Settings:
 
 
 def _measure(names: tuple[str, ...], settings: Settings) -> Report:
+    """All of them. One that cannot be measured is a problem, and what the others find is worth as much."""
     report = Report()
-    with ExitStack() as stack:
-        pair = None
-        for name in names:
-            print(f"measuring: {name} …", file=sys.stderr, flush=True)
-            if name == "startup":
-                report.add(startup.run(settings))
-            elif name == "overload":
-                report.add(overload.run(settings))
-            elif name == "worker":
-                report.add(worker.run(settings))
-            elif name == "workers":
-                report.add(workers.run(settings))
-            elif name == "openmp":
-                report.add(openmp.run(settings))
-            elif name == "optimize":
-                report.add(lighter.run(settings))
-            elif name in served.CASES:
-                report.add(served.run(served.CASES[name], settings))
-            else:
-                pair = pair or stack.enter_context(open_pair(settings))
-                report.add(_ON_PAIR[name](pair, settings))
+    try:
+        with ExitStack() as stack:
+            bench = Bench(settings, stack)
+            for name in names:
+                started = time.monotonic()
+                print(f"measuring: {name} …", end=" ", file=sys.stderr, flush=True)
+                try:
+                    report.add(SCENARIOS[name].run(bench))
+                except _FAILURES as error:
+                    report.problems.append(f"{name}: {error}")
+                print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    except DaemonError as error:
+        # Of what several scenarios shared.
+        report.problems.append(str(error))
     return report
 
 
@@ -141,19 +126,16 @@ def main() -> int:
     started = time.monotonic()
     about = machine.describe()
     with tempfile.TemporaryDirectory(prefix="predictd-bench-") as folder:
-        try:
-            # In the order of the declaration: a pair that is open would disturb the scenarios without it.
-            names = tuple(name for name in _SCENARIOS if name in arguments.only)
-            report = _measure(names, _settings(arguments, Path(folder)))
-        except (LoadError, ChildError, DaemonError) as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 1
+        names = tuple(name for name in SCENARIOS if name in arguments.only)
+        report = _measure(names, _settings(arguments, Path(folder)))
     print(render(report))
     print("\nMachine: " + ", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"Took {time.monotonic() - started:.0f} s")
     if arguments.json is not None:
         results = {"machine": about, **dataclasses.asdict(report)}
         arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    if arguments.markdown is not None:
+        markdown.write(arguments.markdown, report, about, quick=arguments.quick)
     return 1 if report.problems else 0
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _AIM = 0.1
 _SHAPE = Shape(connections=8, in_flight=8)
 _PROBE_REQUESTS = 2000
+# A median of fewer says little.
+_ROUNDS = 5
 
 
 def run(pair: Pair, settings: Settings) -> Report:
@@ -54,7 +56,7 @@ def run(pair: Pair, settings: Settings) -> Report:
 
     with Generators(1) as generators:
         session = Session(setup, payload, generators, 1, lambda _text: None)
-        for _ in range(profile.rounds):
+        for _ in range(max(_ROUNDS, profile.rounds)):
             points.append(session.measure(Level(callers=_SHAPE.callers)))
             theirs.append(other(max(_PROBE_REQUESTS, int(other(_PROBE_REQUESTS) * profile.seconds))))
     return _report([point.per_second for point in points], theirs, points)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from tests.bench.payload import METHOD
+
 if TYPE_CHECKING:
+    from tests.bench.client import Command
     from tests.bench.tally import Tally
 
 _DRAIN_SECONDS = 10.0
@@ -32,14 +35,16 @@ async def _caller(call: grpc.aio.UnaryUnaryMultiCallable[Any, Any], tally: Tally
             tally.answered(index, started, time.monotonic_ns(), answer)
 
 
-async def drive(target: str, method: str, connections: int, in_flight: int, tally: Tally) -> None:
+async def drive(command: Command, tally: Tally) -> None:
     """Keep `in_flight` calls going on each connection until the window ends and the last is answered."""
-    channels = [grpc.aio.insecure_channel(target, _OPTIONS) for _ in range(connections)]
+    if command.rate:
+        raise ValueError("there is no open loop of this client")
+    channels = [grpc.aio.insecure_channel(command.target, _OPTIONS) for _ in range(command.connections)]
     try:
         calls: list[grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = [
-            channel.unary_unary(method) for channel in channels
+            channel.unary_unary(METHOD) for channel in channels
         ]
-        await asyncio.gather(*[_caller(call, tally) for call in calls for _ in range(in_flight)])
+        await asyncio.gather(*[_caller(call, tally) for call in calls for _ in range(command.in_flight)])
     finally:
         for channel in channels:
             await channel.close()

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import uvloop
 
-from tests.bench.payload import METHOD, Payload
+from tests.bench.payload import Payload
 from tests.bench.tally import Tally
 
 if TYPE_CHECKING:
@@ -23,13 +23,27 @@ class Ready(msgspec.Struct):
     """Said once: everything is imported."""
 
 
-class Command(msgspec.Struct):
-    """Put load on `target`; answers count between two points of CLOCK_MONOTONIC."""
+class Command(msgspec.Struct, kw_only=True):
+    """Put load on `target`; answers count between two points of CLOCK_MONOTONIC.
+
+    Attributes:
+        in_flight: Of each connection, in a closed loop.
+        rate: Of all processes together in an open loop, a second; 0 for a closed one.
+        deadline_ns: Of each call of an open loop; 0 for none. With one, refusals are no errors.
+        part: Which of the processes this is.
+        parts: How many there are.
+        start_ns: From when on an open loop sends.
+    """
 
     target: str
     payload: str
     connections: int
     in_flight: int
+    rate: float
+    deadline_ns: int
+    part: int
+    parts: int
+    start_ns: int
     begin_ns: int
     end_ns: int
     verify_every: int
@@ -37,21 +51,24 @@ class Command(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct):
-    """What one process counted. The command's file holds two rows: latencies and ends, in nanoseconds."""
+    """What one process counted.
+
+    The command's file holds three rows: which request was answered, its latency, and its end, in nanoseconds.
+    """
 
     completed: int
     total: int
     verified: int
     wrong: int
+    refused: int
+    late_ns: int
     errors: dict[str, int]
 
 
 class Drive(Protocol):
     """A load generator."""
 
-    def __call__(
-        self, target: str, method: str, connections: int, in_flight: int, tally: Tally
-    ) -> Awaitable[None]: ...
+    def __call__(self, command: Command, tally: Tally) -> Awaitable[None]: ...
 
 
 def _drive(kind: str) -> Drive:
@@ -71,10 +88,19 @@ def _say(message: msgspec.Struct) -> None:
 
 
 async def _run(drive: Drive, command: Command, payload: Payload) -> Outcome:
-    tally = Tally(payload, command.begin_ns, command.end_ns, command.verify_every)
-    await drive(command.target, METHOD, command.connections, command.in_flight, tally)
-    np.save(command.times, np.array([tally.latencies_ns, tally.ends_ns], np.int64))
-    return Outcome(tally.completed, tally.total, tally.verified, tally.wrong, dict(tally.errors))
+    may_refuse = command.deadline_ns > 0
+    tally = Tally(payload, command.begin_ns, command.end_ns, command.verify_every, may_refuse=may_refuse)
+    await drive(command, tally)
+    np.save(command.times, np.array([tally.indexes, tally.latencies_ns, tally.ends_ns], np.int64))
+    return Outcome(
+        tally.completed,
+        tally.total,
+        tally.verified,
+        tally.wrong,
+        tally.refused,
+        tally.late_ns,
+        dict(tally.errors),
+    )
 
 
 def main() -> None:

@@ -66,7 +66,8 @@ def _handler(answer_bytes: int) -> Callable[[bytes, grpc.aio.ServicerContext[Any
     padding = bytes(answer_bytes)
 
     async def echo(request: bytes, _: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        return (request + padding)[:answer_bytes]
+        # Of a long request nothing is copied where it is as long as its answer.
+        return request[:answer_bytes] + padding[: answer_bytes - min(len(request), answer_bytes)]
 
     return echo
 

@@ -5,9 +5,10 @@ It is called as its own documentation says, with as many threads as it is told, 
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +24,7 @@ class Load(msgspec.Struct, kw_only=True):
     """Said first.
 
     Attributes:
-        rows: An .npz file with one row of each input.
+        rows: An .npz file with rows of each input: NUMBER/NAME.
         threads: None takes what the library takes by itself.
     """
 
@@ -38,7 +39,7 @@ class Loaded(msgspec.Struct):
 
 
 class Loop(msgspec.Struct):
-    """Run batches of so many rows for so long, after one that is not counted."""
+    """Run batches for so long, each of one row so many times, after one of each row that is not counted."""
 
     rows: int
     seconds: float
@@ -94,16 +95,29 @@ _LIBRARIES: Mapping[str, Callable[[Load], Run]] = {
 }
 
 
-def _loop(run: Run, row: Mapping[str, Array], loop: Loop) -> Ran:
-    batch = {name: np.repeat(array, loop.rows, axis=0) for name, array in row.items()}
+def _loop(run: Run, rows: Sequence[Mapping[str, Array]], loop: Loop) -> Ran:
+    batches = [
+        {name: np.repeat(array, loop.rows, axis=0) for name, array in row.items()} if loop.rows > 1 else row
+        for row in rows
+    ]
     cpu = time.process_time()
-    run(batch)
+    for batch in batches:
+        run(batch)
     runs = 0
+    turns = itertools.cycle(batches)
     started = time.monotonic()
     while (elapsed := time.monotonic() - started) < loop.seconds:
-        run(batch)
+        run(next(turns))
         runs += 1
     return Ran(runs * loop.rows, elapsed, time.process_time() - cpu)
+
+
+def _read(file: Mapping[str, Array]) -> list[dict[str, Array]]:
+    rows: dict[str, dict[str, Array]] = {}
+    for key, array in file.items():
+        number, _, name = key.partition("/")
+        rows.setdefault(number, {})[name] = array
+    return list(rows.values())
 
 
 def _say(message: msgspec.Struct) -> None:
@@ -116,11 +130,11 @@ def main(lines: Iterable[str]) -> None:
     feed = iter(lines)
     load = msgspec.json.decode(next(feed), type=Load)
     with np.load(load.rows) as file:
-        row = dict(file)
+        rows = _read(file)
     run = _LIBRARIES[load.engine](load)
     _say(Loaded())
     for line in feed:
-        _say(_loop(run, row, msgspec.json.decode(line, type=Loop)))
+        _say(_loop(run, rows, msgspec.json.decode(line, type=Loop)))
 
 
 if __name__ == "__main__":

@@ -38,11 +38,21 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How the load looks: closed loops over connections."""
+    """How the load looks.
+
+    Attributes:
+        connections: Of all client processes together.
+        in_flight: Calls on each of them, in a closed loop.
+        verify_every: Of so many answers one is compared with the expected one.
+        rate: Of an open loop, a second; 0 for a closed one.
+        deadline_seconds: Of each call in an open loop; 0 for none. With one, calls may be refused.
+    """
 
     connections: int
     in_flight: int
     verify_every: int = VERIFY_EVERY
+    rate: float = 0.0
+    deadline_seconds: float = 0.0
 
     @property
     def callers(self) -> int:
@@ -61,6 +71,9 @@ class LoadResult:
         smooth_per_second: Throughput with a window that fades in and out, so that it does not matter where in
             a burst of answers the window began or ended.
         latencies_ns: Of the answers inside the window.
+        indexes: Which of the payload's requests each of them answers.
+        refused: Calls that had no time or no room.
+        late_seconds: How late a call of an open loop left at most.
         cpu_seconds: CPU time of each role inside the window, `clients` among them.
         busiest_client: The largest share of a CPU that one client process used.
         machine_cpu_seconds: CPU time of all processes of the machine inside the window.
@@ -72,6 +85,9 @@ class LoadResult:
     verified: int
     smooth_per_second: float
     latencies_ns: npt.NDArray[np.int64]
+    indexes: npt.NDArray[np.int64]
+    refused: int
+    late_seconds: float
     cpu_seconds: Mapping[str, float]
     busiest_client: float
     machine_cpu_seconds: float
@@ -84,6 +100,10 @@ class LoadResult:
     def percentile_us(self, percent: float) -> float:
         """Latency that so many percent of the answers did not exceed."""
         return float(np.percentile(self.latencies_ns, percent)) / 1e3
+
+    def per_second_within(self, seconds: float) -> float:
+        """Answers that took no longer than this."""
+        return float(np.count_nonzero(self.latencies_ns <= seconds * 1e9)) / self.seconds
 
     def cpu_us(self, role: str) -> float:
         """CPU time of a role for each answer."""
@@ -134,6 +154,11 @@ class LoadGenerator:
                 payload=str(payload),
                 connections=share,
                 in_flight=shape.in_flight,
+                rate=shape.rate,
+                deadline_ns=round(shape.deadline_seconds * 1e9),
+                part=number,
+                parts=len(clients),
+                start_ns=begin_ns - round(profile.warmup_seconds * 1e9),
                 begin_ns=begin_ns,
                 end_ns=end_ns,
                 verify_every=shape.verify_every,
@@ -145,7 +170,11 @@ class LoadGenerator:
         after = _sample_at(end_ns, pids)
         outcomes = [client.hear(Outcome, _ANSWER_SECONDS) for client in clients]
         times = np.concatenate([np.load(file) for file in files], axis=1)
-        return _result(before, after, outcomes, times, f"{self.kind} client, {target}")
+        where = f"{self.kind} client, {target}"
+        # Under overload there may be nothing but refusals, and that is a result.
+        if problems := _problems(outcomes, where, may_be_none=shape.deadline_seconds > 0):
+            raise LoadError("; ".join(problems))
+        return _result(before, after, outcomes, times)
 
     def __enter__(self) -> Self:
         return self
@@ -175,14 +204,14 @@ def _smooth_per_second(ends_ns: npt.NDArray[np.int64], begin_ns: int, end_ns: in
     return float(weights.sum()) * 2 / (end_ns - begin_ns) * 1e9
 
 
-def _problems(outcomes: Sequence[Outcome], where: str) -> list[str]:
+def _problems(outcomes: Sequence[Outcome], where: str, *, may_be_none: bool) -> list[str]:
     errors: Counter[str] = Counter()
     for outcome in outcomes:
         errors.update(outcome.errors)
     problems = [f"{count} times {reason} ({where})" for reason, count in errors.items()]
     if wrong := sum(outcome.wrong for outcome in outcomes):
         problems.append(f"{wrong} wrong answers ({where})")
-    if not any(outcome.completed for outcome in outcomes):
+    if not may_be_none and not any(outcome.completed for outcome in outcomes):
         problems.append(f"no answer inside the window ({where})")
     return problems
 
@@ -192,10 +221,7 @@ def _result(
     after: _Sample,
     outcomes: Sequence[Outcome],
     times: npt.NDArray[np.int64],
-    where: str,
 ) -> LoadResult:
-    if problems := _problems(outcomes, where):
-        raise LoadError("; ".join(problems))
     seconds = (after.at_ns - before.at_ns) / 1e9
     used = {role: after.cpu_seconds[role] - cpu for role, cpu in before.cpu_seconds.items()}
     clients = [used.pop(role) for role in list(used) if role.startswith(_CLIENT)]
@@ -204,8 +230,11 @@ def _result(
         completed=sum(outcome.completed for outcome in outcomes),
         total=sum(outcome.total for outcome in outcomes),
         verified=sum(outcome.verified for outcome in outcomes),
-        smooth_per_second=_smooth_per_second(times[1], before.at_ns, after.at_ns),
-        latencies_ns=times[0],
+        smooth_per_second=_smooth_per_second(times[2], before.at_ns, after.at_ns),
+        latencies_ns=times[1],
+        indexes=times[0],
+        refused=sum(outcome.refused for outcome in outcomes),
+        late_seconds=max(outcome.late_ns for outcome in outcomes) / 1e9,
         cpu_seconds={**used, "clients": sum(clients)},
         busiest_client=max(clients) / seconds,
         machine_cpu_seconds=after.machine_cpu_seconds - before.machine_cpu_seconds,

@@ -134,20 +134,25 @@ def _start(place: Place) -> Child:
     return child
 
 
-def rows_file(subject: Subject, folder: Path) -> Path:
-    """One row of the subject's inputs, where loops can read it."""
+def rows_file(subject: Subject, folder: Path, count: int = 1) -> Path:
+    """Some rows of the subject's inputs, where loops can read them."""
     path = folder / f"{subject.name}.npz"
-    arrays: dict[str, Any] = dict(subject.row(0))
+    rows = [subject.row(number) for number in range(count)]
+    arrays: dict[str, Any] = {
+        f"{number}/{name}": array for number, row in enumerate(rows) for name, array in row.items()
+    }
     np.savez(path, **arrays)
     return path
 
 
-def plain(subject: Subject, folder: Path, threads: int | None, processes: int = 1) -> EngineLoops:
-    """ONNX Runtime as it is, in one or several processes."""
+def plain(
+    subject: Subject, folder: Path, threads: int | None, processes: int = 1, rows: int = 1
+) -> EngineLoops:
+    """ONNX Runtime as it is, in one or several processes, each with so many different rows in turns."""
     load = Load(
         engine="onnxruntime",
         path=str(subject.path),
-        rows=str(rows_file(subject, folder)),
+        rows=str(rows_file(subject, folder, rows)),
         threads=threads,
     )
     return EngineLoops([Place(load)] * processes)

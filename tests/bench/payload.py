@@ -22,6 +22,7 @@ _LENGTH_TOLERANCE_BYTES = 32
 _TOLERANCE = 1e-3
 # NumPy's names, and those of predictd.v1's DataType.
 _DTYPES = {"float32": "FP32", "int64": "INT64"}
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 class Payload(msgspec.Struct):
@@ -30,15 +31,22 @@ class Payload(msgspec.Struct):
     Attributes:
         bodies: Serialized requests.
         answers: For each the bytes that come back, or of the first output where `tensor` is set.
-        answer_bytes: Length of a serialized answer.
-        tensor: The answer is a PredictResponse whose FP32 output is compared with a tolerance, because a
-            model rounds differently in batches of different sizes.
+        sizes: For each the length of its serialized answer.
+        dtypes: For each NumPy's name of its first output: floats are compared with a tolerance, because a model
+            rounds differently in batches of different sizes. Nothing where the answer is compared as it is.
+        models: For each whom it asks.
     """
 
     bodies: list[bytes]
     answers: list[bytes]
-    answer_bytes: int
-    tensor: bool
+    sizes: list[int]
+    dtypes: list[str]
+    models: list[str]
+
+    @property
+    def answer_bytes(self) -> int:
+        """Mean length of a serialized answer."""
+        return round(sum(self.sizes) / len(self.sizes))
 
     def save(self, path: Path) -> Path:
         """Write it where client processes can read it."""
@@ -50,28 +58,35 @@ class Payload(msgspec.Struct):
         """What `save` wrote."""
         return msgspec.msgpack.decode(path.read_bytes(), type=cls)
 
-    def plausible(self, answer: bytes) -> bool:
+    def plausible(self, index: int, answer: bytes) -> bool:
         """Cheap enough to be asked of every answer."""
-        return abs(len(answer) - self.answer_bytes) <= _LENGTH_TOLERANCE_BYTES
+        return abs(len(answer) - self.sizes[index]) <= _LENGTH_TOLERANCE_BYTES
 
     def right(self, index: int, answer: bytes) -> bool:
         """Whether this is the answer to that request."""
-        if not self.tensor:
+        if not self.dtypes:
             return answer == self.answers[index]
         # Clients of the echo server need no protobuf.
         from predictd.protos.v1 import predictd_pb2
 
         response = predictd_pb2.PredictResponse.FromString(answer)
-        return _close(response.outputs[0].data, self.answers[index])
+        return _close(response.outputs[0].data, self.answers[index], self.dtypes[index])
+
+    def in_turns_with(self, other: Payload) -> Payload:
+        """One of each after the other; both have as many."""
+        pairs = [[getattr(each, name) for each in (self, other)] for name in self.__struct_fields__]
+        return Payload(*([one for both in zip(*pair, strict=True) for one in both] for pair in pairs))
 
 
-def _close(given: bytes, expected: bytes) -> bool:
-    left, right = np.frombuffer(given, np.float32), np.frombuffer(expected, np.float32)
+def _close(given: bytes, expected: bytes, dtype: str) -> bool:
+    if not dtype.startswith("float"):
+        return given == expected
+    left, right = np.frombuffer(given, dtype), np.frombuffer(expected, dtype)
     return left.shape == right.shape and bool(np.abs(left - right).max() <= _TOLERANCE * np.abs(right).max())
 
 
 def predict_payload(subject: Subject, count: int) -> Payload:
-    """Requests of one random row each, answered by the model itself. `answer_bytes` is still to be learnt."""
+    """Requests of one random row each, answered by the model itself. `sizes` are still to be learnt."""
     # Read when the library is loaded; the benchmark must not phone home.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
@@ -83,7 +98,7 @@ def predict_payload(subject: Subject, count: int) -> Payload:
     session: Any = onnxruntime.InferenceSession(
         str(subject.path), options, providers=["CPUExecutionProvider"]
     )
-    payload = Payload([], [], 0, tensor=True)
+    payload = Payload([], [], [], [], [])
     for seed in range(count):
         row = subject.row(seed)
         tensors = [
@@ -94,8 +109,12 @@ def predict_payload(subject: Subject, count: int) -> Payload:
         ]
         request = predictd_pb2.PredictRequest(model=subject.name, inputs=tensors)
         payload.bodies.append(request.SerializeToString())
-        payload.answers.append(session.run(None, dict(row))[0].tobytes())
-    if any(_close(*pair) for pair in itertools.combinations(payload.answers, 2)):
+        answer = session.run(None, dict(row))[0]
+        payload.answers.append(answer.tobytes())
+        payload.dtypes.append(answer.dtype.name)
+        payload.models.append(subject.name)
+    dtype = payload.dtypes[0]
+    if any(_close(*pair, dtype) for pair in itertools.combinations(payload.answers, 2)):
         raise AssertionError(
             f"{subject.name} gives answers that cannot be told apart, so none can be verified"
         )
@@ -103,19 +122,21 @@ def predict_payload(subject: Subject, count: int) -> Payload:
 
 
 def echo_payload(like: Payload) -> Payload:
-    """The same requests for the echo server, which cuts or pads them to the length of the real answers."""
+    """The same requests for the echo server, which cuts or pads them to the mean length of the real answers."""
     size = like.answer_bytes
     answers = [body[:size].ljust(size, b"\0") for body in like.bodies]
-    return Payload(like.bodies, answers, size, tensor=False)
+    return Payload(like.bodies, answers, [size] * len(answers), [], like.models)
 
 
 def learn_answer(target: str, payload: Payload) -> None:
-    """Call once with the reference client: is the answer right, and how long is it?"""
+    """Send each once with the reference client: is the answer right, and how long is it?"""
     import grpc
 
-    with grpc.insecure_channel(target, [("grpc.max_receive_message_length", -1)]) as channel:
+    payload.sizes.clear()
+    with grpc.insecure_channel(target, _OPTIONS) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-        answer = call(payload.bodies[0], timeout=60, wait_for_ready=True)
-    if not payload.right(0, answer):
-        raise AssertionError(f"{target} gives a wrong answer to a single request")
-    payload.answer_bytes = len(answer)
+        for index, body in enumerate(payload.bodies):
+            answer = call(body, timeout=60, wait_for_ready=True)
+            if not payload.right(index, answer):
+                raise AssertionError(f"{target} gives a wrong answer to a single request")
+            payload.sizes.append(len(answer))

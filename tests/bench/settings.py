@@ -19,6 +19,8 @@ class Profile:
         heavy_seconds: The same for a model whose batches take a good part of a second.
         warmup_seconds: Load before each measurement that is not counted.
         starts: Times that the daemon is started to time it.
+        reloads: Times that a model is loaded anew.
+        reload_seconds: But not for longer.
     """
 
     rounds: int
@@ -26,10 +28,28 @@ class Profile:
     heavy_seconds: float
     warmup_seconds: float
     starts: int
+    reloads: int
+    reload_seconds: float
 
 
-FULL = Profile(rounds=5, seconds=4.0, heavy_seconds=8.0, warmup_seconds=1.0, starts=5)
-QUICK = Profile(rounds=2, seconds=0.4, heavy_seconds=1.5, warmup_seconds=0.2, starts=1)
+FULL = Profile(
+    rounds=5,
+    seconds=1.2,
+    heavy_seconds=2.2,
+    warmup_seconds=0.4,
+    starts=5,
+    reloads=100,
+    reload_seconds=25.0,
+)
+QUICK = Profile(
+    rounds=2,
+    seconds=0.6,
+    heavy_seconds=1.5,
+    warmup_seconds=0.2,
+    starts=1,
+    reloads=5,
+    reload_seconds=5.0,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,35 @@ def resnet50(folder: Path) -> Subject:
 
 
 def minilm(folder: Path) -> Subject:
-    """MiniLM-sized: 128 tokens in, a transformer."""
-    size = transformer.MINILM
-    path = transformer.encoder(folder / "minilm.onnx", size)
-    return Subject("minilm", path, lambda seed: transformer.sentence(size, seed))
+    """MiniLM-sized: 8 to 128 tokens in, a transformer."""
+    return _encoder("minilm", transformer.RAGGED_MINILM, folder)
+
+
+def minilm_fixed(folder: Path) -> Subject:
+    """The same for 128 tokens."""
+    return _encoder("minilm-fixed", transformer.MINILM, folder)
+
+
+def _encoder(name: str, size: transformer.Size, folder: Path) -> Subject:
+    path = transformer.encoder(folder / f"{name}.onnx", size)
+    return Subject(name, path, lambda seed: transformer.sentence(size, seed))
+
+
+def identity(folder: Path) -> Subject:
+    """10 MB in, the same out: nothing but transport."""
+    width = 10 * 2**20 // 4
+    path = models.identity(folder / "identity.onnx", shape=("batch", width))
+    return Subject("identity", path, _normal("x", width))
+
+
+def nonzero(folder: Path) -> Subject:
+    """As many rows out as there are numbers other than 0: nobody knows the size of an answer before its run."""
+
+    def row(seed: int) -> Row:
+        random = np.random.default_rng(seed)
+        return {"x": (random.random((256, 4)) < (seed % 16 + 1) / 17).astype(np.float32)}
+
+    return Subject("nonzero", models.nonzero(folder / "nonzero.onnx"), row)
 
 
 def mlp(folder: Path) -> Subject:

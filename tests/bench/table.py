@@ -86,9 +86,14 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
-        """Append what another scenario found."""
+        """Append what another scenario found. Tables that are alike become one."""
         self.ratios += other.ratios
-        self.tables += other.tables
+        for table in other.tables:
+            known = {(each.title, tuple(each.header)): at for at, each in enumerate(self.tables)}
+            if (at := known.get((table.title, tuple(table.header)))) is None:
+                self.tables.append(table)
+            else:
+                self.tables[at] = Table(table.title, table.header, [*self.tables[at].rows, *table.rows])
         self.notes += other.notes
         self.problems += other.problems
 

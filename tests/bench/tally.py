@@ -10,26 +10,42 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.bench.payload import Payload
 
+# DEADLINE_EXCEEDED and RESOURCE_EXHAUSTED, as the load generator tells them.
+_REFUSALS = frozenset({"grpc-status 4", "grpc-status 8"})
+
 
 class Tally:
     """One measurement of one process.
 
     Calls that end inside the window are counted as `completed` and timed; all are counted in `total`. A call
     in flight at the end is awaited, so the server's own count must agree with `total`.
+
+    Args:
+        payload: What is sent, and what must come back.
+        begin_ns: Begin of the window, on CLOCK_MONOTONIC.
+        end_ns: Its end; no call starts after it.
+        verify_every: Of so many answers one is compared with the expected one.
+        may_refuse: Calls that the server refuses for lack of time or room are no errors.
     """
 
-    def __init__(self, payload: Payload, begin_ns: int, end_ns: int, verify_every: int) -> None:
+    def __init__(
+        self, payload: Payload, begin_ns: int, end_ns: int, verify_every: int, *, may_refuse: bool = False
+    ) -> None:
         self.payload = payload
         self.completed = 0
         self.total = 0
         self.verified = 0
         self.wrong = 0
+        self.refused = 0
         self.errors: Counter[str] = Counter()
+        self.indexes = array("q")
         self.latencies_ns = array("q")
         self.ends_ns = array("q")
+        self.late_ns = 0
         self._begin_ns = begin_ns
         self._end_ns = end_ns
         self._verify_every = verify_every
+        self._may_refuse = may_refuse
         self._bodies = len(payload.bodies)
         self._next = 0
 
@@ -52,9 +68,10 @@ class Tally:
         self.total += 1
         if self._begin_ns <= ended_ns < self._end_ns:
             self.completed += 1
+            self.indexes.append(index)
             self.latencies_ns.append(ended_ns - started_ns)
             self.ends_ns.append(ended_ns)
-        if not self.payload.plausible(answer):
+        if not self.payload.plausible(index, answer):
             self.wrong += 1
         elif self.total % self._verify_every == 0:
             self.verified += 1
@@ -63,4 +80,11 @@ class Tally:
 
     def failed(self, reason: str) -> None:
         """A call did not come back with status OK."""
-        self.errors[reason] += 1
+        if self._may_refuse and reason in _REFUSALS:
+            self.refused += 1
+        else:
+            self.errors[reason] += 1
+
+    def sent(self, late_ns: int) -> None:
+        """A call of an open loop left, so much after its time."""
+        self.late_ns = max(self.late_ns, late_ns)

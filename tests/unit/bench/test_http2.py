@@ -4,105 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
 
 import grpc
 import pytest
-from typing_extensions import override
 
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.v1 import predictd_pb2 as v1
 from predictd.server.bench.dialects import dialect
 from predictd.server.bench.events import Call
 from predictd.server.bench.frames import DATA, frame, prefixed
+from predictd.server.bench.hpack import RequestHeaders
 from predictd.server.bench.http2 import Connection
 from predictd.server.bench.loops import ClosedLoop, OpenLoop
 from predictd.server.bench.timer import Timer
-
-_SECONDS = 30.0
-UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-
-
-class Counting:
-    """A recorder of so many calls."""
-
-    def __init__(self, bodies: int, calls: int) -> None:
-        self._bodies = bodies
-        self._calls = calls
-        self._begun = 0
-        self.answers: list[tuple[int, bytes]] = []
-        self.latencies_ns: list[int] = []
-        self.late_ns: list[int] = []
-        self.failures: list[str] = []
-
-    def next_index(self) -> int:
-        self._begun += 1
-        return (self._begun - 1) % self._bodies
-
-    def over(self, _now_ns: int) -> bool:
-        return self._begun >= self._calls
-
-    def answered(self, index: int, started_ns: int, ended_ns: int, answer: bytes) -> None:
-        self.answers.append((index, answer))
-        self.latencies_ns.append(ended_ns - started_ns)
-
-    def failed(self, reason: str) -> None:
-        self.failures.append(reason)
-
-    def sent(self, late_ns: int) -> None:
-        self.late_ns.append(late_ns)
-
-
-Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
-
-
-class _Handlers(grpc.GenericRpcHandler):
-    def __init__(self, unary: Behaviour) -> None:
-        self._unary = unary
-
-    @override
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            return (self._unary(request, context) for request in requests)
-
-        if "Stream" in str(details.method):
-            return grpc.stream_stream_rpc_method_handler(stream)
-        return grpc.unary_unary_rpc_method_handler(self._unary)
-
-
-@contextmanager
-def serving(unary: Behaviour, *options: tuple[str, int]) -> Iterator[str]:
-    server = grpc.server(ThreadPoolExecutor(8), options=[*UNLIMITED, *options])
-    server.add_generic_rpc_handlers((_Handlers(unary),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()
-
-
-def echo(request: bytes, _context: grpc.ServicerContext) -> bytes:
-    return request
-
-
-def closed(
-    target: str, bodies: list[bytes], calls: int, shares: list[int], api: str = "predictd", **more: Any
-) -> Counting:
-    recorder = Counting(len(bodies), calls)
-
-    async def drive() -> None:
-        loop = ClosedLoop(target, dialect(api, **{"streams": False, **more}), bodies, recorder, shares)
-        try:
-            await asyncio.wait_for(loop.finished, _SECONDS)
-        finally:
-            loop.close()
-
-    asyncio.run(drive())
-    return recorder
+from tests.unit.bench.harness import SECONDS, Counting, closed, echo, serving
 
 
 def test_messages_of_any_size_arrive_whole() -> None:
@@ -177,7 +92,7 @@ def test_messages_of_a_stream_may_lie_in_frames_in_any_way(cut: int) -> None:
     async def receive() -> None:
         # Nobody listens there: what is received is made up.
         loop = ClosedLoop("127.0.0.1:9", dialect("predictd", streams=True), [b""], recorder, [])
-        link = Connection(loop, dialect("predictd", streams=True), "made.up")
+        link = Connection(loop, dialect("predictd", streams=True), RequestHeaders("/a.B/C", "made.up"))
         for at in range(len(sizes)):
             link.start(Call(at, 0), b"")
         line = b"".join(map(prefixed, answers))
@@ -223,7 +138,7 @@ def test_an_open_loop_counts_from_the_schedule() -> None:
         times = iter([*range(now, now + 20), now + 10**12])
         loop = OpenLoop(target, dialect("predictd", streams=False), [b"x"], recorder, 2, times, 1)
         try:
-            await asyncio.wait_for(loop.finished, _SECONDS)
+            await asyncio.wait_for(loop.finished, SECONDS)
         finally:
             loop.close()
 
@@ -249,10 +164,10 @@ def test_a_timer_fires_at_its_time_and_not_before() -> None:
             timer.wake_at(time.monotonic_ns() + 10**13)
             wanted = time.monotonic_ns() + 3_000_000
             timer.wake_at(wanted)
-            await asyncio.wait_for(due.wait(), _SECONDS)
+            await asyncio.wait_for(due.wait(), SECONDS)
             due.clear()
             timer.wake_at(0)
-            await asyncio.wait_for(due.wait(), _SECONDS)
+            await asyncio.wait_for(due.wait(), SECONDS)
         finally:
             timer.close()
         return [fired[0] - wanted, len(fired)]

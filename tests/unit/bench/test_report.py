@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from typing_extensions import override
 
+from predictd.server.bench.access import PLAIN
 from predictd.server.bench.batches import between, read, scrape
 from predictd.server.bench.page import html
 from predictd.server.bench.report import compare, text
@@ -228,6 +229,7 @@ def test_results_are_printed_also_where_the_page_cannot_be_written(
         warm_up_ns=None,
         as_json=True,
         html=tmp_path / "nowhere" / "page.html",
+        access=PLAIN,
     )
     with pytest.raises(click.ClickException, match=r"page.html: No such file"):
         bench_network.bench_network(wish)

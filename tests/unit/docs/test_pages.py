@@ -28,7 +28,7 @@ _TARGET = re.compile(r"(?:`|^|\$ )make ([a-z]+)", re.MULTILINE)
 _THEIR_FILES = {"model.toml", "predictd.toml", "models/", "uv.lock"}
 _THEIR_FLAGS = {
     *("--require-hashes", "--no-deps"),
-    *("--quick", "--json", "--only", "--rounds", "--clients", "--serve"),
+    *("--quick", "--json", "--only", "--rounds", "--clients", "--serve", "--markdown"),
     *("--count", "--first", "--seed"),
     *(
         "--now",

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from predictd.server.bench.access import HTTPS, PLAIN, Access
 from predictd.server.bench.results import Batches
 from predictd.server.measure.engine_process import MeasureError
 
 _SECONDS = 10.0
 _NAME = "predictd_batch_rows"
-# No proxy is asked: what is measured is near.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,17 @@ class Runs:
     up_to: Counter[str] = field(default_factory=Counter)
 
 
-def scrape(address: str) -> Runs:
-    """Read them. Raises MeasureError if nothing answers there."""
-    url = f"http://{address}/metrics"
+def scrape(address: str, access: Access = PLAIN) -> Runs:
+    """Read them from HOST:PORT, or https://HOST:PORT. Raises MeasureError if nothing answers there."""
+    url = f"{address if address.startswith(HTTPS) else f'http://{address}'}/metrics"
+    # No proxy is asked: what is measured is near.
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if address.startswith(HTTPS):
+        handlers.append(urllib.request.HTTPSHandler(context=access.plain_context()))
+    opener = urllib.request.build_opener(*handlers)
+    opener.addheaders = [*access.metadata]
     try:
-        with _OPENER.open(url, timeout=_SECONDS) as answer:
+        with opener.open(url, timeout=_SECONDS) as answer:
             return read(answer.read().decode())
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise MeasureError(f"{url}: {error}") from error

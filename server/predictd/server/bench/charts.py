@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from predictd.server.measure.scale import Scale, round_numbers
+
 _WIDTH, _HEIGHT = 760, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 80, 150, 16, 52
 _TICKS = 5
@@ -40,19 +42,6 @@ class Axis:
     title: str
     log: bool = False
     marks: tuple[tuple[float, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool
-
-    def at(self, value: float) -> float:
-        low, high, here = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
-        return self.start + (here - low) / ((high - low) or 1.0) * (self.end - self.start)
 
 
 def lines(curves: Sequence[Line], x: Axis, y: Axis, limit: tuple[float, str] | None = None) -> str:
@@ -103,15 +92,15 @@ def _svg(parts: Sequence[str], height: int = _HEIGHT) -> str:
     return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{"".join(parts)}</svg>'
 
 
-def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Scale:
+def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> Scale:
     values = [*values, *(value for value, _ in axis.marks)]
     low, high = (min(values) * 0.8, max(values) * 1.25) if axis.log else (0.0, max(values) * 1.05 or 1.0)
     if axis.marks:
         low, high = min(values), max(values)
-    return _Scale(low, high, start, end, axis.log)
+    return Scale(low, high, start, end, axis.log)
 
 
-def _frame(x: Axis, y: Axis, across: _Scale, upward: _Scale) -> Iterator[str]:
+def _frame(x: Axis, y: Axis, across: Scale, upward: Scale) -> Iterator[str]:
     for value, text in x.marks or _ticks(across):
         at = across.at(value)
         yield f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{upward.start}" y2="{upward.end}"/>'
@@ -128,14 +117,11 @@ def _frame(x: Axis, y: Axis, across: _Scale, upward: _Scale) -> Iterator[str]:
     )
 
 
-def _ticks(scale: _Scale) -> list[tuple[float, str]]:
+def _ticks(scale: Scale) -> list[tuple[float, str]]:
     if not scale.log:
         step = _round_step(scale.high / _TICKS)
         return [(step * n, f"{step * n:g}") for n in range(int(scale.high / step) + 1)]
-    steps = (1, 2, 5) if scale.high / scale.low < 1000 else (1,)
-    decades = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
-    values = (step * 10.0**power for power in decades for step in steps)
-    return [(value, f"{value:g}") for value in values if scale.low <= value <= scale.high]
+    return [(value, f"{value:g}") for value in round_numbers(scale.low, scale.high)]
 
 
 def _round_step(least: float) -> float:
@@ -143,7 +129,7 @@ def _round_step(least: float) -> float:
     return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= least)
 
 
-def _curve(curve: Line, number: int, across: _Scale, upward: _Scale) -> Iterator[str]:
+def _curve(curve: Line, number: int, across: Scale, upward: Scale) -> Iterator[str]:
     colour = f"c{number % COLOURS}"
     places = [(across.at(x), upward.at(y), told) for x, y, told in curve.points]
     path = " ".join(f"{left:.1f},{top:.1f}" for left, top, _ in places)

@@ -10,7 +10,7 @@ END_HEADERS, PADDED, PRIORITY = 4, 8, 32
 FRAME = struct.Struct(">IBI")  # length and type share the first word
 FRAME_BYTES_MAX = 16384
 SETTING = struct.Struct(">HI")
-SETTING_STREAMS, SETTING_WINDOW, SETTING_FRAME_BYTES = 3, 4, 5
+SETTING_TABLE, SETTING_STREAMS, SETTING_WINDOW, SETTING_FRAME_BYTES = 1, 3, 4, 5
 WINDOW_BYTES_MAX = 2**31 - 1
 WINDOW_BYTES_DEFAULT = 65535
 # Of a gRPC message: whether it is compressed, and its length.

@@ -33,7 +33,9 @@ def _loop(command: Drive, payload: Payload, recorder: IntervalRecorder) -> Close
     api = dialect(command.api, streams=command.streams)
     if command.callers:
         shares = [share for share in shared(command.callers, command.connections) if share]
-        return ClosedLoop(command.target, api, payload.bodies, recorder, shares, command.timeout)
+        return ClosedLoop(
+            command.target, api, payload.bodies, recorder, shares, command.timeout, command.access
+        )
     times = arrivals(command.arrivals, command.rate, command.begin_ns, part=command.part, parts=command.parts)
     return OpenLoop(
         command.target,
@@ -44,6 +46,7 @@ def _loop(command: Drive, payload: Payload, recorder: IntervalRecorder) -> Close
         times,
         command.in_flight_max,
         command.timeout,
+        command.access,
     )
 
 

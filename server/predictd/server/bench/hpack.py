@@ -6,12 +6,28 @@ blocks do not depend on those before them and equal blocks mean equal headers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 # The codes of appendix B for what may stand in `grpc-status` and its value; all others are never compared.
 _HUFFMAN = {
     "0": "00000", "1": "00001", "2": "00010", "3": "011001", "4": "011010", "5": "011011", "6": "011100",
     "7": "011101", "8": "011110", "9": "011111", "-": "010110", "a": "00011", "c": "00100", "g": "100110",
     "p": "101011", "r": "101100", "s": "01000", "t": "01001", "u": "101101",
 }  # fmt: skip
+
+# Of a table that the server says nothing about, and what an entry takes in it besides its texts.
+TABLE_BYTES_DEFAULT = 4096
+_ENTRY_BYTES = 32
+_SCHEMES = {"http": 6, "https": 7}
+# Names in the static table; others are spelt out.
+_STATIC: dict[bytes, int] = {
+    b":authority": 1,
+    b":path": 4,
+    b"authorization": 23,
+    b"content-type": 31,
+    b"user-agent": 58,
+}
 
 Text = tuple[bool, bytes]
 """A string as it travels: whether it is Huffman-coded, and its bytes."""
@@ -91,29 +107,67 @@ def _length(value: int, prefix_bits: int, first: int) -> bytes:
     return bytes((*more, value))
 
 
-def _literal(name: int | bytes, value: bytes) -> bytes:
-    head = bytes([0x40 | name]) if isinstance(name, int) else b"\x40" + _length(len(name), 7, 0) + name
-    return head + _length(len(value), 7, 0) + value
+def _literal(first: int, prefix_bits: int, name: int | bytes, value: bytes) -> bytes:
+    head = _length(name, prefix_bits, first) if isinstance(name, int) else bytes([first]) + _text_of(name)
+    return head + _text_of(value)
 
 
-def request_headers(path: str, authority: str, timeout: str = "") -> tuple[bytes, bytes]:
-    """Header blocks of a call: the first on a connection fills the server's table, others use it.
+def _text_of(value: bytes) -> bytes:
+    return _length(len(value), 7, 0) + value
 
-    Args:
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """What stands before each call.
+
+    Attributes:
         path: The method.
         authority: The server.
         timeout: As gRPC writes it, such as `250m`; empty for a call without a deadline.
+        scheme: `http` or `https`.
+        metadata: Further ones.
     """
-    fields = [
-        _literal(4, path.encode()),
-        _literal(1, authority.encode()),
-        _literal(b"te", b"trailers"),
-        _literal(31, b"application/grpc"),
-        _literal(58, b"predictd-bench"),
-        _literal(b"grpc-accept-encoding", b"identity, deflate, gzip"),
-        *([_literal(b"grpc-timeout", timeout.encode())] if timeout else []),
-    ]
-    pseudo = bytes([0x83, 0x86])  # :method POST, :scheme http
-    # The newest entry of the dynamic table has the number 62.
-    indexed = bytes([0x80 | (62 + age) for age in reversed(range(len(fields)))])
-    return pseudo + b"".join(fields), pseudo + indexed
+
+    path: str
+    authority: str
+    timeout: str = ""
+    scheme: str = "http"
+    metadata: Sequence[tuple[str, str]] = ()
+
+    def blocks(self, table_bytes: int = TABLE_BYTES_DEFAULT) -> tuple[bytes, bytes]:
+        """The first on a connection, which fills the server's table, and all others, which use it.
+
+        Args:
+            table_bytes: How large the server lets its table be. All that does not fit is sent each time.
+        """
+        fields = self._fields()
+        pseudo = bytes([0x83, 0x80 | _SCHEMES[self.scheme]])  # :method POST, :scheme
+        room = min(table_bytes, TABLE_BYTES_DEFAULT)
+        # Whoever is told of a smaller table than it would be says that it heard (RFC 7541, 4.2).
+        resized = _length(room, 5, 0x20) if room < TABLE_BYTES_DEFAULT else b""
+        keep = []
+        for name, value in fields:
+            size = _ENTRY_BYTES + len(name) + len(value)
+            keep.append(size <= room)
+            room -= size * keep[-1]
+        first, others, entries = [], [], sum(keep)
+        for (name, value), kept in zip(fields, keep, strict=True):
+            key = _STATIC.get(name, name)
+            literal = _literal(0x40, 6, key, value) if kept else _literal(0, 4, key, value)
+            first.append(literal)
+            # The newest entry of the dynamic table has the number 62.
+            others.append(_length(61 + entries, 7, 0x80) if kept else literal)
+            entries -= kept
+        return resized + pseudo + b"".join(first), pseudo + b"".join(others)
+
+    def _fields(self) -> list[tuple[bytes, bytes]]:
+        return [
+            (b":path", self.path.encode()),
+            (b":authority", self.authority.encode()),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            (b"user-agent", b"predictd-bench"),
+            (b"grpc-accept-encoding", b"identity, deflate, gzip"),
+            *([(b"grpc-timeout", self.timeout.encode())] if self.timeout else []),
+            *((name.encode(), value.encode()) for name, value in self.metadata),
+        ]

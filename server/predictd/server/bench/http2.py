@@ -2,8 +2,8 @@
 
 A call through grpcio costs a Python client about as much CPU as it costs the server, so on a small machine
 such a client measures itself. This one writes prepared frames and reads the answers' frames, for a fraction
-of that. It obeys the server's flow control and limits, answers PING and SETTINGS, and looks at every status. There
-is no TLS.
+of that. It obeys the server's flow control and limits, answers PING and SETTINGS, and looks at every status. TLS
+is its transport's.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from predictd.server.bench.frames import (
     SETTING,
     SETTING_FRAME_BYTES,
     SETTING_STREAMS,
+    SETTING_TABLE,
     SETTING_WINDOW,
     SETTINGS,
     WINDOW_BYTES_DEFAULT,
@@ -44,7 +45,7 @@ from predictd.server.bench.frames import (
     frame,
     prefixed,
 )
-from predictd.server.bench.hpack import HpackError, grpc_status, request_headers
+from predictd.server.bench.hpack import HpackError, RequestHeaders, grpc_status
 
 _UNLIMITED = 2**31
 # Blocks repeat, so each is decoded once; the bound is for a server that puts a clock into them.
@@ -73,14 +74,14 @@ class Connection(asyncio.Protocol):
     Args:
         events: Who is told.
         dialect: The API; says whether calls are messages of one stream.
-        authority: The server's name.
-        timeout: Deadline of calls, as gRPC writes it; empty for none.
+        headers: Of each call.
     """
 
-    def __init__(self, events: Events, dialect: Dialect, authority: str, timeout: str = "") -> None:
+    def __init__(self, events: Events, dialect: Dialect, headers: RequestHeaders) -> None:
         self._events = events
         self._dialect = dialect
-        self._first_block, self._block = request_headers(dialect.path, authority, timeout)
+        self._request_headers = headers
+        self._first_block, self._block = headers.blocks()
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._out: list[bytes | memoryview] = [HELLO]
@@ -130,7 +131,8 @@ class Connection(asyncio.Protocol):
         """Leave; the owner is told nothing more."""
         self._over = True
         if self._transport is not None:
-            self._transport.close()
+            # Not `close`, which waits over TLS until the server has said goodbye, too.
+            self._transport.abort()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -350,6 +352,9 @@ class Connection(asyncio.Protocol):
                 self._streams_max = value
             elif name == SETTING_FRAME_BYTES:
                 self._frame_bytes_max = value
+            elif name == SETTING_TABLE and first:
+                # Calls begin after this.
+                self._first_block, self._block = self._request_headers.blocks(value)
             elif name == SETTING_WINDOW:
                 for stream in self._streams.values():
                     stream.window += value - self._window_of_streams

@@ -14,13 +14,13 @@ from typing import Protocol
 
 from typing_extensions import override
 
+from predictd.server.bench.access import PLAIN, UNIX, Access, speaks_http2
 from predictd.server.bench.dialects import Dialect
 from predictd.server.bench.events import Call
 from predictd.server.bench.frames import prefixed
+from predictd.server.bench.hpack import RequestHeaders
 from predictd.server.bench.http2 import Connection
 from predictd.server.bench.timer import Timer
-
-_UNIX = "unix:"
 
 
 class Recorder(Protocol):
@@ -39,6 +39,18 @@ class Recorder(Protocol):
         """A call did not come back with status OK."""
 
 
+def _headers(target: str, dialect: Dialect, timeout: str, access: Access) -> RequestHeaders:
+    # As gRPC's own client has it: the name that is to be in the certificate, else the address.
+    named = access.server_name or target.startswith(UNIX)
+    return RequestHeaders(
+        dialect.path,
+        access.host(target) if named else target,
+        timeout,
+        "https" if access.tls else "http",
+        access.metadata,
+    )
+
+
 class _Loop:
     """Connections, and the calls on them.
 
@@ -48,20 +60,29 @@ class _Loop:
         bodies: The requests, serialized.
         recorder: Told of every answer.
         timeout: Deadline of calls, as gRPC writes it.
+        access: How the server is reached.
     """
 
     def __init__(
-        self, target: str, dialect: Dialect, bodies: Sequence[bytes], recorder: Recorder, timeout: str = ""
+        self,
+        target: str,
+        dialect: Dialect,
+        bodies: Sequence[bytes],
+        recorder: Recorder,
+        timeout: str,
+        access: Access,
     ) -> None:
         self._target = target
         self._dialect = dialect
-        self._timeout = timeout
+        self._tls = access.context() if access.tls else None
+        self._host = access.host(target)
+        self._headers = _headers(target, dialect, timeout, access)
         self._messages = list(bodies) if dialect.streams else [prefixed(body) for body in bodies]
         self._recorder = recorder
         self._links: list[Connection] = []
         # Those that the server wants to end, until their last answer.
         self._old: set[Connection] = set()
-        self._opening: set[asyncio.Task[object]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -89,23 +110,34 @@ class _Loop:
             self.finished.set_result(None)
 
     def _connect(self) -> Connection:
-        unix = self._target.startswith(_UNIX)
-        connection = Connection(self, self._dialect, "localhost" if unix else self._target, self._timeout)
-        loop = asyncio.get_running_loop()
-        task: asyncio.Task[object]
-        if unix:
-            path = self._target.removeprefix(_UNIX)
-            task = loop.create_task(loop.create_unix_connection(lambda: connection, path))
-        else:
-            host, _, port = self._target.rpartition(":")
-            task = loop.create_task(
-                loop.create_connection(lambda: connection, host.strip("[]") or "127.0.0.1", int(port))
-            )
+        connection = Connection(self, self._dialect, self._headers)
+        task = asyncio.get_running_loop().create_task(self._open(connection))
         self._opening.add(task)
         task.add_done_callback(self._opened)
         return connection
 
-    def _opened(self, task: asyncio.Task[object]) -> None:
+    async def _open(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        name = self._host if self._tls else None
+        transport: asyncio.BaseTransport
+        if self._target.startswith(UNIX):
+            path = self._target.removeprefix(UNIX)
+            transport, _ = await loop.create_unix_connection(
+                lambda: connection, path, ssl=self._tls, server_hostname=name
+            )
+        else:
+            host, _, port = self._target.rpartition(":")
+            transport, _ = await loop.create_connection(
+                lambda: connection,
+                host.strip("[]") or "127.0.0.1",
+                int(port),
+                ssl=self._tls,
+                server_hostname=name,
+            )
+        if not speaks_http2(transport.get_extra_info("ssl_object")):
+            raise ConnectionError("it does not offer HTTP/2 (ALPN h2)")
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._break(f"cannot connect to {self._target}: {error}")
@@ -171,6 +203,7 @@ class ClosedLoop(_Loop):
         recorder: Told of every answer.
         shares: Callers on each connection.
         timeout: Deadline of calls, as gRPC writes it.
+        access: How the server is reached.
     """
 
     def __init__(
@@ -181,8 +214,9 @@ class ClosedLoop(_Loop):
         recorder: Recorder,
         shares: Sequence[int],
         timeout: str = "",
+        access: Access = PLAIN,
     ) -> None:
-        super().__init__(target, dialect, bodies, recorder, timeout)
+        super().__init__(target, dialect, bodies, recorder, timeout, access)
         self._shares: dict[Connection, int] = {}
         self._heirs: dict[Connection, Connection] = {}
         for share in shares:
@@ -245,6 +279,7 @@ class OpenLoop(_Loop):
         arrivals: When to send, on CLOCK_MONOTONIC in nanoseconds, ascending, without end.
         in_flight_max: Further requests wait here. Their latency counts from the schedule all the same.
         timeout: Deadline of calls, as gRPC writes it.
+        access: How the server is reached.
     """
 
     def __init__(
@@ -257,8 +292,9 @@ class OpenLoop(_Loop):
         arrivals: Iterator[int],
         in_flight_max: int,
         timeout: str = "",
+        access: Access = PLAIN,
     ) -> None:
-        super().__init__(target, dialect, bodies, recorder, timeout)
+        super().__init__(target, dialect, bodies, recorder, timeout, access)
         self._late = recorder
         self._arrivals = arrivals
         self._due_ns = next(arrivals)

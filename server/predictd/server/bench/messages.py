@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from predictd.server.bench.access import PLAIN, Access
+
 
 class Line(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Base of all of them; the class name is the tag on the wire."""
@@ -31,6 +33,7 @@ class Drive(Line, frozen=True, kw_only=True):
         timeout: Deadline of calls, as gRPC writes it; empty for none.
         begin_ns: Begin of the first interval, and of the schedule.
         interval_ns: Length of each.
+        access: How the server is reached.
     """
 
     target: str
@@ -47,6 +50,7 @@ class Drive(Line, frozen=True, kw_only=True):
     timeout: str = ""
     begin_ns: int
     interval_ns: int
+    access: Access = PLAIN
 
 
 class Stop(Line, frozen=True, kw_only=True):

@@ -56,12 +56,8 @@ def html(result: Result) -> str:
 
 
 def _body(result: Result) -> Iterator[str]:
-    way = "streams" if result.streams else "unary"
     about = ", ".join(f"{name} {value}" for name, value in result.machine.items())
-    yield (
-        f'<p class="soft">{escape(result.began)}. {escape(result.api)} ({way}), up to {result.connections} connections '
-        f"of {result.processes} processes; {escape(result.inputs)}. Machine: {escape(about)}.</p>"
-    )
+    yield f'<p class="soft">{escape(result.began)}. {escape(result.how)}. Machine: {escape(about)}.</p>'
     if result.slo is not None:
         yield f"<p><strong>{escape(slo_text(result.slo))}</strong></p>"
     found = list(notes(result))

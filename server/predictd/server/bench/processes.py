@@ -2,78 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import select
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from predictd.server.bench.messages import Answer, Command, Done, Interval, Ready, Stop
 from predictd.server.measure.engine_process import MeasureError
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from predictd.server.measure.line_process import LineProcess, LineProcesses
 
 _MODULE = "predictd.server.bench.generator"
+_NAME = "a process of the load generator"
 _START_SECONDS = 60.0
-_STOP_SECONDS = 5.0
 _DRAIN_SECONDS = 10.0
-_CHUNK_BYTES = 1 << 16
 _DECODER: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
 
-class _Process:
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _MODULE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # A terminal's interrupt is for the parent alone, which ends everything in order. Not a new session:
-            # the kernel may schedule those as one (autogroup), and the parent's nice value would not count.
-            process_group=0,
-        )
-        if self._process.stdin is None or self._process.stdout is None:
-            raise TypeError("a process without pipes. This is a bug.")
-        self._commands, self._answers = self._process.stdin, self._process.stdout
-        self._heard = b""
-
-    @property
-    def descriptor(self) -> int:
-        return self._answers.fileno()
-
-    def tell(self, command: Command) -> None:
-        try:
-            self._commands.write(msgspec.json.encode(command) + b"\n")
-            self._commands.flush()
-        except BrokenPipeError:
-            raise self._ended() from None
-
-    def heard(self) -> list[Answer]:
-        """What it said since; there must be something to read."""
-        data = os.read(self.descriptor, _CHUNK_BYTES)
-        if not data:
-            raise self._ended()
-        *lines, self._heard = (self._heard + data).split(b"\n")
-        return [_DECODER.decode(line) for line in lines]
-
-    def _ended(self) -> MeasureError:
-        return MeasureError(f"a process of the load generator ended with status {self._process.wait()}")
-
-    def stop(self) -> None:
-        try:
-            self._commands.close()
-            self._process.wait(_STOP_SECONDS)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            self._process.kill()
-            self._process.wait()
-        finally:
-            self._answers.close()
-
-
-class Generators:
+class Generators(LineProcesses[Answer]):
     """Processes that live over all measurements.
 
     Args:
@@ -81,10 +26,8 @@ class Generators:
     """
 
     def __init__(self, count: int) -> None:
-        self._processes: list[_Process] = []
+        super().__init__(count, _MODULE, _NAME, _DECODER.decode)
         try:
-            for _ in range(count):
-                self._processes.append(_Process())
             self._await(lambda answer: isinstance(answer, Ready), _START_SECONDS)
         except BaseException:
             self.close()
@@ -109,7 +52,7 @@ class Generators:
         left, done = set(used), []
         stopping = False
         while left:
-            for process, answer in self._next(left, seconds_max + _DRAIN_SECONDS * stopping):
+            for process, answer in _next(left, seconds_max + _DRAIN_SECONDS * stopping):
                 if isinstance(answer, Done):
                     done.append(answer)
                     left.discard(process)
@@ -122,26 +65,14 @@ class Generators:
     def _await(self, wanted: Callable[[Answer], bool], seconds: float) -> None:
         left = set(self._processes)
         while left:
-            for process, answer in self._next(left, seconds):
+            for process, answer in _next(left, seconds):
                 if wanted(answer):
                     left.discard(process)
 
-    def _next(self, among: set[_Process], seconds: float) -> list[tuple[_Process, Answer]]:
-        readable = select.select([each.descriptor for each in among], [], [], seconds)[0]
-        if not readable:
-            raise MeasureError(f"a process of the load generator said nothing for {seconds:.0f} s")
-        talking = [each for each in among if each.descriptor in readable]
-        return [(process, answer) for process in talking for answer in process.heard()]
 
-    def close(self) -> None:
-        """End them all."""
-        for process in self._processes:
-            process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def _next(among: set[LineProcess[Answer]], seconds: float) -> list[tuple[LineProcess[Answer], Answer]]:
+    readable = select.select([each.descriptor for each in among], [], [], seconds)[0]
+    if not readable:
+        raise MeasureError(f"{_NAME} said nothing for {seconds:.0f} s")
+    talking = [each for each in among if each.descriptor in readable]
+    return [(process, answer) for process in talking for answer in process.heard()]

@@ -19,11 +19,7 @@ _ERRORS_SHOWN = 5
 
 def text(result: Result) -> Iterator[str]:
     """The report, in blocks of lines."""
-    way = "streams" if result.streams else "unary"
-    yield (
-        f"{', '.join(result.models)} on {result.target}, {result.api} ({way}), up to {result.connections} "
-        f"connections of {result.processes} processes; {result.inputs}"
-    )
+    yield f"{', '.join(result.models)} on {result.target}, {result.how}"
     yield table(_HEAD, map(_cells, result.points))
     if any(point.batches for point in result.points):
         yield table(

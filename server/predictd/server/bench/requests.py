@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from predictd.engines.api import Signature
+from predictd.server.bench.access import PLAIN, Access
 from predictd.server.bench.dialects import dialect
 from predictd.server.bench.encoding import encode
 from predictd.server.bench.messages import Payload
@@ -32,6 +33,7 @@ class Wanted:
         rows: Of each random request to a model that batches.
         inputs: A file or folder of recorded ones; of several models a folder with a folder or file for each.
         make_up: What is said of random ones.
+        access: How the server is reached.
     """
 
     target: str
@@ -40,6 +42,7 @@ class Wanted:
     rows: int = 1
     inputs: Path | None = None
     make_up: MakeUp = field(default_factory=MakeUp)
+    access: Access = PLAIN
 
 
 def prepare(wanted: Wanted, *, streams: bool) -> Payload:
@@ -50,7 +53,7 @@ def prepare(wanted: Wanted, *, streams: bool) -> Payload:
         ValueError: The API has no streams, and they are wanted.
     """
     dialect(wanted.api, streams=streams)
-    server = Server(wanted.target, wanted.api)
+    server = Server(wanted.target, wanted.api, wanted.access)
     try:
         signatures = [server.signature(model) for model in wanted.models]
         _check_names(wanted.make_up, signatures)

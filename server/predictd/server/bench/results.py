@@ -160,4 +160,14 @@ class Result(msgspec.Struct, frozen=True):
     began: str
     points: list[Point]
     slo: SloResult | None = None
+    tls: bool = False
     format: int = FORMAT
+
+    @property
+    def how(self) -> str:
+        """How the server was reached, and what it was sent."""
+        way = "streams" if self.streams else "unary"
+        return (
+            f"{self.api} ({way}{', TLS' if self.tls else ''}), up to {self.connections} connections of "
+            f"{self.processes} processes; {self.inputs}"
+        )

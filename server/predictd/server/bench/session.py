@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from predictd.server.bench import batches
+from predictd.server.bench.access import PLAIN, Access
 from predictd.server.bench.messages import Drive, Interval, Payload
 from predictd.server.bench.meter import Meter, Times
 from predictd.server.bench.processes import Generators
@@ -56,6 +57,7 @@ class Setup:
         deadline_ns: Of each request; 0 for none.
         http: Where the daemon's metrics are; empty not to read them.
         times: How long each load is measured.
+        access: How the server is reached.
     """
 
     target: str
@@ -67,6 +69,7 @@ class Setup:
     deadline_ns: int
     http: str
     times: Times
+    access: Access = PLAIN
 
 
 class Session:
@@ -109,7 +112,7 @@ class Session:
             self._show(f"{level.label}: {meter.progress()}")
             return over
 
-        before = batches.scrape(setup.http) if setup.http else None
+        before = batches.scrape(setup.http, setup.access) if setup.http else None
         with tempfile.TemporaryDirectory(prefix="predictd-bench-") as folder:
             file = Path(folder, "payload")
             file.write_bytes(msgspec.msgpack.encode(self._payload))
@@ -119,7 +122,9 @@ class Session:
             )
         if meter.failure:
             raise MeasureError(meter.failure)
-        batched = batches.between(before, batches.scrape(setup.http)) if before is not None else None
+        batched = (
+            batches.between(before, batches.scrape(setup.http, setup.access)) if before is not None else None
+        )
         return meter.point(
             callers=level.callers,
             rate=level.rate,
@@ -148,6 +153,7 @@ class Session:
                 timeout=timeout(setup.deadline_ns),
                 begin_ns=begin_ns,
                 interval_ns=round(setup.times.interval_seconds * 1e9),
+                access=setup.access,
             )
             for part, (links, callers) in enumerate(
                 zip(shared(connections, used), shared(level.callers, used), strict=True)

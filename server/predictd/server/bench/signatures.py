@@ -12,13 +12,17 @@ from predictd.engines.api import DType, Signature, TensorSpec
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.tfs import serving_pb2 as tfs
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.server.bench.access import PLAIN, Access
 from predictd.server.frontend.apis.tfs_tensors import data_type
 from predictd.server.measure.engine_process import MeasureError
 
 _METADATA_SECONDS = 10.0
 # A first answer may have to wait for a model's warm-up.
 _ANSWER_SECONDS = 60.0
-_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_UNLIMITED: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+]
 _TFS = "tensorflow.serving"
 _SIGNATURE = "serving_default"
 
@@ -29,12 +33,14 @@ class Server:
     Args:
         target: Where it listens.
         api: One of `dialects.APIS`.
+        access: How it is reached.
     """
 
-    def __init__(self, target: str, api: str) -> None:
+    def __init__(self, target: str, api: str, access: Access = PLAIN) -> None:
         self._target = target
         self._api = api
-        self._channel = grpc.insecure_channel(target, _UNLIMITED)
+        self._metadata = access.metadata
+        self._channel = access.channel(target, _UNLIMITED)
 
     def signature(self, model: str) -> Signature:
         """What the model takes. Its batch dimension is a first one that varies, in all inputs.
@@ -54,7 +60,7 @@ class Server:
         """Send a request and wait for its answer. Raises MeasureError with what the server says against it."""
         with self._told(model):
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
-            call(body, timeout=_ANSWER_SECONDS)
+            call(body, timeout=_ANSWER_SECONDS, metadata=self._metadata)
 
     def close(self) -> None:
         """Leave the server."""
@@ -74,7 +80,7 @@ class Server:
         method: Callable[..., Any] = self._channel.unary_unary(
             path, type(request).SerializeToString, answer.FromString
         )
-        return method(request, timeout=_METADATA_SECONDS)
+        return method(request, timeout=_METADATA_SECONDS, metadata=self._metadata)
 
     def _v1(self, name: str) -> Iterator[TensorSpec]:
         model = self._call(

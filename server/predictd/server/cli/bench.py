@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from predictd.server.bench.slo import Slo
+from predictd.server.cli import bench_access
 from predictd.server.cli import bench_values as values
 from predictd.server.cli.bench_engine import bench_engine_only
 from predictd.server.cli.bench_network import NetworkWish, bench_network, compare_files
@@ -32,6 +33,7 @@ _OF_NETWORK = (
     "deadline_ns",
     "http",
     "html",
+    *bench_access.NAMES,
 )
 
 
@@ -43,6 +45,7 @@ _OF_NETWORK = (
     help="Measure the engine of a model's file or folder by itself, without a server.",
 )
 @grpc_option
+@bench_access.access_options
 @click.option(
     "--api",
     type=click.Choice(["predictd", "oip", "tfs"]),
@@ -106,7 +109,11 @@ _OF_NETWORK = (
     callback=duration,
     help="Of each request, sent to the server.",
 )
-@click.option("--http", metavar="HOST:PORT", help="The daemon's metrics, to see how it batches.")
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    help="The daemon's metrics, to see how it batches; https://HOST:PORT where they are encrypted.",
+)
 @engine_options
 @click.option(
     "--instances",
@@ -181,6 +188,12 @@ def bench(
     models: tuple[str, ...],
     engine_only: bool,
     target: str,
+    tls: bool,
+    tls_ca: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_server_name: str | None,
+    token_file: Path | None,
     api: str,
     stream: bool,
     callers: tuple[int, ...],
@@ -271,6 +284,14 @@ def bench(
             warm_up_ns=warm_up_ns,
             as_json=as_json,
             html=html,
+            access=bench_access.access(
+                tls=tls,
+                tls_ca=tls_ca,
+                tls_certificate=tls_certificate,
+                tls_key=tls_key,
+                tls_server_name=tls_server_name,
+                token_file=token_file,
+            ),
         )
     )
 

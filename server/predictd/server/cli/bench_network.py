@@ -13,6 +13,7 @@ import click
 from predictd.server.cli.parameters import as_text
 
 if TYPE_CHECKING:
+    from predictd.server.bench.access import Access
     from predictd.server.bench.results import Result
     from predictd.server.bench.slo import Slo
 
@@ -48,6 +49,7 @@ class NetworkWish:
     warm_up_ns: int | None
     as_json: bool
     html: Path | None
+    access: Access
 
 
 def bench_network(wish: NetworkWish) -> int:
@@ -85,6 +87,7 @@ def _measure(wish: NetworkWish, show: Callable[[str], None]) -> Result:
     from predictd.server.bench.session import Level, Session, Setup
     from predictd.server.measure.inputs import MakeUp, Range
 
+    wish.access.check(wish.target, wish.http)
     seconds = _SECONDS if wish.time_ns is None else wish.time_ns / 1e9
     times = Times(
         min(_INTERVAL_SECONDS, seconds / _INTERVALS_MIN),
@@ -102,10 +105,12 @@ def _measure(wish: NetworkWish, show: Callable[[str], None]) -> Result:
         wish.deadline_ns,
         wish.http,
         times,
+        wish.access,
     )
     began = now()
     payload = prepare(
-        Wanted(wish.target, wish.api, wish.models, wish.rows, wish.inputs, make_up), streams=wish.streams
+        Wanted(wish.target, wish.api, wish.models, wish.rows, wish.inputs, make_up, wish.access),
+        streams=wish.streams,
     )
     with Generators(wish.processes) as generators:
         session = Session(setup, payload, generators, wish.processes, show)
@@ -128,6 +133,7 @@ def _measure(wish: NetworkWish, show: Callable[[str], None]) -> Result:
         began=began,
         points=points,
         slo=slo,
+        tls=wish.access.tls,
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from predictd.server.measure.scale import Scale, round_numbers
+
 _WIDTH, _HEIGHT = 820, 520
 _LEFT, _RIGHT, _TOP, _BOTTOM = 80, 20, 50, 60
 # Distinct also to those who do not tell red from green (Okabe and Ito).
@@ -46,21 +48,6 @@ class Curve:
     points: tuple[Mark, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """From a number to a coordinate; logarithmic where it says so."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        low, high, here = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
-        return self.start + (here - low) / (high - low) * (self.end - self.start)
-
-
 def plot(
     title: str,
     curves: Sequence[Curve],
@@ -80,8 +67,8 @@ def plot(
     latencies = [point.p99_seconds * 1e3 for point in points]
     latencies += [] if slo_seconds is None else [slo_seconds * 1e3]
     most = max(point.per_second for point in points) * 1.05
-    x = _Scale(0.0, _nice(most), _LEFT, _WIDTH - _RIGHT)
-    y = _Scale(min(latencies) * 0.8, max(latencies) * 1.25, _HEIGHT - _BOTTOM, _TOP, log=True)
+    x = Scale(0.0, _nice(most), _LEFT, _WIDTH - _RIGHT)
+    y = Scale(min(latencies) * 0.8, max(latencies) * 1.25, _HEIGHT - _BOTTOM, _TOP, log=True)
     lines = [
         _HEAD,
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
@@ -94,13 +81,13 @@ def plot(
     return "\n".join((*lines, "</svg>", ""))
 
 
-def _axes(x: _Scale, y: _Scale, per_second: str) -> Iterator[str]:
+def _axes(x: Scale, y: Scale, per_second: str) -> Iterator[str]:
     for number in range(_TICKS + 1):
         value = x.high * number / _TICKS
         at = x.at(value)
         yield _line(at, y.start, at, y.end, "#dddddd")
         yield _text(at, y.start + 18, f"{value:g}", anchor="middle")
-    for value in _decades(y.low, y.high):
+    for value in round_numbers(y.low, y.high):
         at = y.at(value)
         yield _line(x.start, at, x.end, at, "#dddddd")
         yield _text(x.start - 8, at + 4, f"{value:g}", anchor="end")
@@ -114,7 +101,7 @@ def _axes(x: _Scale, y: _Scale, per_second: str) -> Iterator[str]:
     )
 
 
-def _slo(y: _Scale, slo_seconds: float | None) -> Iterator[str]:
+def _slo(y: Scale, slo_seconds: float | None) -> Iterator[str]:
     if slo_seconds is None:
         return
     at = y.at(slo_seconds * 1e3)
@@ -122,7 +109,7 @@ def _slo(y: _Scale, slo_seconds: float | None) -> Iterator[str]:
     yield _text(_WIDTH - _RIGHT, at - 5, f"SLO {slo_seconds * 1e3:g} ms", anchor="end")
 
 
-def _curve(curve: Curve, colour: str, number: int, x: _Scale, y: _Scale) -> Iterator[str]:
+def _curve(curve: Curve, colour: str, number: int, x: Scale, y: Scale) -> Iterator[str]:
     places = [(x.at(p.per_second), y.at(p.p99_seconds * 1e3), p.caption) for p in curve.points]
     path = " ".join(f"{left:.1f},{top:.1f}" for left, top, _ in places)
     yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
@@ -154,11 +141,3 @@ def _nice(value: float) -> float:
     """The next larger number that five ticks divide well."""
     scale = 10.0 ** math.floor(math.log10(value))
     return next(step * scale for step in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 15) if step * scale >= value)
-
-
-def _decades(low: float, high: float) -> list[float]:
-    """Round numbers between two bounds."""
-    steps = (1, 2, 5) if high / low < 1000 else (1,)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    marks = (step * 10.0**power for power in range(first, last + 1) for step in steps)
-    return [mark for mark in marks if low <= mark <= high]

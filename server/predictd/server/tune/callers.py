@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from predictd.server.measure.engine_process import MeasureError
+from predictd.server.measure.line_process import LineProcess, LineProcesses
 from predictd.server.tune.messages import Answer, Ask, Asked, Command, Drive, Driven, Refused
 from predictd.server.tune.objective import Point
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
 T = TypeVar("T", bound=Answer)
 
-_STOP_SECONDS = 5.0
+_MODULE = "predictd.server.tune.load"
+_DECODER: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _ANSWER_SECONDS = 180.0
 # Callers begin before the window does: the daemon's batches are as they will be.
 _SETTLE_SHARE = 0.25
@@ -40,45 +36,7 @@ class SubjectError(Exception):
     """The model cannot be measured at all; one line."""
 
 
-class _Process:
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "predictd.server.tune.load"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # A terminal's interrupt is for the parent alone, which ends everything in order.
-            start_new_session=True,
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
-        )
-        if self._process.stdin is None or self._process.stdout is None:
-            raise TypeError("a process without pipes. This is a bug.")
-        self._commands, self._answers = self._process.stdin, self._process.stdout
-        self._decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
-
-    def tell(self, command: Command) -> None:
-        self._commands.write(msgspec.json.encode(command) + b"\n")
-        self._commands.flush()
-
-    def hear(self) -> Answer:
-        if not select.select([self._answers], [], [], _ANSWER_SECONDS)[0]:
-            raise TrialError(f"no answer within {_ANSWER_SECONDS:.0f} s")
-        line = self._answers.readline()
-        if not line:
-            raise SubjectError(f"the process of callers ended with status {self._process.wait()}")
-        return self._decoder.decode(line)
-
-    def stop(self) -> None:
-        try:
-            self._commands.close()
-            self._process.wait(_STOP_SECONDS)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            self._process.kill()
-            self._process.wait()
-        finally:
-            self._answers.close()
-
-
-class Callers:
+class Callers(LineProcesses[Answer]):
     """Processes that live over all trials.
 
     Args:
@@ -86,13 +44,7 @@ class Callers:
     """
 
     def __init__(self, processes: int) -> None:
-        self._processes: list[_Process] = []
-        try:
-            for _ in range(processes):
-                self._processes.append(_Process())
-        except BaseException:
-            self.stop()
-            raise
+        super().__init__(processes, _MODULE, "the process of callers", _DECODER.decode)
 
     def ask(self, command: Ask) -> Asked:
         """Connect all of them to a daemon.
@@ -125,27 +77,26 @@ class Callers:
 
     def _all(self, command: Callable[[int], Command], used: int, kind: type[T]) -> list[T]:
         processes = self._processes[:used]
-        for number, process in enumerate(processes):
-            process.tell(command(number))
+        try:
+            for number, process in enumerate(processes):
+                process.tell(command(number))
+        except MeasureError as error:
+            raise SubjectError(str(error)) from None
         # All of them answer before anything is raised: an answer must not be taken for that to another command.
-        answers = [process.hear() for process in processes]
+        answers = [_hear(process) for process in processes]
         for answer in answers:
             if isinstance(answer, Refused):
                 raise (SubjectError if answer.by_request else TrialError)(answer.reason)
         return [answer for answer in answers if isinstance(answer, kind)]
 
-    def stop(self) -> None:
-        """End them all."""
-        for process in self._processes:
-            process.stop()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+def _hear(process: LineProcess[Answer]) -> Answer:
+    try:
+        return process.hear(_ANSWER_SECONDS)
+    except TimeoutError:
+        raise TrialError(f"no answer within {_ANSWER_SECONDS:.0f} s") from None
+    except MeasureError as error:
+        raise SubjectError(str(error)) from None
 
 
 def _point(callers: int, driven: list[Driven]) -> Point:
