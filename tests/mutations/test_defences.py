@@ -60,7 +60,7 @@ MUTATIONS = {
         "server/predictd/server/supervise/catalog.py",
         "return without_paths(text, self._folders)",
         "return text",
-        "tests/processes/test_error_texts.py::test_neither_the_catalogue_nor_failures_nor_the_pages_do",
+        "tests/processes/test_error_texts.py::test_no_answer_names_what_is_inside",
     ),
     "commands of workers": Mutation(
         "server/predictd/server/supervise/believable.py",

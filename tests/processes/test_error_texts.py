@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import grpc
 import numpy as np
@@ -73,10 +72,8 @@ def answers(daemon: Daemon) -> dict[tuple[str, bytes], bytes]:
     return found
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("texts")
-    root = folder / "models"
+def repository(root: Path) -> Path:
+    """Models that are served, and models that cannot be in several ways."""
     versioned(root, "good", {1: 2.0})
     (root / "broken" / "1").mkdir(parents=True)
     models.unknown_operator(root / "broken" / "1" / "model.onnx")
@@ -86,11 +83,18 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     (root / "faulty" / "model.onnx").write_bytes(b"x")
     (root / "faulty" / "model.toml").write_text(f'engine = "{FAULTY}"\n')
     models.gather_out_of_bounds(root / "gather.onnx")
-    with running(root, folder=folder / "run") as ready:
-        yield ready
+    return root
 
 
-def test_no_answer_names_what_is_inside(daemon: Daemon) -> None:
+def test_no_answer_names_what_is_inside(tmp_path: Path) -> None:
+    with running(repository(tmp_path / "models"), folder=tmp_path / "run") as daemon:
+        assert_answers_keep_it_to_themselves(daemon)
+        assert_failures_and_pages_do(daemon)
+        # Nobody writes a line of the log of their own.
+        assert all(line.startswith('{"time"') for line in daemon.output().splitlines())
+
+
+def assert_answers_keep_it_to_themselves(daemon: Daemon) -> None:
     found = answers(daemon)
     assert len(found) > 500
     for (method, message), answer in found.items():
@@ -103,7 +107,7 @@ def test_no_answer_names_what_is_inside(daemon: Daemon) -> None:
         assert not INTERNAL.search(rest), (method, message[:80], answer[:400])
 
 
-def test_neither_the_catalogue_nor_failures_nor_the_pages_do(daemon: Daemon) -> None:
+def assert_failures_and_pages_do(daemon: Daemon) -> None:
     said = [daemon.get(page)[1] for page in ("/healthz", "/readyz", "/metrics", "/nowhere", "/../etc/passwd")]
     with Client(daemon.grpc, retries=NO_RETRIES) as client:
         said += [str(model) for model in client.models()]
@@ -117,9 +121,3 @@ def test_neither_the_catalogue_nor_failures_nor_the_pages_do(daemon: Daemon) -> 
         said.append(str(caught.value))
     assert any("broken/1/model.onnx" in text for text in said)
     assert [text for text in said if INTERNAL.search(text.encode())] == []
-
-
-def test_lines_of_the_log_are_lines_whatever_names_say(daemon: Daemon) -> None:
-    """Nobody writes a line of their own (CVE-2024-0095)."""
-    lines = daemon.output().splitlines()
-    assert all(line.startswith('{"time"') for line in lines)
