@@ -25,6 +25,7 @@ SAYS = {
     "tensorflow_serving_client.py": ("[[2. 4. 6.]]\n", "tensorflow_serving"),
     "curl.sh": ("ready\npredictd_requests_total", "curl"),
     "grpcurl.sh": ('"data": "AAAAQAAAgEAAAMBA"', "grpcurl"),
+    "buf.sh": ('"data": "AAAAQAAAgEAAAMBA"', "buf"),
 }
 
 
@@ -34,6 +35,13 @@ def _daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     model = models.affine(folder / "double.onnx", scale=2.0, bias=0.0, width=3)
     with running(model, folder=folder / "run") as daemon:
         yield daemon
+
+
+def python_with(package: str) -> str | None:
+    """An interpreter that has a package: this one, or the one that the environment names."""
+    if not package or importlib.util.find_spec(package):
+        return sys.executable
+    return os.environ.get(f"PYTHON_WITH_{package.upper()}")
 
 
 def test_every_example_is_listed() -> None:
@@ -46,10 +54,13 @@ def test_every_example_is_listed() -> None:
 @pytest.mark.parametrize("name", SAYS)
 def test_an_example_says_what_it_should(name: str, daemon: Daemon, tmp_path: Path) -> None:
     expected, needs = SAYS[name]
-    is_python = name.endswith(".py")
-    if needs and not (importlib.util.find_spec(needs) if is_python else shutil.which(needs)):
+    if name.endswith(".py"):
+        interpreter = python_with(needs)
+        command = interpreter and [interpreter, str(EXAMPLES / name)]
+    else:
+        command = [str(EXAMPLES / name)] if shutil.which(needs) else None
+    if not command:
         pytest.skip(f"{needs} is not installed")
-    command = [sys.executable, str(EXAMPLES / name)] if is_python else [str(EXAMPLES / name)]
     address = daemon.http if name == "curl.sh" else daemon.grpc
     done = subprocess.run(
         [*command, address],

@@ -13,7 +13,7 @@ import google.protobuf
 import numpy as np
 import pytest
 
-from tests.fixtures import models
+from tests.fixtures import models, prediction_service
 from tests.fixtures.daemon import REPOSITORY
 from tests.fixtures.processes import serving
 
@@ -29,6 +29,18 @@ names = ["predictd.client", "predictd.protos.v1.predictd_pb2", "predictd.protos.
 with Client(sys.argv[1]) as client:
     y = client.predict("affine", {"x": np.array([[1, 2, 3, 4]], np.float32)}).outputs["y"]
 print(json.dumps({"files": [importlib.import_module(name).__file__ for name in names], "y": y.tolist()}))
+"""
+# What the client alone does, and what it finds of the others.
+ALONE = """
+import importlib.util, json, sys
+import numpy as np
+import predictd.client
+
+with predictd.client.Client(sys.argv[1]) as client:
+    x = client.predict("echo", {"x": np.array([[1, 2]], np.float32)}).outputs["x"]
+names = ("predictd.server", "predictd.engines", "predictd.protos.oip", "predictd.protos.v1")
+print(json.dumps({"x": x.tolist(), "file": predictd.client.__file__,
+                  "found": [name for name in names if importlib.util.find_spec(name)]}))
 """
 
 
@@ -57,8 +69,11 @@ def _wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(name="environment", scope="module")
 def _environment(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheels; their dependencies are those of the environment that the tests run in."""
-    folder = tmp_path_factory.mktemp("environment") / "venv"
+    return make_environment(tmp_path_factory.mktemp("environment") / "venv", wheels)
+
+
+def make_environment(folder: Path, wheels: list[Path]) -> Path:
+    """An environment with wheels; their dependencies are those of the environment that the tests run in."""
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
     pip = (sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "--disable-pip-version-check")
     run(*pip, "install", "--no-index", "--no-deps", *wheels, cwd=folder.parent)
@@ -120,6 +135,22 @@ def test_what_was_installed_serves_and_asks_without_the_checkout(environment: Pa
 
         shell = ("env", "-u", "PYTHONPATH", *command, "models", "--grpc", daemon.grpc)
         assert "affine" in run(*shell, cwd=tmp_path)
+
+
+def test_the_client_works_alone(wheels: list[Path], tmp_path: Path) -> None:
+    alone = make_environment(tmp_path / "venv", wheels[1:])
+    with prediction_service.serving(prediction_service.FakeService()) as target:
+        python = alone / "bin" / "python"
+        told = json.loads(run("env", "-u", "PYTHONPATH", python, "-P", "-c", ALONE, target, cwd=tmp_path))
+    assert told["x"] == [[1.0, 2.0]]
+    assert told["found"] == ["predictd.protos.v1"]
+    assert Path(told["file"]).is_relative_to(alone / SITE)
+    with zipfile.ZipFile(wheels[1]) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+        text = archive.read(metadata).decode()
+    assert "License-File: LICENSE" in text
+    assert "# predictd-client" in text
+    assert "Requires-Dist: predictd" not in text
 
 
 def test_the_version_is_that_of_the_wheel(environment: Path, wheels: list[Path], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ with Client("127.0.0.1:8001") as client:
 """
 
 from predictd.client.aio import AsyncClient
-from predictd.client.channel import Tls
 from predictd.client.description import Label, Model, ModelVersion, Setting, Split, TensorSpec
 from predictd.client.errors import (
     DeadlineExceededError,
@@ -14,8 +13,11 @@ from predictd.client.errors import (
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
     PredictdError,
     RequestCancelledError,
+    TlsError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
@@ -23,6 +25,8 @@ from predictd.client.messages import Prediction, Request, Timing
 from predictd.client.retries import NO_RETRIES, Retries
 from predictd.client.sync import Client
 from predictd.client.tensors import BFloat16
+from predictd.client.tls import Tls
+from predictd.client.tokens import TokenFile
 
 __all__ = [
     "NO_RETRIES",
@@ -37,6 +41,7 @@ __all__ = [
     "ModelVersion",
     "NotFoundError",
     "OverloadedError",
+    "PermissionDeniedError",
     "PredictdError",
     "Prediction",
     "Request",
@@ -47,6 +52,9 @@ __all__ = [
     "TensorSpec",
     "Timing",
     "Tls",
+    "TlsError",
+    "TokenFile",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedError",
 ]

@@ -13,6 +13,7 @@ import grpc.aio
 
 from predictd.client import aio_streams, calls, errors, messages, streaming
 from predictd.client.calls import Many, Pause, Step, Steps
+from predictd.client.connections import Owner
 from predictd.client.errors import PredictdError
 from predictd.client.session import BaseClient, Session
 
@@ -97,8 +98,8 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
                     yield answer
 
     async def close(self) -> None:
-        """Close the connections. Calls in flight are cancelled."""
-        for channel in self._connections.close():
+        """Close the connections of this event loop. Calls in flight fail with RequestCancelledError."""
+        for channel in self._connections.close(asyncio.get_running_loop()):
             await channel.close()
 
     async def __aenter__(self) -> Self:
@@ -111,23 +112,24 @@ class AsyncClient(BaseClient[grpc.aio.Channel]):
 
     # typing.override needs Python 3.12.
     def _open(self) -> grpc.aio.Channel:  # type: ignore[explicit-override]
-        if self._tls is None:
+        credentials = self._channel_credentials()
+        if credentials is None:
             return grpc.aio.insecure_channel(self._target, self._arguments)
-        return grpc.aio.secure_channel(self._target, self._tls.credentials(), self._arguments)
+        return grpc.aio.secure_channel(self._target, credentials, self._arguments)
 
-    def _owner(self) -> object:  # type: ignore[explicit-override]
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return None  # The client is made before its loop runs.
-        return _checked_process(), loop
+    def _owner(self) -> Owner:  # type: ignore[explicit-override]
+        return Owner(_checked_process(), asyncio.get_running_loop(), self._generation())
 
     async def _do(self, step: Step) -> Any:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         with self._connections.take(self._owner()) as connection:
             method = aio_streams.unary(connection, step.method)
-            return await method(step.request, timeout=step.seconds, metadata=step.metadata)
+            try:
+                data = await method(step.request, timeout=step.seconds, metadata=step.metadata)
+            except asyncio.CancelledError as cancelled:
+                raise aio_streams.as_error(cancelled) from cancelled
+            return step.method.read(data)
 
     async def _pipeline(self, many: Many) -> AsyncGenerator[Prediction | PredictdError]:
         async with aio_streams.Streams(self._connections, self._owner, self._do) as streams:

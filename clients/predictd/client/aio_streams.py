@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from predictd.client.calls import Method, Step
     from predictd.client.channel import Metadata
-    from predictd.client.connections import Connection, Connections
+    from predictd.client.connections import Connection, Connections, Owner
 
     Channel = grpc.aio.Channel
 
@@ -27,9 +27,7 @@ def unary(connection: Connection[Channel], method: Method) -> grpc.aio.UnaryUnar
     """A method on a connection."""
     found = connection.methods.get(method.path)
     if found is None:
-        found = connection.channel.unary_unary(
-            method.path, request_serializer=method.write, response_deserializer=method.read
-        )
+        found = connection.channel.unary_unary(method.path, request_serializer=method.write)
         connection.methods[method.path] = found
     return found
 
@@ -37,9 +35,7 @@ def unary(connection: Connection[Channel], method: Method) -> grpc.aio.UnaryUnar
 def stream(connection: Connection[Channel]) -> grpc.aio.StreamStreamMultiCallable[Any, Any]:
     """PredictStream on a connection."""
     method = calls.PREDICT_STREAM
-    return connection.channel.stream_stream(
-        method.path, request_serializer=method.write, response_deserializer=method.read
-    )
+    return connection.channel.stream_stream(method.path, request_serializer=method.write)
 
 
 class Streams:
@@ -54,7 +50,7 @@ class Streams:
     def __init__(
         self,
         connections: Connections[Channel],
-        owner: Callable[[], object],
+        owner: Callable[[], Owner],
         do: Callable[[Step], Coroutine[Any, Any, Any]],
     ) -> None:
         self._connections = connections
@@ -94,7 +90,8 @@ class _Stream:
         self.ledger = Ledger()
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._call = stream(connection)(metadata=metadata)
-        self._tasks = (asyncio.create_task(self._write()), asyncio.create_task(self._read()))
+        self._writer = asyncio.create_task(self._write())
+        self._reader = asyncio.create_task(self._read())
 
     def send(self, message: bytes) -> None:
         """Send a message."""
@@ -103,9 +100,9 @@ class _Stream:
     async def close(self) -> None:
         """End the stream, whatever it owes."""
         self._call.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._writer.cancel()
+        self._reader.cancel()
+        await asyncio.gather(self._reader, self._writer, return_exceptions=True)
 
     async def _write(self) -> None:
         try:
@@ -115,15 +112,25 @@ class _Stream:
             return  # The stream is over; whoever reads it learns why.
 
     async def _read(self) -> None:
-        failure: errors.PredictdError | None = None
+        # Where nothing else is learned, this task was cancelled, or the channel was closed.
+        failure: errors.PredictdError | None = errors.closed()
         try:
-            async for message, answer in self._call:
-                self.ledger.settle(message, answer)
+            async for data in self._call:
+                self.ledger.settle(*calls.PREDICT_STREAM.read(data))
+            failure = None
         except grpc.RpcError as error:
             failure = errors.from_rpc(error)
         except errors.PredictdError as error:
             failure = error
-        except ValueError as error:
-            failure = errors.InternalError(f"the daemon's answer cannot be read: {error}")
-        self.ledger.end(failure)
-        self._call.cancel()
+        finally:
+            self.ledger.end(failure)
+            self._call.cancel()
+            self._writer.cancel()
+
+
+def as_error(cancelled: asyncio.CancelledError) -> errors.RequestCancelledError:
+    """What a call ends with that gRPC cancelled. Raises the cancellation again if it is the caller's."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise cancelled
+    return errors.closed()

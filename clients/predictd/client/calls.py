@@ -10,8 +10,10 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from google.protobuf.message import DecodeError
 
 from predictd.client import channel, errors, messages, wire
 from predictd.client.description import Model
@@ -41,24 +43,35 @@ class Method:
     Attributes:
         path: Its path.
         write: Makes a request's bytes.
-        read: Makes what the caller of `Ask` gets of an answer's bytes.
+        parse: Makes what the caller of `Ask` gets of an answer's bytes, unless they are none.
         repeatable: Asking twice does no harm.
     """
 
     path: str
     write: Callable[[Any], bytes]
-    read: Callable[[bytes], Any]
+    parse: Callable[[bytes], Any]
     repeatable: bool
+
+    def read(self, data: bytes) -> Any:
+        """What the caller of `Ask` gets. gRPC is not asked for it: it would hide why an answer cannot be read.
+
+        Raises:
+            InternalError: It is no answer.
+        """
+        try:
+            return self.parse(data)
+        except (ValueError, DecodeError) as error:
+            raise errors.unreadable(error) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send a request, and come back with the answer."""
+    """Send a request, and come back with the answer. The metadata has the token: it is not shown."""
 
     method: Method
-    request: Any
+    request: Any = field(repr=False)
     seconds: float
-    metadata: Metadata
+    metadata: Metadata = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +131,11 @@ def predict(
         TypeError: An input is no array of a dtype that predictd knows.
         ValueError: An input is ragged, or version and label are both given.
     """
-    finish = _finish(session, deadline)
+    until = _until(session, deadline)
     name = model.name if isinstance(model, Model) else model
     if not isinstance(inputs, Mapping):
         if not isinstance(model, Model):
-            described = yield from _described(session, name, finish)
+            described = yield from _described(session, name, version, label, until)
             inputs = {_only_input(described, version, label): inputs}
         else:
             inputs = {_only_input(model, version, label): inputs}
@@ -138,7 +151,7 @@ def predict(
         id=id,
     )
     parts = messages.parts(request)
-    answer = yield from _ask(session, PREDICT, parts, finish, channel.about(name, priority))
+    answer = yield from _ask(session, PREDICT, parts, until, channel.about(name, priority))
     return messages.prediction(answer)
 
 
@@ -227,14 +240,14 @@ def signature_of(describe: Callable[..., Any], method: Callable[..., Any]) -> No
 
 def models(session: Session, *, deadline: float | None = None) -> Steps[tuple[Model, ...]]:
     """Every model that the daemon serves, or tries to."""
-    response = yield from _ask(session, _LIST, v1.ListModelsRequest(), _finish(session, deadline))
+    response = yield from _ask(session, _LIST, v1.ListModelsRequest(), _until(session, deadline))
     return tuple(messages.model(each) for each in response.models)
 
 
 def model(session: Session, name: str, *, deadline: float | None = None) -> Steps[Model]:
     """One model. Raises NotFoundError if the daemon has none of that name."""
     request = v1.GetModelRequest(model=name)
-    return messages.model((yield from _ask(session, _GET, request, _finish(session, deadline))))
+    return messages.model((yield from _ask(session, _GET, request, _until(session, deadline))))
 
 
 def set_label(
@@ -261,7 +274,7 @@ def set_label(
         PredictdError: The version is not ready, or the daemon takes no changes here.
     """
     request = messages.label_change(model, label, version, allow_unready=allow_unready)
-    yield from _ask(session, _SET_LABEL, request, _finish(session, deadline))
+    yield from _ask(session, _SET_LABEL, request, _until(session, deadline))
 
 
 def set_split(
@@ -286,7 +299,7 @@ def set_split(
         PredictdError: A version is not ready, or the daemon takes no changes here.
     """
     request = messages.split_change(model, shares, allow_unready=allow_unready)
-    yield from _ask(session, _SET_SPLIT, request, _finish(session, deadline))
+    yield from _ask(session, _SET_SPLIT, request, _until(session, deadline))
 
 
 def load_model(
@@ -307,28 +320,47 @@ def load_model(
         PredictdError: It cannot be loaded; `code` and the message say why. What served before serves on.
     """
     request = messages.load_request(name, config)
-    yield from _ask(session, _LOAD, request, _finish(session, deadline))
+    yield from _ask(session, _LOAD, request, _until(session, deadline))
 
 
 def unload_model(session: Session, name: str, *, deadline: float | None = None) -> Steps[None]:
     """Unload a model of a daemon whose models are loaded by command; done once its requests are finished."""
     request = control.UnloadModelRequest(model=name)
-    yield from _ask(session, _UNLOAD, request, _finish(session, deadline))
+    yield from _ask(session, _UNLOAD, request, _until(session, deadline))
 
 
-def _finish(session: Session, deadline: float | None) -> float:
-    return time.monotonic() + messages.deadline_seconds(deadline, session.deadline_seconds)
+@dataclass(frozen=True, slots=True)
+class _Until:
+    """The deadline of a call.
+
+    Attributes:
+        seconds: What it was given.
+        monotonic_seconds: When they are over.
+    """
+
+    seconds: float
+    monotonic_seconds: float
+
+    def left_seconds(self) -> float:
+        return self.monotonic_seconds - time.monotonic()
 
 
-def _ask(session: Session, method: Method, request: Any, finish: float, about: Metadata = ()) -> Steps[Any]:
+def _until(session: Session, deadline: float | None) -> _Until:
+    seconds = messages.deadline_seconds(deadline, session.deadline_seconds)
+    return _Until(seconds, time.monotonic() + seconds)
+
+
+def _ask(session: Session, method: Method, request: Any, until: _Until, about: Metadata = ()) -> Steps[Any]:
     """One call: asked, and where that is safe and of use, asked again."""
     attempt = 1
     while True:
-        left = finish - time.monotonic()
+        left = until.left_seconds()
+        if left <= 0:
+            raise errors.too_late(until.seconds)
         try:
             answer = yield Ask(method, request, left, (*about, *session.metadata()))
         except errors.PredictdError as error:
-            left = finish - time.monotonic()
+            left = until.left_seconds()
             pause = session.budget.pause_seconds(error, attempt, left) if method.repeatable else None
             if pause is None:
                 raise
@@ -339,12 +371,15 @@ def _ask(session: Session, method: Method, request: Any, finish: float, about: M
         attempt += 1
 
 
-def _described(session: Session, name: str, finish: float) -> Steps[Model]:
-    """A model's signature, asked for once: names of inputs do not change, or the daemon will say so."""
-    if name not in session.described:
-        message = yield from _ask(session, _GET, v1.GetModelRequest(model=name), finish)
-        session.described[name] = messages.model(message)
-    return session.described[name]
+def _described(
+    session: Session, name: str, version: int | None, label: str | None, until: _Until
+) -> Steps[Model]:
+    """A model with the signature of a version, asked for once: names of inputs do not change, or the daemon says so."""
+    known = session.described.get(name)
+    if known is None or known.signature(version, label) is None:
+        known = messages.model((yield from _ask(session, _GET, v1.GetModelRequest(model=name), until)))
+        session.described[name] = known
+    return known
 
 
 def _only_input(model: Model, version: int | None, label: str | None) -> str:

@@ -3,6 +3,9 @@
 A connection sits on one of the daemon's front ends, so one client may have several to a target. A call takes the one
 with the fewest calls in flight, and a new one is opened only where all are busy: who calls in sequence has one. One
 that has just failed is left alone for a moment, if there is another.
+
+They belong to a process, to an event loop where there is one, and to the certificates that they were opened with. What
+a fork, the end of a loop or new certificates leave behind is forgotten; calls in flight on it come to their end.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import grpc
@@ -17,6 +21,7 @@ import grpc
 from predictd.client.errors import PredictdError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from types import TracebackType
 
 ChannelT = TypeVar("ChannelT")
@@ -59,62 +64,85 @@ class Connection(Generic[ChannelT]):
         self.done(error)
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a connection is.
+
+    Attributes:
+        process: Its number.
+        loop: The event loop that waits for it; None of the blocking client.
+        generation: Which certificates it was opened with.
+    """
+
+    process: int
+    loop: AbstractEventLoop | None
+    generation: int
+
+
 class Connections(Generic[ChannelT]):
     """The connections of a client.
 
     Args:
         open_channel: Opens one.
-        limit: How many there may be.
-        owner: Whose they are at first; see `take`.
+        limit: How many each owner may have.
     """
 
-    def __init__(self, open_channel: Callable[[], ChannelT], limit: int, owner: object = None) -> None:
+    def __init__(self, open_channel: Callable[[], ChannelT], limit: int) -> None:
         if limit < 1:
             raise ValueError(f"a client has at least 1 connection, not {limit}")
         self._open = open_channel
         self._limit = limit
-        self._owner = owner
         self._lock = threading.Lock()
-        self._all: list[Connection[ChannelT]] = []
+        self._process: int | None = None
+        self._all: dict[Owner, list[Connection[ChannelT]]] = {}
         self._closed = False
 
-    def take(self, owner: object) -> Connection[ChannelT]:
+    def take(self, owner: Owner) -> Connection[ChannelT]:
         """The connection for a call, which ends with its `done`.
-
-        Args:
-            owner: The process, and the event loop, that the connections belong to. Those of another one, which a
-                fork or a new loop left behind, are of no use and are forgotten.
 
         Raises:
             ValueError: The client is closed.
         """
-        if owner != self._owner:
+        if owner.process != self._process:
             # The lock of another process may be held for ever.
-            self._owner, self._lock, self._all = owner, threading.Lock(), []
+            self._process, self._lock, self._all = owner.process, threading.Lock(), {}
         with self._lock:
             if self._closed:
                 raise ValueError("the client is closed")
-            chosen = self._choose(time.monotonic())
+            chosen = self._choose(self._of(owner), time.monotonic())
             chosen.busy += 1
         return chosen
 
-    def close(self) -> list[ChannelT]:
-        """Take no more calls; the channels to close."""
+    def close(self, loop: AbstractEventLoop | None) -> list[ChannelT]:
+        """Take no more calls; the channels of this loop, to close. Those of other loops are forgotten."""
         self._closed = True
-        channels = [connection.channel for connection in self._all]
-        self._all = []
-        return channels
+        mine = [theirs for owner, theirs in self._all.items() if owner.loop is loop]
+        self._all = {}
+        return [connection.channel for theirs in mine for connection in theirs]
 
-    def _choose(self, now: float) -> Connection[ChannelT]:
-        fit = [connection for connection in self._all if connection.shunned_until <= now]
+    def _of(self, owner: Owner) -> list[Connection[ChannelT]]:
+        found = self._all.get(owner)
+        if found is None:
+            others = self._all.items()
+            self._all = {other: theirs for other, theirs in others if not _is_past(other, owner)}
+            found = self._all[owner] = []
+        return found
+
+    def _choose(self, mine: list[Connection[ChannelT]], now: float) -> Connection[ChannelT]:
+        fit = [connection for connection in mine if connection.shunned_until <= now]
         best = min(fit, key=lambda connection: connection.busy, default=None)
         if best is not None and not best.busy:
             return best
-        if len(self._all) < self._limit:
+        if len(mine) < self._limit:
             opened = Connection(self._open(), self._lock)
-            self._all.append(opened)
+            mine.append(opened)
             return opened
-        return best or min(self._all, key=lambda connection: connection.shunned_until)
+        return best or min(mine, key=lambda connection: connection.shunned_until)
+
+
+def _is_past(owner: Owner, new: Owner) -> bool:
+    """Whether nothing will be asked on behalf of an owner any more, now that there is a new one."""
+    return owner.loop is new.loop or (owner.loop is not None and owner.loop.is_closed())
 
 
 def _is_unavailable(error: BaseException | None) -> bool:

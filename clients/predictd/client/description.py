@@ -155,9 +155,27 @@ class Model:
             TypeError: An input is no array of a dtype that predictd knows.
             ValueError: An input is ragged.
         """
-        known = self.signature(version, label)
-        if known is None:
-            return
+        known = self._asked(version, label)
+        for number, one in enumerate(known, 1):
+            try:
+                self._check_signature(one, inputs)
+            except InvalidRequestError:
+                if number == len(known):
+                    raise
+            else:
+                return
+
+    def _asked(self, version: int | None, label: str | None) -> list[ModelVersion]:
+        """Every version that such a request may reach, the likeliest last; none if one of them is not loaded."""
+        numbers: set[int | None] = {version}
+        if version is None and label is None and self.split is not None:
+            numbers = {number for number, percent in self.split.shares.items() if percent}
+        by_number = sorted(numbers, key=lambda number: number == self.default_version)
+        found = [self.signature(number, label) for number in by_number]
+        loaded = [one for one in found if one is not None]
+        return loaded if len(loaded) == len(found) else []
+
+    def _check_signature(self, known: ModelVersion, inputs: Mapping[str, TensorLike]) -> None:
         specs = {spec.name: spec for spec in known.inputs}
         for name, value in inputs.items():
             if name not in specs:

@@ -77,8 +77,7 @@ class Ledger:
         with self._lock:
             owed, self._owed = self._owed, {}
             self._over = error or errors.UnavailableError(
-                f"the daemon ended the stream and left {len(owed)} requests unanswered",
-                grpc.StatusCode.UNAVAILABLE,
+                "the daemon ended the stream before it answered", grpc.StatusCode.UNAVAILABLE
             )
         for future in owed.values():
             if not future.done():

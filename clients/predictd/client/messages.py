@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from predictd.client.tensors import Array, TensorLike
 
 DEADLINE_SECONDS = 60.0
+# What every platform can wait for; Windows no longer than that.
+_LONGEST_SECONDS = 4_000_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,7 +165,7 @@ def deadline_seconds(deadline: float | None, default: float) -> float:
     seconds = default if deadline is None else deadline
     if not math.isfinite(seconds):
         raise ValueError(f"a deadline is a finite number of seconds, not {seconds}")
-    return seconds
+    return min(float(seconds), _LONGEST_SECONDS)
 
 
 def _version(message: v1.ModelVersion) -> ModelVersion:

@@ -12,7 +12,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from predictd.client.errors import OverloadedError, PredictdError, UnavailableError
+from predictd.client.errors import OverloadedError, PredictdError, TlsError, UnavailableError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +23,15 @@ class Retries:
         attempts: Tries of one request, the first one included; 1 never retries.
         first_seconds: The longest wait before the second try. It doubles with each further one.
         most_seconds: The longest wait of all, unless the server asks for more.
-        budget: Retries that may be made in a row while nothing succeeds.
+        budget: Retries that may be made in a row while nothing succeeds. A daemon that leaves refuses at once what is
+            in flight towards it, so that it is more than a pipeline has.
         earned: What a success adds to that budget.
     """
 
     attempts: int = 4
     first_seconds: float = 0.05
     most_seconds: float = 2.0
-    budget: float = 10.0
+    budget: float = 100.0
     earned: float = 0.1
 
     def __post_init__(self) -> None:
@@ -83,4 +84,4 @@ def is_passing(error: PredictdError) -> bool:
     """Another attempt may succeed."""
     if isinstance(error, OverloadedError):
         return error.retry_after_seconds is not None
-    return isinstance(error, UnavailableError)
+    return isinstance(error, UnavailableError) and not isinstance(error, TlsError)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from predictd.client import errors, messages, wire
+from predictd.client import aio_streams, calls, errors, messages, wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from predictd.protos.v1 import predictd_pb2 as v1
 
     Received = tuple[v1.PredictStreamResponse, wire.Answer | None]
-    Method = grpc.aio.StreamStreamMultiCallable[bytes, Received]
-    Call = grpc.aio.StreamStreamCall[bytes, Received]
+    Method = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+    Call = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 class _Owed:
@@ -81,6 +81,8 @@ async def exchange(
             )
     except grpc.RpcError as error:
         raise errors.from_rpc(error) from error
+    except asyncio.CancelledError as cancelled:
+        raise aio_streams.as_error(cancelled) from cancelled
     finally:
         call.cancel()
         writer.cancel()
@@ -121,4 +123,4 @@ async def _receive(
         received = reader.result()
     finally:
         reader.cancel()
-    return received if isinstance(received, tuple) else None
+    return calls.PREDICT_STREAM.read(received) if isinstance(received, bytes) else None

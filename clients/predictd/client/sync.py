@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Generator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeGuard, TypeVar
 
@@ -19,6 +19,7 @@ from predictd.client.sync_streams import Wait
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from predictd.client.calls import Inputs
     from predictd.client.messages import Prediction
     from predictd.client.sync_streams import Start
 
@@ -62,7 +63,7 @@ class Client(BaseClient[grpc.Channel]):
 
     def close(self) -> None:
         """Close the connections. Calls in flight fail with RequestCancelledError."""
-        for channel in self._connections.close():
+        for channel in self._connections.close(None):
             channel.close()
 
     def __enter__(self) -> Self:
@@ -75,9 +76,10 @@ class Client(BaseClient[grpc.Channel]):
 
     # typing.override needs Python 3.12.
     def _open(self) -> grpc.Channel:  # type: ignore[explicit-override]
-        if self._tls is None:
+        credentials = self._channel_credentials()
+        if credentials is None:
             return grpc.insecure_channel(self._target, self._arguments)
-        return grpc.secure_channel(self._target, self._tls.credentials(), self._arguments)
+        return grpc.secure_channel(self._target, credentials, self._arguments)
 
     def _run(self, steps: Steps[T]) -> T:
         first = next(steps)
@@ -88,7 +90,7 @@ class Client(BaseClient[grpc.Channel]):
             return time.sleep(step.seconds)
         with self._connections.take(self._owner()) as connection:
             method = sync_streams.unary(connection, step.method)
-            return method(step.request, timeout=step.seconds, metadata=step.metadata)
+            return step.method.read(method(step.request, timeout=step.seconds, metadata=step.metadata))
 
     def _start(self, ask: Ask) -> Wait:
         """Send a request; what waits for its answer."""
@@ -96,7 +98,7 @@ class Client(BaseClient[grpc.Channel]):
         method = sync_streams.unary(connection, ask.method)
         call = method.future(ask.request, timeout=ask.seconds, metadata=ask.metadata)
         call.add_done_callback(lambda done: connection.done(None if done.cancelled() else done.exception()))
-        return sync_streams.Wait(call.result, call.done, call.cancel)
+        return Wait(lambda: ask.method.read(call.result()), call.done, call.cancel)
 
     def _pipeline(self, many: Many) -> Generator[Prediction | PredictdError]:
         if isinstance(many.inputs, AsyncIterable):
@@ -105,8 +107,8 @@ class Client(BaseClient[grpc.Channel]):
             start = self._start if many.unary else streams.start
             window: deque[_Run] = deque()
             try:
-                for one in many.inputs:
-                    window.append(_Run(many.describe(one), self._do, start))
+                for steps in _described(many, many.inputs):
+                    window.append(_Run(steps, self._do, start))
                     while window and (len(window) >= many.in_flight or window[0].wait.done()):
                         yield window.popleft().finish()
                 while window:
@@ -120,38 +122,55 @@ class _Run:
     """One run of a pipeline, asked for when it is made.
 
     Args:
+        steps: What it consists of, or why there is none.
         do: Does what the run needs besides asking the model.
         start: Asks the model.
     """
 
-    def __init__(self, steps: Steps[Prediction], do: Callable[[Step], Any], start: Start) -> None:
-        self._steps = steps
+    def __init__(self, steps: Steps[Prediction] | Exception, do: Callable[[Step], Any], start: Start) -> None:
         self._do = do
         self._start = start
-        self._refused: PredictdError | None = None
-        self.wait = self._begin()
+        self._refused: Exception | None = None
+        self.wait = NOTHING
+        try:
+            if isinstance(steps, Exception):
+                raise steps
+            self._steps = steps
+            self.wait = self._begin()
+        except Exception as error:  # noqa: BLE001 - raised where its answer is due, after those of earlier inputs
+            self._refused = error
 
     def _begin(self) -> Wait:
-        try:
-            step = next(self._steps)
-            while not _asks_model(step):
-                step = _next(self._steps, partial(self._do, step))
-        except PredictdError as error:
-            self._refused = error
-            return NOTHING
+        step = next(self._steps)
+        while not _asks_model(step):
+            step = _next(self._steps, partial(self._do, step))
         return self._start(step)
 
     def finish(self) -> Prediction | PredictdError:
-        """Wait for the answer; a request that is to be repeated is repeated now."""
-        if self._refused is not None:
-            return self._refused
+        """Wait for the answer; a request that is to be repeated is repeated now. Raises what is no answer."""
         try:
+            if self._refused is not None:
+                raise self._refused
             return _drive(self._steps, self._repeat, self.wait.result)
         except PredictdError as error:
             return error
 
     def _repeat(self, step: Step) -> Any:
         return self._start(step).result() if _asks_model(step) else self._do(step)
+
+
+def _described(many: Many, inputs: Iterable[Inputs]) -> Iterator[Steps[Prediction] | Exception]:
+    """The runs of a pipeline; the last one is what the caller's iterator raised."""
+    source = iter(inputs)
+    while True:
+        try:
+            one = next(source)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - raised after the answers of earlier inputs
+            yield error
+            return
+        yield many.describe(one)
 
 
 def _asks_model(step: Step) -> TypeGuard[Ask]:
@@ -175,7 +194,7 @@ def _next(steps: Steps[T], action: Callable[[], Any]) -> Step:
     except grpc.RpcError as error:
         return steps.throw(errors.from_rpc(error))
     except grpc.FutureCancelledError as error:
-        cancelled = errors.RequestCancelledError("the client was closed", grpc.StatusCode.CANCELLED)
+        cancelled = errors.closed()
         cancelled.__cause__ = error
         return steps.throw(cancelled)
     except PredictdError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from predictd.client.calls import Ask, Method
     from predictd.client.channel import Metadata
-    from predictd.client.connections import Connection, Connections
+    from predictd.client.connections import Connection, Connections, Owner
 
     Start = Callable[[Ask], "Wait"]
 
@@ -44,9 +44,7 @@ def unary(connection: Connection[grpc.Channel], method: Method) -> grpc.UnaryUna
     """A method on a connection."""
     found = connection.methods.get(method.path)
     if found is None:
-        found = connection.channel.unary_unary(
-            method.path, request_serializer=method.write, response_deserializer=method.read
-        )
+        found = connection.channel.unary_unary(method.path, request_serializer=method.write)
         connection.methods[method.path] = found
     return found
 
@@ -54,7 +52,7 @@ def unary(connection: Connection[grpc.Channel], method: Method) -> grpc.UnaryUna
 class Streams:
     """A stream on each connection that is used. As a context: they end with it."""
 
-    def __init__(self, connections: Connections[grpc.Channel], owner: Callable[[], object]) -> None:
+    def __init__(self, connections: Connections[grpc.Channel], owner: Callable[[], Owner]) -> None:
         self._connections = connections
         self._owner = owner
         self._streams: dict[Connection[grpc.Channel], _Stream] = {}
@@ -71,8 +69,6 @@ class Streams:
         stream.ledger.add(ask.request, future, stream.send)
 
         def result() -> Any:
-            if ask.seconds <= 0:
-                raise errors.too_late(ask.seconds)
             try:
                 return future.result(max(finish - time.monotonic(), 0))
             except futures.TimeoutError:
@@ -95,8 +91,8 @@ class _Stream:
 
     def __init__(self, connection: Connection[grpc.Channel], metadata: Metadata) -> None:
         method = calls.PREDICT_STREAM
-        open_stream = connection.channel.stream_stream(
-            method.path, request_serializer=method.write, response_deserializer=method.read
+        open_stream: grpc.StreamStreamMultiCallable[bytes, bytes] = connection.channel.stream_stream(
+            method.path, request_serializer=method.write
         )
         self.ledger = Ledger()
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -120,8 +116,8 @@ class _Stream:
     def _read(self) -> None:
         failure: errors.PredictdError | None = None
         try:
-            for message, answer in self._call:
-                self.ledger.settle(message, answer)
+            for data in self._call:
+                self.ledger.settle(*calls.PREDICT_STREAM.read(data))
         except grpc.RpcError as error:
             failure = errors.from_rpc(error)
         except errors.PredictdError as error:

@@ -118,7 +118,7 @@ def read(tensor: v1.Tensor, data: Buffer) -> Array:
     if any(dimension < 0 for dimension in shape):
         raise InternalError(f"output {tensor.name!r} came with shape {list(shape)}")
     if tensor.dtype == v1.BYTES:
-        return _split(tensor.name, bytes(data), shape)
+        return _shaped(tensor.name, _split(tensor.name, bytes(data), shape), shape)
     wire = _WIRE.get(tensor.dtype)
     if wire is None:
         raise InternalError(f"output {tensor.name!r} came with unknown dtype {int(tensor.dtype)}")
@@ -128,8 +128,16 @@ def read(tensor: v1.Tensor, data: Buffer) -> Array:
             f"output {tensor.name!r} came with {len(data)} bytes where its shape {list(shape)} "
             f"and dtype {v1.DataType.Name(tensor.dtype)} need {expected_bytes}"
         )
-    array = np.frombuffer(data, dtype=wire).reshape(shape)
+    array = _shaped(tensor.name, np.frombuffer(data, dtype=wire), shape)
     return array.astype(wire.newbyteorder("="), copy=False)
+
+
+def _shaped(name: str, flat: Array, shape: tuple[int, ...]) -> Array:
+    try:
+        return flat.reshape(shape)
+    except ValueError as error:
+        # NumPy bounds the number of dimensions, and their product also where one of them is 0.
+        raise InternalError(f"output {name!r} came with a shape that no array has: {error}") from error
 
 
 def _as_array(name: str, value: npt.ArrayLike) -> Array:
@@ -163,7 +171,7 @@ def _join(name: str, array: Array) -> bytes:
     parts: list[bytes] = []
     for element in array.ravel().tolist():
         if isinstance(element, str):
-            data = element.encode()
+            data = _encode(name, element)
         elif isinstance(element, bytes):
             data = element
         else:
@@ -172,6 +180,13 @@ def _join(name: str, array: Array) -> bytes:
             )
         parts += (_LENGTH.pack(len(data)), data)
     return b"".join(parts)
+
+
+def _encode(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"input {name!r}: a string is no text: {error}") from error
 
 
 def _split(name: str, data: bytes, shape: tuple[int, ...]) -> Array:
@@ -190,4 +205,4 @@ def _split(name: str, data: bytes, shape: tuple[int, ...]) -> Array:
         )
     array = np.empty(count, dtype=object)
     array[:] = elements
-    return array.reshape(shape)
+    return array

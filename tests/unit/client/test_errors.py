@@ -17,6 +17,8 @@ CLASSES = {
     grpc.StatusCode.UNIMPLEMENTED: errors.UnsupportedError,
     grpc.StatusCode.CANCELLED: errors.RequestCancelledError,
     grpc.StatusCode.INTERNAL: errors.InternalError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDeniedError,
 }
 
 

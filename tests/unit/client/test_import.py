@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -43,6 +44,34 @@ between = time.perf_counter()
 import predictd.client
 print(between - start, time.perf_counter() - start)
 """
+# Of the standard library.
+EVERYWHERE = {
+    *(
+        "abc",
+        "asyncio",
+        "collections",
+        "concurrent",
+        "contextlib",
+        "dataclasses",
+        "functools",
+        "inspect",
+        "json",
+    ),
+    *(
+        "math",
+        "os",
+        "pathlib",
+        "queue",
+        "random",
+        "re",
+        "ssl",
+        "struct",
+        "threading",
+        "time",
+        "types",
+        "typing",
+    ),
+}
 COST_SECONDS = 0.15
 OURS = 1.5
 CLIENT = Path(__file__).parents[3] / "clients"
@@ -74,6 +103,25 @@ def test_importing_the_client_is_quick() -> None:
 
 def test_the_client_does_without_what_only_linux_has() -> None:
     assert run(ELSEWHERE) == "imported, and asked\n"
+
+
+def test_the_client_imports_only_what_every_platform_has() -> None:
+    """Also inside functions, which no import of the client would show."""
+    imported = {
+        name
+        for path in (CLIENT / "predictd" / "client").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imports(node)
+    }
+    required = {"grpc", "numpy", "google", "predictd", "__future__"}
+    assert imported - required <= EVERYWHERE
+    assert imported >= {"grpc", "numpy", "asyncio", "threading"}
+
+
+def imports(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    return [str(node.module).partition(".")[0]] if isinstance(node, ast.ImportFrom) else []
 
 
 def test_the_client_requires_a_protobuf_that_can_load_its_generated_code() -> None:

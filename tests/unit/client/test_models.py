@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from predictd.client import InvalidRequestError, Label, Model, ModelVersion, TensorSpec
+from predictd.client import InvalidRequestError, Label, Model, ModelVersion, Split, TensorSpec
 from predictd.protos.v1 import predictd_pb2 as v1
 from tests.fixtures.prediction_service import FAILED_MODEL, FakeService, in_order, make_model, serving
 
@@ -58,6 +59,21 @@ def test_inputs_that_fit_and_versions_that_are_not_known_pass() -> None:
         MODEL.check({"what": 1}, label="old")
 
 
+def test_inputs_may_fit_any_version_that_a_split_may_choose() -> None:
+    wide = TensorSpec("x", "FP32", (-1, 5))
+    split = Model("m", (version(3, "READY", wide), version(2, "READY", X), version(1, "LOADING")), 2)
+    split = replace(split, split=Split({3: 10, 2: 90}, "RUN_TIME"))
+    for width in (3, 5):
+        split.check({"x": np.zeros((1, width), np.float32)})
+    with pytest.raises(InvalidRequestError, match=r"has shape \[1, 4\]; expected \[-1, 3\]"):
+        split.check({"x": np.zeros((1, 4), np.float32)})
+    with pytest.raises(InvalidRequestError, match=r"expected \[-1, 5\]"):
+        split.check({"x": np.zeros((1, 3), np.float32)}, version=3)
+    replace(split, split=Split({1: 1, 2: 99}, "RUN_TIME")).check({"what": 1})
+    with pytest.raises(InvalidRequestError):
+        replace(split, split=Split({1: 0, 2: 100}, "RUN_TIME")).check({"what": 1})
+
+
 def test_a_model_is_shown_with_its_signature() -> None:
     assert repr(MODEL) == (
         "<Model 'm', default version 2\n"
@@ -85,6 +101,23 @@ def test_an_array_alone_is_the_only_input_and_its_name_is_asked_for_once(make_cl
         with pytest.raises(TypeError, match="model 'broken' is not loaded: inputs map names to arrays"):
             client.predict("broken", array)
     assert service.looked_up == ["echo", "broken"]
+
+
+def test_the_name_of_an_input_is_asked_for_again_once_its_version_is_loaded(make_client: Any) -> None:
+    array = np.zeros((1, 3), np.float32)
+    loading = v1.Model(name="echo", versions=[v1.ModelVersion(version=3, state=v1.LOADING)])
+    service = FakeService(loading)
+    with serving(service) as target, make_client(target) as client:
+        with pytest.raises(TypeError, match="model 'echo' is not loaded"):
+            client.predict("echo", array)
+        service.models = (make_model(),)
+        assert list(client.predict("echo", array).outputs) == ["x"]
+        with pytest.raises(TypeError, match="model 'echo' is not loaded"):
+            client.predict("echo", array, version=4)
+        service.models = (make_model(version=4),)
+        assert client.predict("echo", array, version=4).version == 4
+        client.predict("echo", array)
+    assert service.looked_up == ["echo"] * 4
 
 
 def test_a_model_in_place_of_its_name_is_compared_with_before_anything_is_sent(make_client: Any) -> None:
