@@ -6,13 +6,14 @@ STAMP  := $(VENV)/.installed
 # The connections in C: built where a compiler and its libraries are, and left out where they are not.
 NATIVE := $(VENV)/.native
 C_PART := $(shell find server/native -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.pyi' -o -name meson.build) server/native/pyproject.toml
+AUDIT  := .venv-audit
 PROTOS := $(shell find protos -name '*.proto')
 
 # Not the working directory, which has folders named like packages, but what is installed is imported.
 export PYTHONSAFEPATH := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: run test test-gpu check bench simulate soak docs lock locks wheel install uninstall clean
+.PHONY: run test test-gpu check bench simulate soak docs lock locks wheel audit sbom install uninstall clean
 
 run: $(NATIVE)
 	$(BIN)/predictd demo $(ARGS)
@@ -102,8 +103,29 @@ locks: $(STAMP)
 	$(BIN)/uv pip compile $(LOCK) -c requirements.lock --no-emit-package predictd-client --extra demo \
 	  -o requirements-daemon.lock pyproject.toml clients/pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) -c requirements.lock --group build -o requirements-build.lock
+	$(BIN)/uv pip compile $(LOCK) --group audit -o requirements-audit.lock
+
+# Whether a vulnerability of what the daemon runs on is known, and what that is, as CycloneDX. ARGS='-s osv' asks another database.
+audit: $(AUDIT)/.installed
+	@said=`mktemp` && trap 'rm -f $$said' EXIT && \
+	if $(AUDIT)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes \
+	  -r requirements-daemon.lock $(ARGS) >$$said 2>&1; then cat $$said; \
+	elif grep -qE 'could not be audited|ConnectionError|ServiceError' $$said; then \
+	  echo 'make audit: the database of vulnerabilities cannot be asked from here, so nothing is known' >&2; exit 2; \
+	else cat $$said >&2; exit 1; fi
+
+sbom: $(AUDIT)/.installed
+	@mkdir -p dist
+	@$(AUDIT)/bin/python -W ignore -m cyclonedx_py requirements requirements-daemon.lock --pyproject pyproject.toml \
+	  --output-reproducible --of JSON -o dist/predictd.cdx.json
+	@echo dist/predictd.cdx.json
+
+$(AUDIT)/.installed: requirements-audit.lock
+	@test -x $(AUDIT)/bin/pip || $(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-audit.lock
+	@touch $@
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find protos -name '*_pb2.py' -delete -o -name '*_pb2.pyi' -delete
 	find protos server engines clients tests -name __pycache__ -prune -exec rm -rf {} +

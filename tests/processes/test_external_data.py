@@ -68,7 +68,7 @@ def test_external_data_is_served_swapped_and_looked_after(tmp_path: Path) -> Non
             )
             version(root / "m", 4, 9.0, "link.bin", write=False)
             (root / "m" / "4" / "link.bin").symlink_to("../secret.bin")
-            await said(daemon, "model m version 4 failed", "link.bin", "escapes")
+            await said(daemon, "version 4 of m is not loaded", "'link.bin' is outside of the model's folder")
             tally.assert_all_right()
             assert set(tally.newest.values()) == {(2, 3.0)}
             version(tmp_path / "elsewhere", 6, 4.0).rename(root / "m" / "6")

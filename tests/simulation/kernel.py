@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from predictd.server.frontend import dispatch
 from predictd.server.frontend import main as frontend_main
+from predictd.server.observe import error_ids
 from predictd.server.supervise import keeper, starter, supervisor, watching
 from predictd.server.transport.claims import ClaimWriter
 from predictd.server.worker import intake, loading, response_memory, runner, token
@@ -257,6 +258,7 @@ def _replacements() -> list[tuple[object, str, object]]:
         *((module, "select", polls) for module in (worker_main, intake, response_memory)),
         *((module, "threading", threads) for module in (worker_main, loading, response_memory)),
         *((module, "gc", no_collections) for module in (worker_main, frontend_main)),
+        (error_ids, "secrets", SimpleNamespace(token_hex=lambda size: "0" * 2 * size)),
         (frontend_main, "watch_collections", lambda _: None),
         (loading, "queue", SimpleNamespace(SimpleQueue=_SimpleQueue)),
         (worker_main, "ClaimWriter", Claims),

@@ -63,7 +63,7 @@ def test_every_flag_reaches_the_daemon(
         "--tls-certificate t.pem --tls-key t.key --tls-client-ca a.pem --http-tls off --tokens t.toml "
         "--load-timeout 11s --run-timeout 15s --hang-timeout 16s --lame-duck 12s --drain-timeout 13s --strict "
         "--ready-file r.json --state-dir s --cache-dir c --cache-limit 14GiB --tuned off --log-level debug "
-        "--request-log 5/s ."
+        "--request-log 5/s --linked-dir l --worker-sandbox off --worker-user nobody:0 ."
     )
     assert serve(monkeypatch, *words) == 0
     (settings,) = daemon.runs
@@ -121,6 +121,9 @@ def test_every_flag_reaches_the_daemon(
         strict=True,
         ready_file=Path("r.json"),
         state_dir=Path("s"),
+        linked_dir=(Path("l"),),
+        worker_sandbox="off",
+        worker_user="nobody:0",
         cache_dir=Path("c"),
         cache_limit_bytes=14 * 2**30,
         tuned="off",

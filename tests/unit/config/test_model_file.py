@@ -182,7 +182,7 @@ def test_an_engine_of_the_user_s_own_is_told_by_its_colon(
         ("warmup = {}", "warmup: set either mode or file"),
         ("warmup = {mode = 'none', file = 'x'}", "warmup: set either mode or file"),
         ("warmup = {mode = 'ones'}", "warmup: mode: 'ones' is not one of zeros, random, none"),
-        ("warmup = {file = ''}", "warmup: file: expected a path"),
+        ("warmup = {file = ''}", "warmup: file: expected the name of a file"),
         ("inputs = {x = {labels_file = 'x'}}", "inputs: x: unknown key 'labels_file'"),
         ("inputs = {x = {dtype = 'FP23'}}", "inputs: x: dtype: 'FP23' is not one of BOOL, UINT8"),
         (

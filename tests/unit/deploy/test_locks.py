@@ -45,3 +45,8 @@ def test_what_builds_is_what_the_project_says() -> None:
     groups = PROJECT["dependency-groups"]
     assert sorted(groups["build"]) == sorted(PROJECT["build-system"]["requires"])
     assert {"include-group": "build"} in groups["dev"]
+
+
+def test_the_lock_of_the_audit_has_what_is_asked_for() -> None:
+    names = {name for name, *_ in entries("requirements-audit.lock")}
+    assert asked(PROJECT["dependency-groups"]["audit"]) <= names, "run: make locks"

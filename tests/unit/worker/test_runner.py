@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from predictd.server.transport.pipes import depth
 from predictd.server.transport.records import NO_SEGMENT, Status, TicketFlag
 from tests.unit.worker.harness import (
     WORKER,
+    Answer,
     Array,
     Compute,
     double,
@@ -325,7 +327,6 @@ def raising(kind: type[Exception], *arguments: str) -> Compute:
     ("compute", "status", "text"),
     [
         (raising(InvalidInputError, "dimensions contradict"), Status.INVALID_INPUT, "dimensions contradict"),
-        (raising(EngineError, "the device is gone"), Status.ENGINE_FAILED, "the device is gone"),
         (raising(MemoryError), Status.NO_MEMORY, "out of memory"),
     ],
 )
@@ -345,18 +346,48 @@ def test_an_engine_that_raises_is_answered_with_its_reason(
         assert worker.responses._arena.used_blocks == 0
 
 
-def test_what_an_engine_should_not_raise_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+def reason(answer: Answer, caplog: pytest.LogCaptureFixture) -> str:
+    """What the log says of the id that a client was told in place of an engine's words."""
+    match = re.fullmatch(r".*\(error ([0-9a-f]{8})\)", answer.error)
+    assert match is not None, answer.error
+    (line,) = {text for text in caplog.messages if f"error {match[1]}:" in text}
+    caplog.clear()
+    return line
+
+
+@pytest.mark.parametrize("kind", [EngineError, ValueError, RuntimeError])
+def test_how_an_engine_failed_is_logged_and_not_told(
+    kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
     spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(RuntimeError, "a secret"))
+    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(kind, "a secret"))
     with running(lane) as worker:
         frontend = worker.frontend()
         frontend.ask(lane, rows_of(1, 1))
         worker.serve()
         (answer,) = frontend.answers()
-        assert (answer.status, answer.error) == (Status.ENGINE_FAILED, "the engine failed")
-    assert "engine fake failed on model model-1" in caplog.text
-    assert "a secret" in caplog.text
-    caplog.clear()
+        assert answer.status == Status.ENGINE_FAILED
+        assert re.fullmatch(r"the engine failed \(error [0-9a-f]{8}\)", answer.error)
+    # Of what no engine should raise, where it came from, too.
+    assert ("Traceback" in caplog.text) == (kind is RuntimeError)
+    assert reason(answer, caplog).endswith("the engine failed on model model-1: a secret")
+
+
+def test_why_an_input_was_refused_is_told_without_what_is_inside_the_model(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    said = "Gather node '/encoder/secret': index 7 at /srv/models/m.onnx, op.cc:12 (0x7f0012345678)"
+    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
+    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(InvalidInputError, said))
+    with running(lane) as worker:
+        frontend = worker.frontend()
+        frontend.ask(lane, rows_of(1, 1))
+        worker.serve()
+        (answer,) = frontend.answers()
+        assert answer.status == Status.INVALID_INPUT
+        assert answer.error.startswith("Gather: index 7 at m.onnx, … (…) (error ")
+    assert reason(answer, caplog).endswith(said)
 
 
 FIXED, VARYING = (-1, 3), (-1, -1)
@@ -374,7 +405,7 @@ FIXED, VARYING = (-1, 3), (-1, -1)
     ],
 )
 def test_an_output_that_is_not_what_the_signature_says_is_refused(
-    shape: tuple[int, ...], outputs: list[Array], text: str
+    shape: tuple[int, ...], outputs: list[Array], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = [TensorSpec("x", DType.FP32, (-1, 3))]
     lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, shape)], lambda _: outputs)
@@ -384,10 +415,12 @@ def test_an_output_that_is_not_what_the_signature_says_is_refused(
         worker.serve()
         (answer,) = frontend.answers()
         assert answer.status == Status.ENGINE_FAILED
-        assert text in answer.error
+        assert text in reason(answer, caplog)
 
 
-def test_a_block_that_does_not_hold_what_its_ticket_says_fails_alone() -> None:
+def test_a_block_that_does_not_hold_what_its_ticket_says_fails_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     lane = doubling_lane()
     with running(lane) as worker:
         frontend = worker.frontend()
@@ -399,10 +432,12 @@ def test_a_block_that_does_not_hold_what_its_ticket_says_fails_alone() -> None:
         worker.serve()
         answers = frontend.answers()
         assert [answer.status for answer in answers] == [Status.OK, Status.ENGINE_FAILED, Status.OK]
-        assert answers[1].error == "the block holds no request"
+        assert reason(answers[1], caplog).endswith("the block holds no request")
 
 
-def test_a_ticket_that_does_not_name_the_size_of_its_request_fails() -> None:
+def test_a_ticket_that_does_not_name_the_size_of_its_request_fails(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     lane = doubling_lane()
     with running(lane) as worker:
         frontend = worker.frontend()
@@ -413,7 +448,7 @@ def test_a_ticket_that_does_not_name_the_size_of_its_request_fails() -> None:
         worker.serve()
         (answer,) = frontend.answers()
         assert answer.status == Status.ENGINE_FAILED
-        assert "does not hold what its ticket says" in answer.error
+        assert "does not hold what its ticket says" in reason(answer, caplog)
 
 
 def test_without_memory_for_the_answer_the_requests_are_told() -> None:

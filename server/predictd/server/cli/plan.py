@@ -59,6 +59,7 @@ def plan(ctx: click.Context, /, *, explain: bool, as_json: bool, root: Path, **f
     # Only now: wrong usage must not wait for the supervisor's imports.
     from predictd.server.launch import describe
     from predictd.server.supervise.assembly import plan_start, read_planner
+    from predictd.server.supervise.sandboxing import SandboxError, sandboxed
 
     try:
         planner = read_planner(root)
@@ -66,6 +67,11 @@ def plan(ctx: click.Context, /, *, explain: bool, as_json: bool, root: Path, **f
         raise click.UsageError(str(error), ctx=ctx) from error
     # What was tuned here says nothing of another machine.
     cpus = planner.cores if root == Path("/") else None
+    if cpus is not None:
+        try:
+            planner = sandboxed(planner, settings, os.environ)
+        except SandboxError as error:
+            raise click.UsageError(str(error), ctx=ctx) from error
     models, problems = _models(settings, cpus, ctx)
     # What is exported here says nothing of another machine.
     exported = os.environ if root == Path("/") else {}
@@ -87,7 +93,7 @@ def _models(
     from predictd.server.repository.models import FoundModel
     from predictd.server.repository.tuning import TunedError
     from predictd.server.repository.watch import look, untuned
-    from predictd.server.supervise.selection import at_start, tuned_results, unservable
+    from predictd.server.supervise.selection import at_start, bounded, tuned_results, unservable
     from predictd.server.supervise.state_file import Loads
 
     if not settings.paths:
@@ -101,9 +107,10 @@ def _models(
         tune = untuned if cpus is None else tuned_results(settings, os.environ, cpus).apply
     except TunedError as error:
         raise click.UsageError(f"tuned: {error}", ctx=ctx) from error
-    sight = look(settings.paths, tune=tune)
+    arrange = bounded(settings, tune)
+    sight = look(settings.paths, tune=arrange)
     why_not = unservable(settings, sight.scan)
     if why_not:
         raise click.UsageError(why_not, ctx=ctx)
     problems = [str(problem) for problem in (*sight.scan.problems, *sight.scan.warnings)]
-    return at_start(settings, sight, Loads(), tune).sight.scan.models, problems
+    return at_start(settings, sight, Loads(), arrange).sight.scan.models, problems

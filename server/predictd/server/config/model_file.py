@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from predictd.server.config.devices import DEVICES
+from predictd.server.config.file_names import check_file_name
 from predictd.server.config.model_config import (
     DTYPES,
     MOST_PRIORITY_LEVELS,
@@ -244,8 +245,7 @@ def read_setting(attribute: str, text: str) -> TunedValue:
 
 
 def _path(value: str) -> Path:
-    if not value or "\0" in value:
-        raise ValueError("expected a path")
+    check_file_name(value)
     return Path(value)
 
 

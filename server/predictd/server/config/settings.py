@@ -29,6 +29,7 @@ from predictd.server.config.units import (
     parse_address,
     path_or,
     size,
+    user,
 )
 
 if TYPE_CHECKING:
@@ -267,6 +268,20 @@ class Settings:
         "Memory of messages that a front end is receiving; beyond it those that take long are refused. auto is a "
         "quarter of arena_limit, or two of the largest messages; 0 is no limit.",
         key="upload_limit",
+    )
+    linked_dir: tuple[Path, ...] = option(
+        (),
+        many_paths(),
+        "A folder besides those of PATH that links among the models may lead into. May be repeated.",
+    )
+    worker_sandbox: str = option(
+        "auto",
+        choice("auto", "require", "off"),
+        "Keep workers, which load the models, from the network, from files and from whatever else they do not need: "
+        "auto as far as the system can, require refuses to start where it cannot.",
+    )
+    worker_user: str | None = option(
+        None, user(), "Run workers as this user, USER or USER:GROUP; the daemon must be root for it."
     )
     pools: str = option(
         "auto",

@@ -32,6 +32,7 @@ LARGEST = 2**63 - 1
 
 _QUANTITY = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,18})?) ?([A-Za-zµμ]*)")
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*)(?:\.[A-Za-z0-9_][A-Za-z0-9_-]*)*\.?")
 _ADDRESS_HINT = "write HOST:PORT, for example 127.0.0.1:8001, localhost:8001 or [::1]:8001"
@@ -296,6 +297,17 @@ def many_paths() -> Kind[tuple[Path, ...]]:
     return Kind(
         "PATH", "an array of paths", (list,), read, lambda paths: os.pathsep.join(map(str, paths)) or "none"
     )
+
+
+def user() -> Kind[str | None]:
+    """A user and perhaps a group, by name or number, or nothing."""
+
+    def read(value: str) -> str:
+        if not _USER.fullmatch(value):
+            raise ValueError(f"{value!r} is not a user; write USER or USER:GROUP, names or numbers")
+        return value
+
+    return Kind("USER[:GROUP]", "a user", (str,), read, lambda value: value or "none")
 
 
 def names() -> Kind[tuple[str, ...]]:

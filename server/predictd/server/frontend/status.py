@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from grpc import StatusCode
 
 from predictd.server import errors
-from predictd.server.frontend.internal_errors import InternalErrors
 from predictd.server.frontend.rich_status import STATUS_DETAILS, with_retry_info
+from predictd.server.observe.error_ids import ErrorIds, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
-_errors = InternalErrors()
+_errors = ErrorIds()
 
 _CODES: Mapping[type[errors.RequestError], StatusCode] = {
     errors.RequestError: StatusCode.INTERNAL,
@@ -91,7 +91,7 @@ class StatusTable:
 
 def _report(error: Exception, now_seconds: float) -> str:
     """Log an internal error. Gives the id of the entry that explains it."""
-    told = _errors.id_of(error, now_seconds)
+    told = _errors.id_of(place_of(error), now_seconds)
     if told.new:
         extra: dict[str, str | int] = {"error_id": told.id}
         if told.repeated:

@@ -15,6 +15,7 @@ from predictd.server.launch.environment import (
 )
 from predictd.server.launch.placing import Placement
 from predictd.server.launch.requests import ChildPlan, PlanRequest, PoolRequest, count
+from predictd.server.launch.sandbox.confinement import confine
 from predictd.server.launch.topology import Topology
 from predictd.server.launch.variables import Variable
 
@@ -61,15 +62,21 @@ def worker(
     own = not set(mask) & set(contested)
     spin, spin_reason = _spin(pool, budget, own=own)
     nodes, memory_reason = _memory(topology, mask)
+    sandbox = request.sandbox
+    confinement, sandbox_reasons = confine(sandbox, request.facilities.sandbox, own_engine=pool.own_engine)
     reasons = [
         placement.workers.reason,
         f"CPUs {format_cpulist(mask)}: {placement.reason}",
         placement.threads.reason,
         *memory_reason,
         spin_reason,
+        *([f"user: {sandbox.user.name}, as asked"] if sandbox.user else []),
+        *sandbox_reasons,
         *environment_reasons(pool.engines, pool.allocator, request.facilities, request.environment),
     ]
-    child = ChildPlan(mask, placement.threads.value, own, spin, {}, tuple(reasons), nodes)
+    child = ChildPlan(
+        mask, placement.threads.value, own, spin, {}, tuple(reasons), nodes, confinement, sandbox.user
+    )
     variables = choose_variables(
         Role.WORKER,
         engines=pool.engines,

@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from predictd.server.launch.sandbox.confinement import Support
+from predictd.server.launch.sandbox.support import read_support
+
 SONAMES: Mapping[str, tuple[str, ...]] = {
     "jemalloc": ("libjemalloc.so.2",),
     # The small one first: the other one's profiler is not used.
@@ -35,6 +38,7 @@ class Facilities:
         transparent_hugepages: "always", "madvise" or "never".
         governor: Of the CPUs' frequency; several are joined with a comma.
         glibc: Version of the C library; None also when it is another one.
+        sandbox: What confines workers; of another machine than this one nothing is known.
     """
 
     allocators: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +47,7 @@ class Facilities:
     transparent_hugepages: str | None = None
     governor: str | None = None
     glibc: tuple[int, int] | None = None
+    sandbox: Support = field(default_factory=Support)
 
 
 def read_facilities(root: Path = Path("/"), prefix: Path = Path(sys.prefix)) -> Facilities:
@@ -61,6 +66,7 @@ def read_facilities(root: Path = Path("/"), prefix: Path = Path(sys.prefix)) -> 
         transparent_hugepages=_huge_pages(root),
         governor=_governor(root),
         glibc=_glibc(_find(system, ("libc.so.6",))),
+        sandbox=read_support() if root == Path("/") else Support(),
     )
 
 

@@ -30,6 +30,7 @@ from predictd.server.launch.requests import (
     check,
     count,
 )
+from predictd.server.launch.sandbox.confinement import sandbox_warnings
 from predictd.server.launch.shares import divide
 from predictd.server.launch.topology import Topology
 
@@ -88,6 +89,7 @@ def plan(topology: Topology, budget: Budget, request: PlanRequest) -> LaunchPlan
         *budget.warnings,
         *environment_advice(request),
         *machine_warnings(request.facilities),
+        *sandbox_warnings(request.sandbox, request.facilities.sandbox),
         *([number_of_frontends.warning] if number_of_frontends.warning else []),
         *(
             warning

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from predictd.server.launch.facilities import Facilities
+from predictd.server.launch.sandbox.confinement import Confinement, SandboxRequest, User
 
 DEFAULT_CPU_WEIGHT = 100
 
@@ -20,6 +21,7 @@ class PoolRequest:
         threads: Threads of one run; None lets the plan decide.
         shared: The pool hosts the lanes of many models, each with an engine and engine threads of its own.
         engines: Of its lanes; an empty set says that they may be any.
+        own_engine: One of them is none of ours.
         allocator: That its workers shall have; None lets the plan decide.
         openmp: OpenMP runtime that its workers shall have; None is whichever the engine brings.
         spin: Threads that wait for each other within a run may spin; None lets the plan decide.
@@ -32,6 +34,7 @@ class PoolRequest:
     threads: int | None = None
     shared: bool = False
     engines: frozenset[str] = frozenset()
+    own_engine: bool = False
     allocator: str | None = None
     openmp: str | None = None
     spin: bool | None = None
@@ -69,6 +72,7 @@ class PlanRequest:
         beside: Pools that run already.
         origins: Where the number of front ends comes from, by its name.
         carrier: What carries the connections, and why.
+        sandbox: What workers shall be kept from.
     """
 
     pools: tuple[PoolRequest, ...]
@@ -79,6 +83,7 @@ class PlanRequest:
     beside: tuple[RunningPool, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     carrier: str = ""
+    sandbox: SandboxRequest = field(default_factory=SandboxRequest)
 
     @property
     def everyone(self) -> tuple[PoolRequest, ...]:
@@ -100,6 +105,8 @@ class ChildPlan:
         environment: The variables that the plan decides, over what the supervisor inherited.
         reasons: Why all that.
         numa_nodes: Memory nodes that it prefers; none leaves its memory where its CPUs are.
+        confinement: What it keeps itself from; None for nothing.
+        user: Who it is; None for whoever the supervisor is.
     """
 
     cpus: tuple[int, ...]
@@ -109,6 +116,8 @@ class ChildPlan:
     environment: Mapping[str, str]
     reasons: tuple[str, ...]
     numa_nodes: tuple[int, ...] = ()
+    confinement: Confinement | None = None
+    user: User | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from predictd.server.launch.memory_policy import preferring
+from predictd.server.launch.sandbox.confinement import User
 
 _PR_SET_PDEATHSIG = 1
 
@@ -23,6 +24,7 @@ def spawn(
     pass_fds: Sequence[int] = (),
     numa_nodes: Sequence[int] = (),
     output: int | None = None,
+    user: User | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a child.
 
@@ -36,8 +38,8 @@ def spawn(
         cpus: The child's affinity mask.
         pass_fds: Descriptors that it inherits under the same numbers; all others are closed.
         numa_nodes: The memory nodes that it prefers; none leaves its memory where its CPUs are.
-
         output: A descriptor that becomes its standard output and its standard error; without it, it has ours.
+        user: Who it is; None for whoever we are.
 
     Returns:
         The child, in a session of its own, so that a terminal's interrupt reaches only the supervisor.
@@ -58,6 +60,9 @@ def spawn(
                 close_fds=True,
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
+                user=None if user is None else user.uid,
+                group=None if user is None else user.gid,
+                extra_groups=None if user is None else user.groups,
             )
     finally:
         os.sched_setaffinity(0, before)

@@ -15,6 +15,7 @@ from predictd.engines.traits import BUILT_IN
 from predictd.server.config.labels import LabelsError, read_labels
 from predictd.server.config.model_config import ModelConfig, Origin, Severity, Warmup, WarmupTensor, located
 from predictd.server.config.units import suggestion
+from predictd.server.repository.bounds import Bounds
 from predictd.server.repository.file_check import check_file
 from predictd.server.repository.file_error import ModelFileError
 from predictd.server.repository.layout import SUFFIXES
@@ -47,13 +48,17 @@ class Finding:
         return f"{located(self.path, self.line)}: {self.severity}: {self.message}{remedy}"
 
 
-def check(paths: Sequence[Path]) -> tuple[Finding, ...]:
+def check(paths: Sequence[Path], linked: Sequence[Path] = ()) -> tuple[Finding, ...]:
     """Check model files, model folders, repositories and models.config files.
+
+    Args:
+        paths: Of these.
+        linked: Folders that links may lead into besides.
 
     Returns:
         All findings, by file and line.
     """
-    found = scan(paths)
+    found = Bounds(tuple(paths), tuple(linked)).apply(scan(paths))
     findings = [_finding(problem, "error") for problem in found.problems]
     findings += [_finding(problem, "warning") for problem in found.warnings]
     for model in (*found.models, *found.rejected):

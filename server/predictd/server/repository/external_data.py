@@ -34,13 +34,21 @@ def check_external_data(path: Path) -> None:
     """
     for external in external_files(path):
         what = f"external data {external.location!r}"
-        if external.outside:
+        place = path.parent / external.location
+        if external.outside or not _is_beside(place, path):
             raise ModelFileError(f"{what} is outside of the model's folder", "put it beside the model")
         try:
-            size_bytes = (path.parent / external.location).stat().st_size
+            size_bytes = place.stat().st_size
         except OSError as error:
             reason = str(error.strerror).lower()
             raise ModelFileError(f"{what} cannot be used: {reason}", "put it beside the model") from error
         if size_bytes < external.size_bytes:
             there = f"{size_bytes} of at least {external.size_bytes} bytes are there"
             raise ModelFileError(f"{what} is cut short: {there}", "copy it again")
+
+
+def _is_beside(place: Path, model: Path) -> bool:
+    """Whether a file is in the folder of a model, or in the one that the model is linked from, links followed."""
+    real = Path(os.path.realpath(place))
+    folders = (os.path.realpath(model.parent), os.path.dirname(os.path.realpath(model)))  # noqa: PTH120
+    return any(real.is_relative_to(folder) for folder in folders)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
+from predictd.server.config.file_names import check_file_name
 from predictd.server.config.model_config import TensorConfig, WarmupSample, WarmupTensor
 from predictd.server.repository.protoschema import Notes, Record
 
@@ -22,11 +23,14 @@ def dtype_of(record: Record) -> str | None:
 def file_name(record: Record, name: str, notes: Notes) -> str | None:
     """The name of a file inside a folder, None if there is none or it leads out of the folder."""
     text = record.text(name)
-    path = PurePosixPath(text)
-    if text and (path.is_absolute() or ".." in path.parts or "\0" in text):
-        notes.error(record.line_of(name), name, f"{name} {text!r} leads out of the model's folder")
+    if not text:
         return None
-    return text or None
+    try:
+        check_file_name(text)
+    except ValueError as error:
+        notes.error(record.line_of(name), name, f"{name} {error}")
+        return None
+    return text
 
 
 @dataclass(frozen=True, slots=True)

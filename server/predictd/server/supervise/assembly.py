@@ -15,6 +15,7 @@ from predictd.server.launch.budget import Budget, read_affinity, read_budget
 from predictd.server.launch.facilities import Facilities, read_facilities
 from predictd.server.launch.instances import Memory, PoolMemory, fit
 from predictd.server.launch.plan import ChildPlan, LaunchPlan, PlanRequest, PoolRequest, RunningPool, plan
+from predictd.server.launch.sandbox.confinement import SandboxRequest
 from predictd.server.launch.topology import Topology, read_topology
 from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
 from predictd.server.repository.placement import Placeable, place, pool_instances
@@ -51,11 +52,13 @@ class Planner:
         topology: Of the machine.
         budget: What this process may use of it.
         facilities: What its system has.
+        sandbox: What workers shall be kept from.
     """
 
     topology: Topology
     budget: Budget
     facilities: Facilities = field(default_factory=Facilities)
+    sandbox: SandboxRequest = field(default_factory=SandboxRequest)
 
     @property
     def cores(self) -> int:
@@ -64,7 +67,9 @@ class Planner:
 
     def plan(self, request: PlanRequest) -> LaunchPlan:
         """Plan every child of a request."""
-        return plan(self.topology, self.budget, replace(request, facilities=self.facilities))
+        return plan(
+            self.topology, self.budget, replace(request, facilities=self.facilities, sandbox=self.sandbox)
+        )
 
 
 def read_planner(root: Path = Path("/")) -> Planner:
@@ -175,6 +180,7 @@ def pool_request(pool: PoolModels, settings: Settings) -> PoolRequest:
         shared=shared,
         # Lanes of other engines may come to a shared pool later, and its workers' environment stays as it is.
         engines=frozenset() if shared else _engines(pool, settings),
+        own_engine=any(model.file.custom_engine for model in pool.models),
         allocator=_agreed(pool, "allocator") or settings.allocator,
         openmp=_agreed(pool, "openmp"),
         spin=spin,

@@ -10,6 +10,7 @@ import msgspec
 from predictd.server.config.lane import LaneConfig, LaneSignature
 from predictd.server.control.publication import LabelView, LaneView, PublishModel, SettingView
 from predictd.server.observe.gauges import LaneGauge, LaneState, Readiness
+from predictd.server.observe.public_text import without_paths
 from predictd.server.repository.traffic import Known, Traffic, default_version, labels_now
 
 
@@ -57,11 +58,16 @@ class LaneRecord:
 class Catalog:
     """All lanes by id, and each model's labels and split. States change here and nowhere else.
 
+    Args:
+        records: The first lanes.
+        folders: Where models are: of paths below them clients are told the rest, of others the name alone.
+
     Attributes:
         traffic: What was set at run time, by model, also of models that are not there.
     """
 
-    def __init__(self, records: Iterable[LaneRecord]) -> None:
+    def __init__(self, records: Iterable[LaneRecord], folders: Iterable[str] = ()) -> None:
+        self._folders = tuple(folders)
         self._records = {record.config.lane: record for record in records}
         self._configured: dict[str, Mapping[str, int]] = {}
         self._meant: dict[str, dict[str, int]] = {}
@@ -137,7 +143,7 @@ class Catalog:
             seq=0,
             name=model,
             default_version=default,
-            versions=[_view(record, _reason(record, all_records)) for record in records],
+            versions=[_view(record, self.public(_reason(record, all_records))) for record in records],
             labels=tuple(
                 LabelView(
                     name=one.name, version=one.version, set_by=one.set_by.value, next_version=one.next_version
@@ -145,11 +151,15 @@ class Catalog:
                 for one in labels
             ),
             split=tuple(traffic.split.items()),
-            settings=next(
-                (one.settings for one in records if default in (0, one.config.version)),
-                (),
+            settings=tuple(
+                msgspec.structs.replace(one, value=self.public(one.value), origin=self.public(one.origin))
+                for one in next((r.settings for r in records if default in (0, r.config.version)), ())
             ),
         )
+
+    def public(self, text: str) -> str:
+        """A text as clients may see it, without places on this machine."""
+        return without_paths(text, self._folders)
 
     def known(self, model: str) -> Known:
         """A model as labels and splits see it."""
@@ -182,7 +192,7 @@ class Catalog:
                 record.config.model,
                 record.config.version,
                 record.state,
-                record.remark,
+                self.public(record.remark),
                 record.load_seconds,
                 tuple(rules.max_queue_size for rules in record.config.queue_rules),
             )

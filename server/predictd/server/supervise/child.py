@@ -16,6 +16,7 @@ from predictd.server.control.channel import Channel, ChannelClosedError
 from predictd.server.control.message import Message
 from predictd.server.control.messages import AnyMessage
 from predictd.server.launch.child_start import child_arguments
+from predictd.server.launch.sandbox.confinement import User
 from predictd.server.launch.spawn import spawn
 from predictd.server.observe.processes import cpu_seconds
 from predictd.server.supervise.child_output import ChildOutput
@@ -53,10 +54,12 @@ class Child:
         child_id: int,
         title: str,
         module: str,
+        arguments: Sequence[str] = (),
         *,
         environment: Mapping[str, str],
         cpus: Sequence[int],
         numa_nodes: Sequence[int] = (),
+        user: User | None = None,
         on_message: OnMessage,
         on_exit: OnExit,
     ) -> None:
@@ -76,17 +79,18 @@ class Child:
             theirs.close()
             raise
         output = self._output
-        arguments = child_arguments(theirs.fileno(), os.getpid(), output.log_fd, output.crash_fd)
+        inherited = child_arguments(theirs.fileno(), os.getpid(), output.log_fd, output.crash_fd)
         try:
             self._process = spawn(
                 # The child does not read its title here; it makes room for it, as a process title replaces the
                 # arguments.
-                [sys.executable, "-P", "-m", module, *arguments, title],
+                [sys.executable, "-P", "-m", module, *inherited, *arguments, title],
                 environment=environment,
                 cpus=cpus,
                 pass_fds=[theirs.fileno(), output.log_fd, output.crash_fd],
                 numa_nodes=numa_nodes,
                 output=output.pipe_fd,
+                user=user,
             )
             self._pidfd = _watch(self._process)
         except BaseException:

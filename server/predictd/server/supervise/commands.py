@@ -81,6 +81,7 @@ class Commands:
         told: Waits until front ends have taken in what they were sent.
         label: Makes labels by model all that each has of what was set at run time; raises RequestError.
         journal: Keeps what was loaded and unloaded.
+        public: Makes of a text what clients may see of it.
     """
 
     def __init__(
@@ -90,12 +91,14 @@ class Commands:
         told: Callable[[], Awaitable[None]],
         label: Callable[[Mapping[str, Mapping[str, int]]], Awaitable[None]],
         journal: LoadJournal,
+        public: Callable[[str], str] = str,
     ) -> None:
         self._keeper = keeper
         self._around = around
         self._told = told
         self._label = label
         self._journal = journal
+        self._public = public
 
     async def answer(self, command: Command, send: Callable[[Message], None]) -> None:
         """Carry a command out, and say what became of it."""
@@ -106,7 +109,7 @@ class Commands:
             await self._told()
         except RequestError as error:
             _log.warning("%s refused: %s", type(command).__name__, error)
-            send(CommandDone(seq=command.seq, status=status_of(error), message=str(error)))
+            send(CommandDone(seq=command.seq, status=status_of(error), message=self._public(str(error))))
         else:
             send(CommandDone(seq=command.seq))
 

@@ -35,7 +35,8 @@ from predictd.server.supervise.guard import LoopGuard
 from predictd.server.supervise.notify import Notifier
 from predictd.server.supervise.ports import AddressError, ReservedPort, listen, reserve
 from predictd.server.supervise.ready_file import clear_ready_file, write_ready_file
-from predictd.server.supervise.selection import at_start, tuned_results, unservable
+from predictd.server.supervise.sandboxing import SandboxError, give_cache, sandboxed
+from predictd.server.supervise.selection import at_start, bounded, tuned_results, unservable
 from predictd.server.supervise.state_file import Loads, StateError, StateFile
 from predictd.server.supervise.supervisor import STOP_SECONDS, Supervisor
 
@@ -74,6 +75,8 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> int:
             port.close()
     except AddressError as error:
         return _refuse(log, f"gRPC address {error}")
+    except SandboxError as error:
+        return _refuse(log, str(error))
     finally:
         _end_log(log)
 
@@ -132,10 +135,13 @@ def _report(found: Scan) -> None:
 async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_ready: OnReady | None) -> int:
     planner = read_planner()
     try:
+        planner = sandboxed(planner, settings, os.environ)
+        give_cache(planner.sandbox)
         tuned = tuned_results(settings, os.environ, planner.cores)
     except TunedError as error:
         return _refuse(log, f"tuned ({settings.origin('tuned')}): {error}")
-    sight = look(settings.paths, tune=tuned.apply)
+    tune = bounded(settings, tuned.apply)
+    sight = look(settings.paths, tune=tune)
     _report(sight.scan)
     why_not = unservable(settings, sight.scan)
     if why_not:
@@ -151,10 +157,10 @@ async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_read
     except (CredentialsError, StateError) as error:
         return _refuse(log, str(error))
 
-    wanted = at_start(settings, sight, Loads() if state is None else state.loads, tuned.apply)
+    wanted = at_start(settings, sight, Loads() if state is None else state.loads, tune)
     for complaint in wanted.complaints:
         _log.warning("%s", complaint)
-    supervisor = Supervisor(settings, credentials, planner, wanted, port, state, tuned.apply)
+    supervisor = Supervisor(settings, credentials, planner, wanted, port, state, tune)
     for warning in (*open_doors(settings, port, http_sockets, credentials), *supervisor.plan.warnings):
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), planner.budget).splitlines():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from predictd.server.config.cache_folder import cache_folder
 from predictd.server.config.settings import Settings
+from predictd.server.repository.bounds import Bounds
 from predictd.server.repository.models import Scan
 from predictd.server.repository.tuning import TunedResults, explicit_settings, this_machine
 from predictd.server.repository.watch import Sight
@@ -26,6 +27,12 @@ def at_start(settings: Settings, sight: Sight, loads: Loads, tune: Callable[[Sca
         return restore(settings, sight, loads, tune)
     what = "what was loaded and unloaded by command counts only with --model-control explicit"
     return Restored(sight, complaints=() if loads == Loads() else (what,))
+
+
+def bounded(settings: Settings, tune: Callable[[Scan], Scan]) -> Callable[[Scan], Scan]:
+    """What to make of each scan: only what lies where it may, and then what `tune` makes of it."""
+    bounds = Bounds(settings.paths, settings.linked_dir)
+    return lambda found: tune(bounds.apply(found))
 
 
 def unservable(settings: Settings, found: Scan) -> str:

@@ -30,8 +30,8 @@ class Starter:
     on_message: OnMessage
     on_exit: OnExit
 
-    def start(self, place: Place, title: str, make_pipe: Callable[[], Pipe]) -> Child:
-        """Start a child with a pipe of its own.
+    def start(self, place: Place, title: str, make_pipe: Callable[[], Pipe], *arguments: str) -> Child:
+        """Start a child with a pipe of its own, and with arguments of its own beside those of every child.
 
         Raises:
             OSError: It cannot be started. The place counts that as a crash.
@@ -43,9 +43,11 @@ class Starter:
                 self.next_id(),
                 title,
                 self.module,
+                arguments,
                 environment=child_environment(self.environment, place.plan.environment),
                 cpus=place.plan.cpus,
                 numa_nodes=place.plan.numa_nodes,
+                user=place.plan.user,
                 on_message=self.on_message,
                 on_exit=self.on_exit,
             )

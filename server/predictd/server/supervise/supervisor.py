@@ -37,10 +37,12 @@ from predictd.server.observe.aggregate import Aggregate
 from predictd.server.observe.gauges import Gauges, Readiness
 from predictd.server.observe.history import History
 from predictd.server.observe.status import Overview
+from predictd.server.repository.bounds import roots
 from predictd.server.repository.models import Scan
 from predictd.server.repository.watch import untuned
 from predictd.server.supervise.arenas import Arenas
 from predictd.server.supervise.assembly import Planner
+from predictd.server.supervise.believable import check_sender
 from predictd.server.supervise.catalog import Catalog
 from predictd.server.supervise.changes import Changes
 from predictd.server.supervise.child import Child
@@ -113,7 +115,7 @@ class Supervisor:
         self.tasks = Tasks(self.give_up)
         self._growth = GrowthPolicy(settings.arena_limit_bytes, MemoryHeadroom())
         self._pools = made.pools
-        self.catalog = Catalog(made.records)
+        self.catalog = Catalog(made.records, roots(settings.paths))
         self._wiring = Wiring(self._mapped, lambda lane: self.tasks.spawn(self._lanes.end_lane(lane)))
         self._workers = self._make_workers()
         self._frontends = self._make_frontends(port)
@@ -141,7 +143,12 @@ class Supervisor:
             overrides=wanted.overrides,
         )
         self._commands = Commands(
-            self.keeper, self, self.counts.collect, self._director.replace_labels, LoadJournal(state)
+            self.keeper,
+            self,
+            self.counts.collect,
+            self._director.replace_labels,
+            LoadJournal(state),
+            self.catalog.public,
         )
         self._lanes.take_labels(sight)
 
@@ -216,6 +223,8 @@ class Supervisor:
         return [child for place, child in everyone if place.state is not State.STARTING]
 
     def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
+        if self._workers.has(child):
+            check_sender(message)
         match message:
             case Hello(abi=abi):
                 self._hello(child, abi)

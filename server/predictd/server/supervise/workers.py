@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,7 @@ from predictd.server.control.messages import (
     Serve,
     Warm,
 )
+from predictd.server.supervise.believable import check_labels_files
 from predictd.server.supervise.blame import culprits, to_isolate
 from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.child import Child, OnMessage, describe_exit, who
@@ -31,7 +33,7 @@ from predictd.server.supervise.worker_init import WorkerSettings, worker_init
 from predictd.server.transport.claims import completed_batches
 from predictd.server.transport.pipes import make_pipe
 
-MODULE = "predictd.server.worker.main"
+MODULE = "predictd.server.worker.start"
 LANES_PER_MESSAGE = 50
 # A load that is given up ends after the operator that it is at; an engine that cannot be stopped is not waited for.
 CANCEL_SECONDS = 10.0
@@ -109,9 +111,12 @@ class Workers:
             return
         title = f"worker {pool.name} {place.index}"
         try:
-            child = self._starter.start(place, title, make_pipe)
+            confinement = place.plan.confinement
+            child = self._starter.start(place, title, make_pipe, confinement.to_json() if confinement else "")
         except OSError as error:
             how = f"it cannot be started: {error.strerror}"
+            if place.plan.user is not None:
+                how += f"; user {place.plan.user.name} (worker_user) must be able to run {sys.executable}"
             _log.error("%s: %s", title, how)
             self._come_back(pool, place, how)
             return
@@ -200,6 +205,7 @@ class Workers:
         if record is None:
             child.send(RemoveLane(lane=news.lane))
             return
+        check_labels_files(news.signature, record.config)
         record.signature = news.signature
         record.loaded_by.add(child.id)
         times = (news.load_seconds, news.warmup_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from predictd.engines.api import (
     EngineOptions,
     InvalidInputError,
     LoadCancelledError,
+    ModelLoadError,
     Signature,
 )
 from predictd.engines.cache import CacheFolder
@@ -68,6 +70,7 @@ def load_lane(
     options = dataclasses.replace(
         engine_options(config, cache, instances, cancel, instance=instance), report=report
     )
+    _check_readable(Path(config.path))
     engine = resolve(config.engine)(Path(config.path), options)
     trim_heap()
     loaded = time.monotonic()
@@ -77,6 +80,19 @@ def load_lane(
         engine.close()
         raise
     return WarmLane(lane, loaded - started, time.monotonic() - loaded)
+
+
+def _check_readable(path: Path) -> None:
+    """Say why a file cannot be read that the supervisor can: workers have another user and a sandbox."""
+    try:
+        if path.is_file():
+            path.open("rb").close()
+    except PermissionError as error:
+        if os.access(path, os.R_OK):
+            # Landlock has no part in what access(2) says.
+            why = "a worker may read the folders of PATH and linked_dir as they were when it began (worker_sandbox)"
+            raise ModelLoadError(f"{path}: {why}") from error
+        raise ModelLoadError(f"{path}: not readable by user {os.geteuid()}") from error
 
 
 def engine_options(

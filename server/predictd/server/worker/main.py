@@ -1,4 +1,4 @@
-"""Entry of the worker process: `python -m predictd.server.worker.main CONTROL_FD SUPERVISOR_PID LOG_FD CRASH_FD`.
+"""The worker process, once `predictd.server.worker.start` has put it into its sandbox; it takes the same arguments.
 
 Two threads. The run loop (the main thread) loads, leads, runs and answers. The control thread maps memory, passes
 answers of the supervisor on, and ends the process when the supervisor is gone, also during a long run.

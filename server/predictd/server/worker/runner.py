@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import struct
 import time
@@ -40,6 +39,7 @@ from predictd.server.transport.records import (
     words,
 )
 from predictd.server.worker.efficiency import Efficiency
+from predictd.server.worker.engine_errors import EngineErrors
 from predictd.server.worker.engine_memory import EngineMemory
 from predictd.server.worker.gather import Gatherer
 from predictd.server.worker.intake import Batch, claimed
@@ -122,6 +122,7 @@ class Runner:
         self._responses = responses
         self._claims = claims
         self._recorder = recorder
+        self._errors = EngineErrors()
         self._runs = 0
 
     def run(self, lane: LoadedLane, batch: Batch) -> int:
@@ -190,17 +191,11 @@ class Runner:
         except DeviceLostError:
             raise
         except InvalidInputError as error:
-            status, text = Status.INVALID_INPUT, str(error)
+            status, text = Status.INVALID_INPUT, self._errors.refused(lane.config, error)
         except (EngineError, ValueError) as error:
-            status, text = Status.ENGINE_FAILED, str(error)
-        except Exception:
-            logging.getLogger(__name__).exception(
-                "engine %s failed on model %s",
-                lane.engine.name,
-                lane.config.model,
-                extra=lane.config.identity,
-            )
-            status, text = Status.ENGINE_FAILED, "the engine failed"
+            status, text = Status.ENGINE_FAILED, self._errors.failed(lane.config, error, expected=True)
+        except Exception as error:  # noqa: BLE001 - an engine of the user's own may raise anything
+            status, text = Status.ENGINE_FAILED, self._errors.failed(lane.config, error, expected=False)
         else:
             compute_ns = time.monotonic_ns() - started_ns
             self._recorder.ran(lane.config.lane, batch.rows, len(batch.tickets), compute_ns)

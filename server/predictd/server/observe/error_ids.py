@@ -1,15 +1,14 @@
-"""Ids of internal errors: what clients are told in place of what went wrong, and what the log explains."""
+"""Ids of errors: what clients are told in place of what went wrong, and what the log explains."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 SAME_SECONDS: Final = 1.0
 PLACES_MAX: Final = 64
-
-_Place: TypeAlias = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class _Known:
     repeated: int = 0
 
 
-class InternalErrors:
+class ErrorIds:
     """Gives ids. Keeps no clock.
 
     An error that comes again within a second has the id that it had: so the log needs one entry a second for it, and
@@ -42,11 +41,10 @@ class InternalErrors:
     """
 
     def __init__(self) -> None:
-        self._known: dict[_Place, _Known] = {}
+        self._known: dict[Hashable, _Known] = {}
 
-    def id_of(self, error: Exception, now_seconds: float) -> ErrorId:
-        """The id of an error; errors are the same when they are of one type and were raised on one line."""
-        place = _place(error)
+    def id_of(self, place: Hashable, now_seconds: float) -> ErrorId:
+        """The id of an error; errors are the same when their places are."""
         known = self._known.pop(place, None)
         if known is not None and now_seconds < known.until_seconds:
             known.repeated += 1
@@ -58,7 +56,8 @@ class InternalErrors:
         return ErrorId(made.id, new=True, repeated=known.repeated if known else 0)
 
 
-def _place(error: Exception) -> _Place:
+def place_of(error: Exception) -> Hashable:
+    """The same of errors of one type that were raised on one line."""
     step = error.__traceback__
     while step is not None and step.tb_next is not None:
         step = step.tb_next
