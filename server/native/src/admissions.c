@@ -3,12 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t mix(uint64_t hash, uint64_t value) {
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
     hash = (hash ^ value) * UINT64_C(0x9E3779B97F4A7C15);
     return hash ^ hash >> 29;
 }
 
-static unsigned bucket_of(const uint8_t *name, size_t size, uint8_t dtype, unsigned rank, const int64_t *shape) {
+static unsigned bucket_of(const uint8_t *name, size_t size, uint8_t dtype, unsigned rank, const int64_t *shape)
+{
     uint64_t hash = mix(size, dtype);
     for (size_t at = 0; at < size; at++)
         hash = mix(hash, name[at]);
@@ -17,7 +19,8 @@ static unsigned bucket_of(const uint8_t *name, size_t size, uint8_t dtype, unsig
     return (unsigned)(hash >> 32) % ADMISSION_BUCKETS;
 }
 
-bool admissions_add(struct admissions *known, struct admission *admission) {
+bool admissions_add(struct admissions *known, struct admission *admission)
+{
     if (known->count >= ADMISSIONS_MAX)
         return false;
     const struct admission_input *first = &admission->inputs[0];
@@ -28,7 +31,8 @@ bool admissions_add(struct admissions *known, struct admission *admission) {
     return true;
 }
 
-bool admission_has(const struct admission *admission, const struct pb_reader *reader, unsigned number) {
+bool admission_has(const struct admission *admission, const struct pb_reader *reader, unsigned number)
+{
     if (number >= admission->inputs_count)
         return false;
     const struct admission_input *known = &admission->inputs[number];
@@ -39,7 +43,8 @@ bool admission_has(const struct admission *admission, const struct pb_reader *re
            memcmp(input->shape, known->shape, known->rank * sizeof known->shape[0]) == 0;
 }
 
-static bool fits(const struct admission *admission, const struct pb_reader *reader) {
+static bool fits(const struct admission *admission, const struct pb_reader *reader)
+{
     if (!reader->oip)
         return admission->tensors_bytes <= reader->length && admission_has(admission, reader, 0);
     if (admission->inputs_count != reader->inputs_count)
@@ -50,7 +55,8 @@ static bool fits(const struct admission *admission, const struct pb_reader *read
     return true;
 }
 
-struct admission *admissions_find(struct admissions *known, const struct pb_reader *reader) {
+struct admission *admissions_find(struct admissions *known, const struct pb_reader *reader)
+{
     const struct pb_input *first = &reader->inputs[0];
     if (!reader->inputs_count || !first->has_name)
         return NULL;
@@ -69,12 +75,14 @@ struct admission *admissions_find(struct admissions *known, const struct pb_read
     return best;
 }
 
-void admission_release(struct admission *admission) {
+void admission_release(struct admission *admission)
+{
     if (!--admission->uses && admission->forgotten)
         free(admission);
 }
 
-void admissions_clear(struct admissions *known) {
+void admissions_clear(struct admissions *known)
+{
     for (unsigned bucket = 0; bucket < ADMISSION_BUCKETS; bucket++) {
         while (known->buckets[bucket]) {
             struct admission *admission = known->buckets[bucket];

@@ -4,14 +4,16 @@
 
 enum { SMALLEST_BITS = 9, LARGEST_BITS = 40, ALIGNMENT_BITS = 6 };
 
-static unsigned bits(size_t value) {
+static unsigned bits(size_t value)
+{
     unsigned count = 0;
     for (; value; value >>= 1)
         count++;
     return count;
 }
 
-size_t arena_class_bytes(size_t size) {
+size_t arena_class_bytes(size_t size)
+{
     if (size <= (size_t)1 << SMALLEST_BITS)
         return (size_t)1 << SMALLEST_BITS;
     unsigned length = bits(size - 1);
@@ -23,12 +25,14 @@ size_t arena_class_bytes(size_t size) {
 }
 
 /* Of blocks of a size that arena_class_bytes gave. */
-static struct arena_class *class_of(struct arena *arena, size_t block_bytes) {
+static struct arena_class *class_of(struct arena *arena, size_t block_bytes)
+{
     unsigned power = bits(block_bytes) - 1;
     return &arena->classes[(power - SMALLEST_BITS) * 4 + (block_bytes >> (power - 2) & 3)];
 }
 
-const char *arena_add(struct arena *arena, uint32_t number, uint8_t *base, size_t block_bytes, uint32_t blocks) {
+const char *arena_add(struct arena *arena, uint32_t number, uint8_t *base, size_t block_bytes, uint32_t blocks)
+{
     if (!blocks || !base || arena_class_bytes(block_bytes) != block_bytes)
         return "such a segment cannot be";
     for (struct segment *other = arena->segments; other; other = other->next)
@@ -46,14 +50,16 @@ const char *arena_add(struct arena *arena, uint32_t number, uint8_t *base, size_
     return NULL;
 }
 
-static struct segment *find_free(struct arena *arena, size_t block_bytes, bool retired) {
+static struct segment *find_free(struct arena *arena, size_t block_bytes, bool retired)
+{
     struct segment *segment = arena->segments;
     while (segment && (segment->block_bytes != block_bytes || !segment->free_count || segment->retired != retired))
         segment = segment->next;
     return segment;
 }
 
-bool arena_take(struct arena *arena, size_t size, struct block *block) {
+bool arena_take(struct arena *arena, size_t size, struct block *block)
+{
     size_t block_bytes = arena_class_bytes(size);
     struct segment *segment = find_free(arena, block_bytes, false);
     if (!segment && (segment = find_free(arena, block_bytes, true)))
@@ -67,20 +73,23 @@ bool arena_take(struct arena *arena, size_t size, struct block *block) {
     return true;
 }
 
-void arena_free(struct arena *arena, struct block block) {
+void arena_free(struct arena *arena, struct block block)
+{
     block.segment->free[block.segment->free_count++] = block.number;
     class_of(arena, block.segment->block_bytes)->used--;
 }
 
 uint8_t *arena_block(struct block block) { return block.segment->base + block.number * block.segment->block_bytes; }
 
-void arena_retire(struct arena *arena, uint32_t number) {
+void arena_retire(struct arena *arena, uint32_t number)
+{
     for (struct segment *segment = arena->segments; segment; segment = segment->next)
         if (segment->number == number)
             segment->retired = true;
 }
 
-bool arena_remove_retired(struct arena *arena, uint32_t *number) {
+bool arena_remove_retired(struct arena *arena, uint32_t *number)
+{
     for (struct segment **at = &arena->segments; *at; at = &(*at)->next) {
         struct segment *segment = *at;
         if (!segment->retired || segment->free_count < segment->blocks)
@@ -95,12 +104,14 @@ bool arena_remove_retired(struct arena *arena, uint32_t *number) {
 
 uint32_t arena_peak(struct arena *arena, size_t block_bytes) { return class_of(arena, block_bytes)->peak; }
 
-void arena_forget_peaks(struct arena *arena) {
+void arena_forget_peaks(struct arena *arena)
+{
     for (unsigned at = 0; at < ARENA_CLASSES; at++)
         arena->classes[at].peak = arena->classes[at].used;
 }
 
-void arena_clear(struct arena *arena) {
+void arena_clear(struct arena *arena)
+{
     while (arena->segments) {
         struct segment *segment = arena->segments;
         arena->segments = segment->next;

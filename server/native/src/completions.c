@@ -25,7 +25,8 @@ struct source {
     size_t at;    /* of the next descriptor */
 };
 
-static bool copy_out(const struct source *source, size_t at, void *to, size_t size) {
+static bool copy_out(const struct source *source, size_t at, void *to, size_t size)
+{
     if (at > source->size || size > source->size - at)
         return false;
     memcpy(to, source->block + at, size);
@@ -33,7 +34,8 @@ static bool copy_out(const struct source *source, size_t at, void *to, size_t si
 }
 
 /* The number of elements, and of bytes where these have a size. False: it has other bytes, or they do not fit. */
-static bool has_its_bytes(const struct output_descriptor *output, const int64_t *shape, const struct source *source) {
+static bool has_its_bytes(const struct output_descriptor *output, const int64_t *shape, const struct source *source)
+{
     uint64_t elements = 1;
     if (!output->dtype || output->dtype > DTYPE_BYTES)
         return false;
@@ -48,7 +50,8 @@ static bool has_its_bytes(const struct output_descriptor *output, const int64_t 
     return !__builtin_mul_overflow(elements, (uint64_t)item_bytes[output->dtype], &bytes) && bytes == output->nbytes;
 }
 
-static bool has_its_rows(const struct output_descriptor *output, const int64_t *shape) {
+static bool has_its_rows(const struct output_descriptor *output, const int64_t *shape)
+{
     uint64_t rows = output->rank ? (uint64_t)shape[0] : 0, bytes;
     if (output->row_bytes &&
         (__builtin_mul_overflow(output->row_bytes, rows, &bytes) || bytes != output->nbytes))
@@ -62,7 +65,8 @@ static bool has_its_rows(const struct output_descriptor *output, const int64_t *
 
 /* Cuts the rows of a request out of an output. */
 static bool cut(const struct source *source, const struct output_descriptor *output, const int64_t *shape,
-                const struct completion *record, bool batches, struct pb_output *result) {
+                const struct completion *record, bool batches, struct pb_output *result)
+{
     uint64_t first = 0, last = output->nbytes;
     result->dtype = output->dtype;
     result->rank = output->rank;
@@ -88,7 +92,8 @@ static bool cut(const struct source *source, const struct output_descriptor *out
 }
 
 static bool read_output(struct source *source, const struct completion *record, bool batches, uint64_t *lowest,
-                        struct pb_output *result) {
+                        struct pb_output *result)
+{
     struct output_descriptor output;
     int64_t shape[PB_RANK_MAX];
     if (!copy_out(source, source->at, &output, sizeof output) || output.rank > PB_RANK_MAX)
@@ -107,7 +112,8 @@ static bool read_output(struct source *source, const struct completion *record, 
 
 /* Reads the outputs that a request asked for. False: the block does not hold them. */
 static bool read_answer(const struct request *request, const struct completion *record, struct source *source,
-                        struct pb_answer *answer) {
+                        struct pb_answer *answer)
+{
     struct response_header header;
     struct pb_output outputs[PB_OUTPUTS_MAX];
     const struct lane *lane = request->lane;
@@ -133,7 +139,8 @@ static bool read_answer(const struct request *request, const struct completion *
 
 /* Makes the message of an answer. False: it is none, or Python has to say why it cannot be. */
 static bool make_message(const struct request *request, const struct completion *record, const struct worker *worker,
-                         uint8_t **message, size_t *length) {
+                         uint8_t **message, size_t *length)
+{
     struct source source;
     struct pb_answer answer;
     const struct lane *lane = request->lane;
@@ -158,7 +165,8 @@ static bool make_message(const struct request *request, const struct completion 
     return true;
 }
 
-static void complete(struct request *request, const struct completion *record, struct worker *worker) {
+static void complete(struct request *request, const struct completion *record, struct worker *worker)
+{
     struct lane *lane = request->lane;
     uint8_t *message = NULL;
     size_t length = 0;
@@ -182,7 +190,8 @@ static void complete(struct request *request, const struct completion *record, s
     end_request(request);
 }
 
-static void take_record(const struct completion *record) {
+static void take_record(const struct completion *record)
+{
     struct request *request =
         record->status == STATUS_PROBE ? NULL : requests_find(record->slot, record->generation);
     if (request && request->state == REQUEST_OUT) {
@@ -195,7 +204,8 @@ static void take_record(const struct completion *record) {
 
 void completions_clear(void) { kept_count = 0; }
 
-bool completions_pass_on(void) {
+bool completions_pass_on(void)
+{
     size_t at = 0;
     while (at < kept_count) {
         size_t count = kept_count - at < RECORDS_PER_WRITE ? kept_count - at : RECORDS_PER_WRITE;
@@ -211,7 +221,8 @@ bool completions_pass_on(void) {
     return !kept_count;
 }
 
-bool completions_read(void) {
+bool completions_read(void)
+{
     static struct completion records[READ_RECORDS];
     for (;;) {
         /* What one read gives must find room. */

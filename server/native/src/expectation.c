@@ -8,7 +8,8 @@ static const uint64_t kept_ns = UINT64_C(3000000000);
 static const double slack = 1.25;
 
 /* The first place whose sample is not below the value. */
-static unsigned place_of(const struct samples *samples, double value) {
+static unsigned place_of(const struct samples *samples, double value)
+{
     unsigned low = 0, high = samples->count;
     while (low < high) {
         unsigned middle = (low + high) / 2;
@@ -21,7 +22,8 @@ static unsigned place_of(const struct samples *samples, double value) {
 }
 
 /* Kept in order all the time: to sort them for each look costs more than all the rest of a small request. */
-static void add_sample(struct samples *samples, double value) {
+static void add_sample(struct samples *samples, double value)
+{
     if (samples->count == EXPECTATION_SAMPLES) {
         unsigned oldest = place_of(samples, samples->came[samples->next]);
         samples->count--;
@@ -39,7 +41,8 @@ static void add_sample(struct samples *samples, double value) {
 
 static void forget_samples(struct samples *samples) { samples->count = samples->next = 0; }
 
-static void share(const struct expectation *known) {
+static void share(const struct expectation *known)
+{
     uint64_t bits;
     memcpy(&bits, &known->cost_ns, sizeof bits);
     __atomic_store_n(&known->shared->cost_ns_bits, bits, __ATOMIC_RELAXED);
@@ -47,7 +50,8 @@ static void share(const struct expectation *known) {
     __atomic_store_n(&known->shared->until_ns, known->until_ns, __ATOMIC_RELAXED);
 }
 
-static bool is_known(struct expectation *known, uint64_t now_ns) {
+static bool is_known(struct expectation *known, uint64_t now_ns)
+{
     if (now_ns > known->until_ns || known->costs.count < ENOUGH_SAMPLES)
         return false;
     if (known->unseen >= ANSWERS_BETWEEN_LOOKS || known->cost_ns == 0) {
@@ -59,7 +63,8 @@ static bool is_known(struct expectation *known, uint64_t now_ns) {
 }
 
 void expectation_answered(struct expectation *known, uint32_t ahead, uint64_t queue_ns, uint64_t compute_ns,
-                          uint64_t now_ns) {
+                          uint64_t now_ns)
+{
     if (now_ns > known->until_ns) {
         forget_samples(&known->costs);
         forget_samples(&known->runs);
@@ -73,11 +78,13 @@ void expectation_answered(struct expectation *known, uint32_t ahead, uint64_t qu
         share(known);
 }
 
-uint64_t expectation_wait_ns(struct expectation *known, uint32_t ahead, uint64_t now_ns) {
+uint64_t expectation_wait_ns(struct expectation *known, uint32_t ahead, uint64_t now_ns)
+{
     return ahead && is_known(known, now_ns) ? (uint64_t)(ahead * known->cost_ns) : 0;
 }
 
-uint64_t expectation_excess_ns(struct expectation *known, uint32_t ahead, int64_t left_ns, uint64_t now_ns) {
+uint64_t expectation_excess_ns(struct expectation *known, uint32_t ahead, int64_t left_ns, uint64_t now_ns)
+{
     uint64_t wait_ns = expectation_wait_ns(known, ahead, now_ns);
     if (!wait_ns)
         return 0;

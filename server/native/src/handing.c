@@ -16,18 +16,21 @@ struct handed_event {
 };
 _Static_assert(sizeof(struct handed_event) == 112, "as Python reads it");
 
-struct counts *request_counts(const struct request *request) {
+struct counts *request_counts(const struct request *request)
+{
     return &request->lane->counts[request->reader.oip ? 1 : 0];
 }
 
-static void leave_queue(struct request *request) {
+static void leave_queue(struct request *request)
+{
     if (request->state == REQUEST_OUT) {
         uint32_t *out = &request->lane->pool->out[request->lane->level];
         __atomic_store_n(out, *out - 1, __ATOMIC_RELAXED);
     }
 }
 
-static void free_block(struct request *request) {
+static void free_block(struct request *request)
+{
     if (!request->has_block)
         return;
     struct pool *pool = request->lane->pool;
@@ -37,7 +40,8 @@ static void free_block(struct request *request) {
     end_pool_if_idle(pool);
 }
 
-void end_pool_if_idle(struct pool *pool) {
+void end_pool_if_idle(struct pool *pool)
+{
     if (!pool->gone || pool->held)
         return;
     for (struct lane *lane = routes_lanes(); lane; lane = lane->next)
@@ -47,7 +51,8 @@ void end_pool_if_idle(struct pool *pool) {
     links_remove_pool(pool->id);
 }
 
-void end_request(struct request *request) {
+void end_request(struct request *request)
+{
     struct lane *lane = request->lane;
     leave_queue(request);
     rpc_detach(request);
@@ -61,7 +66,8 @@ void end_request(struct request *request) {
     bridge_hot_event(HOT_EVENT_LANE_IDLE, (const uint8_t *)&lane->id, sizeof lane->id);
 }
 
-static bool tell(const struct request *request, const struct handed_event *event) {
+static bool tell(const struct request *request, const struct handed_event *event)
+{
     size_t length = request->reader.length;
     uint8_t *bytes = malloc(sizeof *event + length);
     if (!bytes)
@@ -73,7 +79,8 @@ static bool tell(const struct request *request, const struct handed_event *event
     return told;
 }
 
-static void give_up(struct request *request) {
+static void give_up(struct request *request)
+{
     static const char text[] = "no memory is left in the front end";
     struct rpc *rpc = request->rpc;
     if (rpc->stream)
@@ -83,7 +90,8 @@ static void give_up(struct request *request) {
     end_request(request);
 }
 
-static void hand(struct request *request, struct handed_event *event, const struct completion *record) {
+static void hand(struct request *request, struct handed_event *event, const struct completion *record)
+{
     if (!request->rpc) {
         end_request(request);
         return;
@@ -105,17 +113,20 @@ static void hand(struct request *request, struct handed_event *event, const stru
     request->state = REQUEST_HANDED;
 }
 
-void hand_over(struct request *request, enum handed_reason reason, const struct completion *record) {
+void hand_over(struct request *request, enum handed_reason reason, const struct completion *record)
+{
     struct handed_event event = {.reason = (uint8_t)reason};
     hand(request, &event, record);
 }
 
-void hand_late(struct request *request, uint64_t excess_ns, uint64_t left_ns) {
+void hand_late(struct request *request, uint64_t excess_ns, uint64_t left_ns)
+{
     struct handed_event event = {.reason = HANDED_LATE, .excess_ns = excess_ns, .left_ns = left_ns};
     hand(request, &event, NULL);
 }
 
-void ask_growth(struct pool *pool, uint64_t size) {
+void ask_growth(struct pool *pool, uint64_t size)
+{
     struct {
         uint32_t pool, reserved;
         uint64_t size;

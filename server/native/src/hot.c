@@ -12,7 +12,8 @@ struct hot_settings hot_settings = {.completions = -1, .python_records = -1};
 
 static struct rpc *free_rpcs;
 
-static struct rpc *new_rpc(struct pn_call *call) {
+static struct rpc *new_rpc(struct pn_call *call)
+{
     struct rpc *rpc = free_rpcs;
     if (rpc)
         free_rpcs = rpc->next_free;
@@ -24,7 +25,8 @@ static struct rpc *new_rpc(struct pn_call *call) {
     return rpc;
 }
 
-enum pn_verdict hot_begin(struct pn_call *call) {
+enum pn_verdict hot_begin(struct pn_call *call)
+{
     size_t size;
     const char *encoding = call_metadata(call, "grpc-encoding", &size);
     bool plain = !encoding || (size == strlen("identity") && memcmp(encoding, "identity", size) == 0);
@@ -40,7 +42,8 @@ enum pn_verdict hot_begin(struct pn_call *call) {
 }
 
 /* The message is Python's from its first byte on, or from here on. */
-static enum pn_verdict bridge(struct rpc *rpc, struct turn *turn) {
+static enum pn_verdict bridge(struct rpc *rpc, struct turn *turn)
+{
     if (turn)
         turn->bridged = true;
     else if (rpc->stream && rpc->oip)
@@ -48,14 +51,16 @@ static enum pn_verdict bridge(struct rpc *rpc, struct turn *turn) {
     return PN_BRIDGE;
 }
 
-enum pn_verdict hot_message_begin(struct pn_call *call, size_t length) {
+enum pn_verdict hot_message_begin(struct pn_call *call, size_t length)
+{
     struct rpc *rpc = call->hot;
     if (rpc->stream && rpc->in_flight >= STREAM_IN_FLIGHT_MAX) {
         rpc->waiting = true;
         return PN_WAIT;
     }
     bool first = rpc->stream || !rpc->in_flight;
-    struct request *request = hot_settings.enabled && length && first ? requests_take(links_python_out(loop_now_ns())) : NULL;
+    bool ours = hot_settings.enabled && length && first;
+    struct request *request = ours ? requests_take(links_python_out(loop_now_ns())) : NULL;
     rpc->in_flight++;
     if (!request)
         return bridge(rpc, NULL);
@@ -72,7 +77,8 @@ enum pn_verdict hot_message_begin(struct pn_call *call, size_t length) {
 }
 
 /* The number that a version is written as; 0 for none, UINT64_MAX for what is Python's to read. */
-static uint64_t named_version(const struct pb_reader *reader) {
+static uint64_t named_version(const struct pb_reader *reader)
+{
     enum { DIGITS_MAX = 18 };
     if (!reader->has_version)
         return 0;
@@ -92,12 +98,14 @@ static uint64_t named_version(const struct pb_reader *reader) {
 }
 
 /* Whether a lane is far from its share of a queue, whoever else asks: nearer to it Python is to judge (room.py). */
-static bool has_room(struct pool *pool, unsigned level) {
+static bool has_room(struct pool *pool, unsigned level)
+{
     return !pool->shared || 2 * links_ahead(pool, level, loop_now_ns()) < pool->limit;
 }
 
 /* The first tensor comes: which lane, which shape, which block? False: Python is to see this. */
-static bool settle(struct request *request) {
+static bool settle(struct request *request)
+{
     const struct pb_reader *reader = &request->reader;
     if (!reader->has_model)
         return false;
@@ -130,7 +138,8 @@ static bool settle(struct request *request) {
 }
 
 /* Where the next tensor goes, NULL where Python is to see this. */
-static uint8_t *place(struct request *request) {
+static uint8_t *place(struct request *request)
+{
     const struct pb_reader *reader = &request->reader;
     unsigned number = reader->holes_count;
     if (!number && !settle(request))
@@ -141,7 +150,8 @@ static uint8_t *place(struct request *request) {
     return arena_block(request->block) + admission->inputs[number].offset;
 }
 
-enum pn_verdict hot_feed(struct pn_call *call, const uint8_t *bytes, size_t size) {
+enum pn_verdict hot_feed(struct pn_call *call, const uint8_t *bytes, size_t size)
+{
     struct rpc *rpc = call->hot;
     struct request *request = rpc->reading;
     pb_give(&request->reader, bytes, size);
@@ -157,7 +167,8 @@ enum pn_verdict hot_feed(struct pn_call *call, const uint8_t *bytes, size_t size
 }
 
 /* Which outputs are asked for. False: there is something wrong with them. */
-static bool choose_outputs(struct request *request) {
+static bool choose_outputs(struct request *request)
+{
     const struct pb_reader *reader = &request->reader;
     const struct lane *lane = request->lane;
     uint32_t chosen = 0;
@@ -177,14 +188,17 @@ static bool choose_outputs(struct request *request) {
     return true;
 }
 
-static bool is_complete(const struct request *request) {
+static bool is_complete(const struct request *request)
+{
     return pb_is_whole(&request->reader) && request->admission &&
            request->reader.inputs_count == request->admission->inputs_count &&
-           request->named_version == request->reader.has_version && !request->lane->pool->gone && !request->lane->dropped;
+           request->named_version == request->reader.has_version && !request->lane->pool->gone &&
+           !request->lane->dropped;
 }
 
 /* By how much the answer is expected to miss the deadline; 0 if it is not. */
-static uint64_t expected_excess_ns(struct request *request, uint64_t now_ns) {
+static uint64_t expected_excess_ns(struct request *request, uint64_t now_ns)
+{
     struct lane *lane = request->lane;
     request->ahead = links_ahead(lane->pool, lane->level, now_ns);
     /* The first tensor of a unary request was looked at. */
@@ -195,13 +209,15 @@ static uint64_t expected_excess_ns(struct request *request, uint64_t now_ns) {
 }
 
 /* The time now, not of this round: what is looked for when a worker died was written before a certain time. */
-static uint64_t clock_ns(void) {
+static uint64_t clock_ns(void)
+{
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-enum pn_verdict hot_message_end(struct pn_call *call) {
+enum pn_verdict hot_message_end(struct pn_call *call)
+{
     struct rpc *rpc = call->hot;
     struct request *request = rpc->reading;
     if (!is_complete(request) || !choose_outputs(request))
@@ -223,7 +239,8 @@ enum pn_verdict hot_message_end(struct pn_call *call) {
     return PN_TAKEN;
 }
 
-void hot_replay(struct pn_call *call, uint8_t *to, size_t fed) {
+void hot_replay(struct pn_call *call, uint8_t *to, size_t fed)
+{
     struct rpc *rpc = call->hot;
     struct request *request = rpc->reading;
     /* As many as were given is as many as the reader has: it loses none. */
@@ -234,7 +251,8 @@ void hot_replay(struct pn_call *call, uint8_t *to, size_t fed) {
     end_request(request);
 }
 
-void hot_gone(struct pn_call *call) {
+void hot_gone(struct pn_call *call)
+{
     struct rpc *rpc = call->hot;
     if (!rpc)
         return;
@@ -262,26 +280,30 @@ void hot_gone(struct pn_call *call) {
     free_rpcs = rpc;
 }
 
-static void retry_later(bool done) {
+static void retry_later(bool done)
+{
     if (!done)
         loop_wake_hot_at(loop_now_ns() + again_ns);
 }
 
-void hot_round(void) {
+void hot_round(void)
+{
     tickets_flush();
     retry_later(links_flush_releases());
 }
 
 void hot_completions(void) { retry_later(completions_read()); }
 
-void hot_timer(void) {
+void hot_timer(void)
+{
     bool released = links_flush_releases();
     retry_later(completions_pass_on() && released);
 }
 
 void hot_start(void) {}
 
-void hot_stop(void) {
+void hot_stop(void)
+{
     completions_clear();
     refusals_clear();
     requests_clear();

@@ -6,9 +6,13 @@
 const char misread[] = "the arguments are not what the command takes";
 const char no_memory[] = "no memory";
 
-struct arguments arguments_of(const uint8_t *bytes, size_t size) { return (struct arguments){bytes, bytes + size, false}; }
+struct arguments arguments_of(const uint8_t *bytes, size_t size)
+{
+    return (struct arguments){bytes, bytes + size, false};
+}
 
-const uint8_t *take_bytes(struct arguments *arguments, size_t size) {
+const uint8_t *take_bytes(struct arguments *arguments, size_t size)
+{
     if (arguments->short_ || size > (size_t)(arguments->end - arguments->at)) {
         arguments->short_ = true;
         return NULL;
@@ -18,7 +22,8 @@ const uint8_t *take_bytes(struct arguments *arguments, size_t size) {
     return bytes;
 }
 
-uint32_t take_u32(struct arguments *arguments) {
+uint32_t take_u32(struct arguments *arguments)
+{
     uint32_t value = 0;
     const uint8_t *bytes = take_bytes(arguments, sizeof value);
     if (bytes)
@@ -26,7 +31,8 @@ uint32_t take_u32(struct arguments *arguments) {
     return value;
 }
 
-uint64_t take_u64(struct arguments *arguments) {
+uint64_t take_u64(struct arguments *arguments)
+{
     uint64_t value = 0;
     const uint8_t *bytes = take_bytes(arguments, sizeof value);
     if (bytes)
@@ -34,7 +40,8 @@ uint64_t take_u64(struct arguments *arguments) {
     return value;
 }
 
-const uint8_t *take_text(struct arguments *arguments, size_t *size) {
+const uint8_t *take_text(struct arguments *arguments, size_t *size)
+{
     *size = take_u32(arguments);
     const uint8_t *bytes = take_bytes(arguments, *size);
     if (!bytes)
@@ -46,7 +53,8 @@ void *take_address(struct arguments *arguments) { return (void *)(uintptr_t)take
 
 bool is_read(const struct arguments *arguments) { return !arguments->short_ && arguments->at == arguments->end; }
 
-uint8_t *make_result(struct hot_result *result, size_t size) {
+uint8_t *make_result(struct hot_result *result, size_t size)
+{
     result->bytes = calloc(size ? size : 1, 1);
     result->size = result->bytes ? size : 0;
     return result->bytes;

@@ -8,7 +8,8 @@
 enum { LANE_BATCHES = 1, LANE_NEEDS_DEADLINE = 2 };
 
 /* Copies a text behind a struct, where its pointers point to. */
-static const uint8_t *keep(uint8_t **text, const uint8_t *bytes, size_t size) {
+static const uint8_t *keep(uint8_t **text, const uint8_t *bytes, size_t size)
+{
     uint8_t *at = *text;
     if (size)
         memcpy(at, bytes, size);
@@ -16,13 +17,15 @@ static const uint8_t *keep(uint8_t **text, const uint8_t *bytes, size_t size) {
     return at;
 }
 
-static struct pb_bytes take_kept(struct arguments *take, uint8_t **text) {
+static struct pb_bytes take_kept(struct arguments *take, uint8_t **text)
+{
     size_t size;
     const uint8_t *bytes = take_text(take, &size);
     return (struct pb_bytes){keep(text, bytes, size), size};
 }
 
-COMMAND(lane_add) {
+COMMAND(lane_add)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     /* The texts are a part of the arguments, so this is enough for them. */
@@ -57,7 +60,8 @@ COMMAND(lane_add) {
 }
 
 /* The lane gets no more requests. Gives how many it has. */
-COMMAND(lane_drop) {
+COMMAND(lane_drop)
+{
     struct arguments take = arguments_of(arguments, size);
     struct lane *lane = routes_lane(take_u32(&take));
     uint8_t *bytes = is_read(&take) ? make_result(result, sizeof(uint32_t)) : NULL;
@@ -70,7 +74,8 @@ COMMAND(lane_drop) {
     return NULL;
 }
 
-COMMAND(lane_forget) {
+COMMAND(lane_forget)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct lane *lane = routes_lane(take_u32(&take));
@@ -83,7 +88,8 @@ COMMAND(lane_forget) {
     return NULL;
 }
 
-COMMAND(model) {
+COMMAND(model)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     size_t name_size;
@@ -103,7 +109,8 @@ COMMAND(model) {
     return wrong;
 }
 
-static void take_input(struct arguments *take, struct admission_input *input, uint8_t **text) {
+static void take_input(struct arguments *take, struct admission_input *input, uint8_t **text)
+{
     struct pb_bytes name = take_kept(take, text);
     input->name = name.bytes;
     input->name_size = name.size;
@@ -117,7 +124,8 @@ static void take_input(struct arguments *take, struct admission_input *input, ui
     input->nbytes = take_u64(take);
 }
 
-static bool lies_inside(const struct admission *admission) {
+static bool lies_inside(const struct admission *admission)
+{
     for (unsigned at = 0; at < admission->inputs_count; at++) {
         const struct admission_input *input = &admission->inputs[at];
         if (input->offset < admission->head_size || input->offset > admission->bytes ||
@@ -127,7 +135,8 @@ static bool lies_inside(const struct admission *admission) {
     return admission->head_size >= sizeof(struct request_header) && admission->bytes <= UINT32_MAX;
 }
 
-COMMAND(admission_add) {
+COMMAND(admission_add)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct lane *lane = routes_lane(take_u32(&take));
@@ -156,7 +165,8 @@ COMMAND(admission_add) {
     return NULL;
 }
 
-COMMAND(admissions_clear) {
+COMMAND(admissions_clear)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct lane *lane = routes_lane(take_u32(&take));
@@ -167,8 +177,9 @@ COMMAND(admissions_clear) {
     return NULL;
 }
 
-/* A row for each lane and protocol: lane, protocol, what is expected to wait, and what was counted since the last time. */
-COMMAND(counts) {
+/* A row for each lane and protocol: lane, protocol, the wait that is expected, what was counted since the last time. */
+COMMAND(counts)
+{
     struct arguments take = arguments_of(arguments, size);
     if (!is_read(&take))
         return misread;

@@ -5,7 +5,8 @@
 #include "hot_commands.h"
 #include "hot.h"
 
-COMMAND(setup) {
+COMMAND(setup)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     uint64_t bounds[COUNTS_BUCKETS_MAX];
@@ -28,7 +29,8 @@ COMMAND(setup) {
     return wrong;
 }
 
-COMMAND(enable) {
+COMMAND(enable)
+{
     (void)result;
     if (size != 2)
         return misread;
@@ -37,7 +39,8 @@ COMMAND(enable) {
     return NULL;
 }
 
-COMMAND(pool_add) {
+COMMAND(pool_add)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct pool *pool = calloc(1, sizeof *pool);
@@ -58,7 +61,8 @@ COMMAND(pool_add) {
 }
 
 /* Whether several lanes share the pool. */
-COMMAND(pool_shared) {
+COMMAND(pool_shared)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct pool *pool = links_pool(take_u32(&take));
@@ -70,7 +74,8 @@ COMMAND(pool_shared) {
     return NULL;
 }
 
-COMMAND(pool_gone) {
+COMMAND(pool_gone)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct pool *pool = links_pool(take_u32(&take));
@@ -91,7 +96,8 @@ COMMAND(pool_gone) {
     return NULL;
 }
 
-COMMAND(segment_add) {
+COMMAND(segment_add)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct pool *pool = links_pool(take_u32(&take));
@@ -103,7 +109,8 @@ COMMAND(segment_add) {
     return pool ? arena_add(&pool->arena, number, base, block_bytes, blocks) : "there is no such pool";
 }
 
-COMMAND(segments_retire) {
+COMMAND(segments_retire)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct pool *pool = links_pool(take_u32(&take));
@@ -113,7 +120,8 @@ COMMAND(segments_retire) {
 }
 
 /* Gives the numbers of the segments that nothing points into any more. */
-COMMAND(segments_gone) {
+COMMAND(segments_gone)
+{
     struct arguments take = arguments_of(arguments, size);
     struct pool *pool = links_pool(take_u32(&take));
     if (!is_read(&take))
@@ -131,7 +139,8 @@ COMMAND(segments_gone) {
 }
 
 /* Gives (number, blocks in use) of each segment that gives blocks, and peaks are counted anew if that is asked for. */
-COMMAND(arena) {
+COMMAND(arena)
+{
     struct row {
         uint32_t number, used, peak, reserved;
     } row = {0};
@@ -160,7 +169,8 @@ COMMAND(arena) {
     return NULL;
 }
 
-COMMAND(grown) {
+COMMAND(grown)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct pool *pool = links_pool(take_u32(&take));
@@ -171,7 +181,8 @@ COMMAND(grown) {
     return NULL;
 }
 
-COMMAND(worker_add) {
+COMMAND(worker_add)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     uint32_t id = take_u32(&take), pool = take_u32(&take);
@@ -180,7 +191,8 @@ COMMAND(worker_add) {
     return is_read(&take) ? links_add_worker(id, pool, releases, claims, loop_now_ns()) : misread;
 }
 
-COMMAND(worker_gone) {
+COMMAND(worker_gone)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     uint32_t id = take_u32(&take);
@@ -190,7 +202,8 @@ COMMAND(worker_gone) {
     return NULL;
 }
 
-COMMAND(response_add) {
+COMMAND(response_add)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     uint32_t worker = take_u32(&take), number = take_u32(&take), blocks = take_u32(&take);
@@ -199,7 +212,8 @@ COMMAND(response_add) {
     return is_read(&take) ? links_add_response_segment(worker, number, base, block_bytes, blocks) : misread;
 }
 
-COMMAND(response_remove) {
+COMMAND(response_remove)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     uint32_t worker = take_u32(&take), number = take_u32(&take);

@@ -4,7 +4,8 @@
 #include "hot_commands.h"
 #include "hot.h"
 
-COMMAND(drain) {
+COMMAND(drain)
+{
     (void)arguments;
     if (size)
         return misread;
@@ -19,7 +20,8 @@ COMMAND(drain) {
 }
 
 /* Hands requests over whose tickets died with a worker: a reason, then slots and generations. */
-COMMAND(hand_over) {
+COMMAND(hand_over)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     enum handed_reason reason = (enum handed_reason)take_u32(&take);
@@ -33,7 +35,8 @@ COMMAND(hand_over) {
 }
 
 /* A row for each request whose ticket is out. */
-COMMAND(outstanding) {
+COMMAND(outstanding)
+{
     struct row {
         uint32_t slot, generation, lane, pool, level, waits;
         uint64_t accepted_ns, queued_ns;
@@ -66,14 +69,16 @@ COMMAND(outstanding) {
     return NULL;
 }
 
-static struct request *take_handed(struct arguments *take) {
+static struct request *take_handed(struct arguments *take)
+{
     uint32_t slot = take_u32(take), generation = take_u32(take);
     struct request *request = requests_find(slot, generation);
     return request && request->state == REQUEST_HANDED ? request : NULL;
 }
 
 /* The answer to a request that was handed over. */
-COMMAND(answer) {
+COMMAND(answer)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct request *request = take_handed(&take);
@@ -93,8 +98,9 @@ COMMAND(answer) {
     return NULL;
 }
 
-/* The status of a request of a unary call that was handed over: status, text, and the trailers as call_fail takes them. */
-COMMAND(fail) {
+/* The status of a unary request that was handed over: status, text, and the trailers as call_fail takes them. */
+COMMAND(fail)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct request *request = take_handed(&take);
@@ -113,7 +119,8 @@ COMMAND(fail) {
 }
 
 /* A request whose client is gone is over for Python, too. */
-COMMAND(end) {
+COMMAND(end)
+{
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     struct request *request = take_handed(&take);

@@ -15,21 +15,24 @@ static struct worker *workers;
 struct pool *links_pools(void) { return pools; }
 struct worker *links_workers(void) { return workers; }
 
-struct pool *links_pool(uint32_t id) {
+struct pool *links_pool(uint32_t id)
+{
     struct pool *pool = pools;
     while (pool && pool->id != id)
         pool = pool->next;
     return pool;
 }
 
-struct worker *links_worker(uint32_t id) {
+struct worker *links_worker(uint32_t id)
+{
     struct worker *worker = workers;
     while (worker && worker->id != id)
         worker = worker->next;
     return worker;
 }
 
-const char *links_add_pool(struct pool *pool) {
+const char *links_add_pool(struct pool *pool)
+{
     if (links_pool(pool->id))
         return "the pool was added already";
     pool->next = pools;
@@ -37,13 +40,15 @@ const char *links_add_pool(struct pool *pool) {
     return NULL;
 }
 
-static void note_change(uint32_t id, uint64_t now_ns) {
+static void note_change(uint32_t id, uint64_t now_ns)
+{
     struct pool *pool = links_pool(id);
     if (pool)
         pool->changed_ns = now_ns;
 }
 
-const char *links_add_worker(uint32_t id, uint32_t pool, int releases_fd, const uint8_t *claims, uint64_t now_ns) {
+const char *links_add_worker(uint32_t id, uint32_t pool, int releases_fd, const uint8_t *claims, uint64_t now_ns)
+{
     if (links_worker(id))
         return "the worker was added already";
     struct worker *worker = calloc(1, sizeof *worker);
@@ -56,7 +61,8 @@ const char *links_add_worker(uint32_t id, uint32_t pool, int releases_fd, const 
 }
 
 const char *links_add_response_segment(uint32_t id, uint32_t number, const uint8_t *base, size_t block_bytes,
-                                       uint32_t blocks) {
+                                       uint32_t blocks)
+{
     struct worker *worker = links_worker(id);
     if (!worker)
         return "there is no such worker";
@@ -68,7 +74,8 @@ const char *links_add_response_segment(uint32_t id, uint32_t number, const uint8
     return NULL;
 }
 
-void links_remove_response_segment(uint32_t id, uint32_t number) {
+void links_remove_response_segment(uint32_t id, uint32_t number)
+{
     struct worker *worker = links_worker(id);
     for (struct response_segment **at = worker ? &worker->segments : NULL; at && *at; at = &(*at)->next) {
         struct response_segment *segment = *at;
@@ -80,7 +87,8 @@ void links_remove_response_segment(uint32_t id, uint32_t number) {
     }
 }
 
-static void free_pool(struct pool *pool) {
+static void free_pool(struct pool *pool)
+{
     for (unsigned level = 0; level < pool->levels; level++) {
         close(pool->queues[level]);
         free(pool->batches[level]);
@@ -89,7 +97,8 @@ static void free_pool(struct pool *pool) {
     free(pool);
 }
 
-static void free_worker(struct worker *worker) {
+static void free_worker(struct worker *worker)
+{
     while (worker->segments) {
         struct response_segment *segment = worker->segments;
         worker->segments = segment->next;
@@ -100,7 +109,8 @@ static void free_worker(struct worker *worker) {
     free(worker);
 }
 
-void links_remove_pool(uint32_t id) {
+void links_remove_pool(uint32_t id)
+{
     for (struct pool **at = &pools; *at; at = &(*at)->next) {
         struct pool *pool = *at;
         if (pool->id != id)
@@ -111,7 +121,8 @@ void links_remove_pool(uint32_t id) {
     }
 }
 
-void links_remove_worker(uint32_t id, uint64_t now_ns) {
+void links_remove_worker(uint32_t id, uint64_t now_ns)
+{
     for (struct worker **at = &workers; *at; at = &(*at)->next) {
         struct worker *worker = *at;
         if (worker->id != id)
@@ -123,14 +134,16 @@ void links_remove_worker(uint32_t id, uint64_t now_ns) {
     }
 }
 
-void links_clear(void) {
+void links_clear(void)
+{
     while (pools)
         links_remove_pool(pools->id);
     while (workers)
         links_remove_worker(workers->id, 0);
 }
 
-const uint8_t *links_response(const struct worker *worker, uint32_t number, uint32_t block, size_t *size) {
+const uint8_t *links_response(const struct worker *worker, uint32_t number, uint32_t block, size_t *size)
+{
     const struct response_segment *segment = worker->segments;
     while (segment && segment->number != number)
         segment = segment->next;
@@ -140,7 +153,8 @@ const uint8_t *links_response(const struct worker *worker, uint32_t number, uint
     return segment->base + block * segment->block_bytes;
 }
 
-void links_release(struct worker *worker, uint32_t frontend, uint32_t segment, uint32_t block) {
+void links_release(struct worker *worker, uint32_t frontend, uint32_t segment, uint32_t block)
+{
     if (worker->unreleased_count) {
         struct release *last = &worker->unreleased[worker->unreleased_count - 1];
         if (last->segment == segment && last->block == block) {
@@ -161,7 +175,8 @@ void links_release(struct worker *worker, uint32_t frontend, uint32_t segment, u
         (struct release){.frontend = frontend, .segment = segment, .block = block, .count = 1};
 }
 
-static bool flush_worker(struct worker *worker) {
+static bool flush_worker(struct worker *worker)
+{
     size_t written = 0;
     while (written < worker->unreleased_count) {
         size_t count = worker->unreleased_count - written;
@@ -182,7 +197,8 @@ static bool flush_worker(struct worker *worker) {
     return !worker->unreleased_count;
 }
 
-bool links_flush_releases(void) {
+bool links_flush_releases(void)
+{
     bool all = true;
     for (struct worker *worker = workers; worker; worker = worker->next)
         if (worker->unreleased_count)
@@ -190,12 +206,14 @@ bool links_flush_releases(void) {
     return all;
 }
 
-static uint32_t pipe_depth(int descriptor) {
+static uint32_t pipe_depth(int descriptor)
+{
     int waiting = 0;
     return ioctl(descriptor, FIONREAD, &waiting) < 0 ? 0 : (uint32_t)waiting / RECORD_BYTES;
 }
 
-static uint32_t claimed_tickets(const struct pool *pool) {
+static uint32_t claimed_tickets(const struct pool *pool)
+{
     uint32_t sum = 0;
     for (const struct worker *worker = workers; worker; worker = worker->next) {
         if (worker->pool != pool->id)
@@ -206,7 +224,8 @@ static uint32_t claimed_tickets(const struct pool *pool) {
     return sum;
 }
 
-static void look_around(struct pool *pool, uint64_t now_ns) {
+static void look_around(struct pool *pool, uint64_t now_ns)
+{
     if (now_ns - pool->looked_ns < LOOK_EVERY_NS)
         return;
     pool->looked_ns = now_ns;
@@ -217,7 +236,8 @@ static void look_around(struct pool *pool, uint64_t now_ns) {
     }
 }
 
-uint32_t links_python_out(uint64_t now_ns) {
+uint32_t links_python_out(uint64_t now_ns)
+{
     static uint64_t looked_ns;
     static uint32_t sum;
     if (now_ns == looked_ns)
@@ -230,7 +250,8 @@ uint32_t links_python_out(uint64_t now_ns) {
     return sum;
 }
 
-uint32_t links_ahead(struct pool *pool, unsigned level, uint64_t now_ns) {
+uint32_t links_ahead(struct pool *pool, unsigned level, uint64_t now_ns)
+{
     uint32_t own = 0;
     for (unsigned at = 1; at <= level; at++)
         own += pool->out[at] + __atomic_load_n(&pool->python_out[at], __ATOMIC_RELAXED);

@@ -26,7 +26,8 @@ struct field {
     size_t message_end; /* in the message: the end of what the field stands in */
 };
 
-int pb_varint(const uint8_t **at, const uint8_t *end, uint64_t *value) {
+int pb_varint(const uint8_t **at, const uint8_t *end, uint64_t *value)
+{
     uint64_t result = 0;
     const uint8_t *byte = *at;
     for (unsigned count = 0; count < VARINT_BYTES_MAX; count++, byte++) {
@@ -42,7 +43,8 @@ int pb_varint(const uint8_t **at, const uint8_t *end, uint64_t *value) {
     return -1;
 }
 
-uint8_t pb_dtype_of(const uint8_t *text, size_t size) {
+uint8_t pb_dtype_of(const uint8_t *text, size_t size)
+{
     static const char *const names[DTYPES] = {"BOOL",  "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16",
                                               "INT32", "INT64", "FP16",   "BF16",   "FP32",   "FP64", "BYTES"};
     for (uint8_t at = 0; at < DTYPES; at++)
@@ -51,19 +53,22 @@ uint8_t pb_dtype_of(const uint8_t *text, size_t size) {
     return 0;
 }
 
-void pb_begin(struct pb_reader *reader, bool oip, size_t length) {
+void pb_begin(struct pb_reader *reader, bool oip, size_t length)
+{
     /* All but the arrays, whose entries are set up one by one. */
     memset(reader, 0, offsetof(struct pb_reader, outputs));
     reader->oip = oip;
     reader->length = length;
 }
 
-void pb_give(struct pb_reader *reader, const uint8_t *bytes, size_t size) {
+void pb_give(struct pb_reader *reader, const uint8_t *bytes, size_t size)
+{
     reader->rest = bytes;
     reader->rest_size = size;
 }
 
-static bool take_once(bool *has, struct pb_span *span, const struct field *field) {
+static bool take_once(bool *has, struct pb_span *span, const struct field *field)
+{
     if (*has)
         return false;
     *has = true;
@@ -72,14 +77,16 @@ static bool take_once(bool *has, struct pb_span *span, const struct field *field
 }
 
 /* Strings are text, of which only ASCII is taken for valid here. */
-static bool is_ascii(const uint8_t *bytes, size_t size) {
+static bool is_ascii(const uint8_t *bytes, size_t size)
+{
     uint8_t any = 0;
     for (size_t at = 0; at < size; at++)
         any |= bytes[at];
     return any < 0x80;
 }
 
-static bool read_shape(struct pb_input *input, const uint8_t *at, size_t size) {
+static bool read_shape(struct pb_input *input, const uint8_t *at, size_t size)
+{
     const uint8_t *end = at + size;
     if (input->has_shape)
         return false;
@@ -94,7 +101,8 @@ static bool read_shape(struct pb_input *input, const uint8_t *at, size_t size) {
 }
 
 /* A requested output of the Open Inference Protocol: nothing but a name. */
-static bool read_output(struct pb_reader *reader, const struct field *field) {
+static bool read_output(struct pb_reader *reader, const struct field *field)
+{
     const uint8_t *at = reader->head + field->at, *end = at + field->value;
     uint64_t tag, size;
     if (reader->outputs_count == PB_OUTPUTS_MAX || pb_varint(&at, end, &tag) != 1 ||
@@ -104,7 +112,8 @@ static bool read_output(struct pb_reader *reader, const struct field *field) {
     return true;
 }
 
-static bool begin_input(struct pb_reader *reader, const struct field *field) {
+static bool begin_input(struct pb_reader *reader, const struct field *field)
+{
     /* Behind the contents no inputs come, or contents would have no input that they belong to. */
     if (reader->inputs_count == PB_INPUTS_MAX || (reader->oip && reader->holes_count))
         return false;
@@ -114,7 +123,8 @@ static bool begin_input(struct pb_reader *reader, const struct field *field) {
     return true;
 }
 
-static bool read_input_field(struct pb_reader *reader, const struct field *field) {
+static bool read_input_field(struct pb_reader *reader, const struct field *field)
+{
     struct pb_input *input = &reader->inputs[reader->inputs_count - 1];
     const uint8_t *bytes = reader->head + field->at;
     if (field->number == TENSOR_NAME && field->kind == LENGTH)
@@ -131,7 +141,8 @@ static bool read_input_field(struct pb_reader *reader, const struct field *field
     return true;
 }
 
-static bool read_predict_field(struct pb_reader *reader, const struct field *field) {
+static bool read_predict_field(struct pb_reader *reader, const struct field *field)
+{
     if (field->number == PREDICT_VERSION && field->kind == VARINT) {
         bool first = !reader->has_version;
         reader->has_version = true;
@@ -150,7 +161,8 @@ static bool read_predict_field(struct pb_reader *reader, const struct field *fie
     return true;
 }
 
-static bool read_infer_field(struct pb_reader *reader, const struct field *field) {
+static bool read_infer_field(struct pb_reader *reader, const struct field *field)
+{
     if (field->kind != LENGTH)
         return false;
     if (field->number == INFER_MODEL)
@@ -162,14 +174,16 @@ static bool read_infer_field(struct pb_reader *reader, const struct field *field
     return field->number == INFER_OUTPUT && read_output(reader, field);
 }
 
-static bool is_contents(const struct pb_reader *reader, const struct field *field) {
+static bool is_contents(const struct pb_reader *reader, const struct field *field)
+{
     if (field->kind != LENGTH)
         return false;
     return reader->oip ? !reader->tensor_end && field->number == INFER_RAW
                        : reader->tensor_end && field->number == TENSOR_DATA;
 }
 
-static enum pb_step begin_contents(struct pb_reader *reader, const struct field *field) {
+static enum pb_step begin_contents(struct pb_reader *reader, const struct field *field)
+{
     if (!field->value || reader->holes_count == PB_INPUTS_MAX)
         return PB_OTHER;
     if (reader->oip && reader->holes_count == reader->inputs_count)
@@ -185,7 +199,8 @@ static enum pb_step begin_contents(struct pb_reader *reader, const struct field 
 }
 
 /* Reads tag and length or value of the field at `parsed`. */
-static enum pb_step read_field(const struct pb_reader *reader, struct field *field) {
+static enum pb_step read_field(const struct pb_reader *reader, struct field *field)
+{
     const uint8_t *at = reader->head + reader->parsed, *end = reader->head + reader->head_size;
     uint64_t tag;
     int read = pb_varint(&at, end, &tag);
@@ -206,7 +221,8 @@ static enum pb_step read_field(const struct pb_reader *reader, struct field *fie
     return PB_TENSOR; /* it is there */
 }
 
-static enum pb_step parse(struct pb_reader *reader) {
+static enum pb_step parse(struct pb_reader *reader)
+{
     for (;;) {
         if (reader->tensor_end && reader->parsed + reader->holes_bytes == reader->tensor_end) {
             if (!reader->oip && !reader->inputs[reader->inputs_count - 1].has_data)
@@ -234,7 +250,8 @@ static enum pb_step parse(struct pb_reader *reader) {
 }
 _Static_assert((int)INFER_INPUT == (int)PREDICT_INPUT, "both protocols number the inputs alike");
 
-static void fill_sink(struct pb_reader *reader) {
+static void fill_sink(struct pb_reader *reader)
+{
     size_t size = reader->rest_size < reader->sink_left ? reader->rest_size : reader->sink_left;
     memcpy(reader->sink, reader->rest, size);
     reader->sink += size;
@@ -243,7 +260,8 @@ static void fill_sink(struct pb_reader *reader) {
     reader->rest_size -= size;
 }
 
-enum pb_step pb_read(struct pb_reader *reader) {
+enum pb_step pb_read(struct pb_reader *reader)
+{
     for (;;) {
         if (reader->sink_left && reader->rest_size)
             fill_sink(reader);
@@ -265,7 +283,8 @@ enum pb_step pb_read(struct pb_reader *reader) {
     }
 }
 
-void pb_place(struct pb_reader *reader, uint8_t *to) {
+void pb_place(struct pb_reader *reader, uint8_t *to)
+{
     struct pb_hole *hole = &reader->holes[reader->holes_count++];
     *hole = reader->next;
     hole->bytes = to;
@@ -280,12 +299,14 @@ void pb_place(struct pb_reader *reader, uint8_t *to) {
     reader->sink_left = hole->size - size;
 }
 
-bool pb_is_whole(const struct pb_reader *reader) {
+bool pb_is_whole(const struct pb_reader *reader)
+{
     return reader->parsed == reader->head_size && !reader->sink_left && !reader->rest_size && !reader->tensor_end &&
            reader->head_size + reader->holes_bytes == reader->length && reader->holes_count == reader->inputs_count;
 }
 
-size_t pb_replay(const struct pb_reader *reader, uint8_t *to) {
+size_t pb_replay(const struct pb_reader *reader, uint8_t *to)
+{
     size_t at = 0;
     uint8_t *out = to;
     for (unsigned number = 0; number < reader->holes_count; number++) {

@@ -27,28 +27,32 @@ static const struct pb_bytes dtype_names[] = {
     {(const uint8_t *)"FP64", 4},   {(const uint8_t *)"BYTES", 5},
 };
 
-static size_t varint_size(uint64_t value) {
+static size_t varint_size(uint64_t value)
+{
     size_t size = 1;
     for (; value > 0x7F; value >>= 7)
         size++;
     return size;
 }
 
-static uint8_t *put_varint(uint8_t *to, uint64_t value) {
+static uint8_t *put_varint(uint8_t *to, uint64_t value)
+{
     for (; value > 0x7F; value >>= 7)
         *to++ = (uint8_t)(value | 0x80);
     *to++ = (uint8_t)value;
     return to;
 }
 
-static uint8_t *put_head(uint8_t *to, unsigned number, size_t size) {
+static uint8_t *put_head(uint8_t *to, unsigned number, size_t size)
+{
     *to++ = (uint8_t)(number << 3 | LENGTH);
     return put_varint(to, size);
 }
 
 static size_t length_size(size_t size) { return TAG_BYTES + varint_size(size) + size; }
 
-static uint8_t *put_raw(uint8_t *to, struct pb_bytes field) {
+static uint8_t *put_raw(uint8_t *to, struct pb_bytes field)
+{
     if (field.size)
         memcpy(to, field.bytes, field.size);
     return to + field.size;
@@ -57,14 +61,16 @@ static uint8_t *put_raw(uint8_t *to, struct pb_bytes field) {
 /* A string; as everywhere in proto3 an empty one is left out. */
 static size_t text_size(struct pb_bytes text) { return text.size ? length_size(text.size) : 0; }
 
-static uint8_t *put_text(uint8_t *to, unsigned number, struct pb_bytes text) {
+static uint8_t *put_text(uint8_t *to, unsigned number, struct pb_bytes text)
+{
     return text.size ? put_raw(put_head(to, number, text.size), text) : to;
 }
 
 /* A number; 0 is left out. */
 static size_t number_size(uint64_t value) { return value ? TAG_BYTES + varint_size(value) : 0; }
 
-static uint8_t *put_number(uint8_t *to, unsigned number, uint64_t value) {
+static uint8_t *put_number(uint8_t *to, unsigned number, uint64_t value)
+{
     if (!value)
         return to;
     *to++ = (uint8_t)(number << 3 | VARINT);
@@ -72,7 +78,8 @@ static uint8_t *put_number(uint8_t *to, unsigned number, uint64_t value) {
 }
 
 /* Name, type and shape stand in the same fields in both protocols. */
-static void measure_output(struct pb_output *output, bool oip) {
+static void measure_output(struct pb_output *output, bool oip)
+{
     output->shape_size = 0;
     for (unsigned at = 0; at < output->rank; at++)
         output->shape_size += varint_size((uint64_t)output->shape[at]);
@@ -84,7 +91,8 @@ static void measure_output(struct pb_output *output, bool oip) {
         output->about_size += TAG_BYTES + varint_size(output->data.size);
 }
 
-static uint8_t *put_about(uint8_t *to, const struct pb_output *output, bool oip) {
+static uint8_t *put_about(uint8_t *to, const struct pb_output *output, bool oip)
+{
     to = put_text(to, TENSOR_NAME, output->name);
     to = oip ? put_text(to, TENSOR_DTYPE, dtype_names[output->dtype]) : put_number(to, TENSOR_DTYPE, output->dtype);
     if (!output->rank)
@@ -95,7 +103,8 @@ static uint8_t *put_about(uint8_t *to, const struct pb_output *output, bool oip)
     return to;
 }
 
-static size_t measure_predict(struct pb_answer *answer) {
+static size_t measure_predict(struct pb_answer *answer)
+{
     answer->timing_size =
         number_size(answer->queue_ns) + number_size(answer->compute_ns) + number_size(answer->batch_rows);
     size_t size = text_size(answer->id) + text_size(answer->model) + number_size(answer->version) +
@@ -107,7 +116,8 @@ static size_t measure_predict(struct pb_answer *answer) {
     return size;
 }
 
-static uint8_t *put_predict(const struct pb_answer *answer, uint8_t *to) {
+static uint8_t *put_predict(const struct pb_answer *answer, uint8_t *to)
+{
     to = put_text(to, PREDICT_ID, answer->id);
     to = put_text(to, PREDICT_MODEL, answer->model);
     to = put_number(to, PREDICT_VERSION, answer->version);
@@ -124,7 +134,8 @@ static uint8_t *put_predict(const struct pb_answer *answer, uint8_t *to) {
     return to;
 }
 
-static size_t measure_infer(struct pb_answer *answer) {
+static size_t measure_infer(struct pb_answer *answer)
+{
     size_t size = text_size(answer->model) + text_size(answer->version_text) + text_size(answer->id);
     if (answer->stream)
         size += length_size(FINAL_RESPONSE_BYTES);
@@ -135,7 +146,8 @@ static size_t measure_infer(struct pb_answer *answer) {
     return size;
 }
 
-static uint8_t *put_infer(const struct pb_answer *answer, uint8_t *to) {
+static uint8_t *put_infer(const struct pb_answer *answer, uint8_t *to)
+{
     to = put_text(to, INFER_MODEL, answer->model);
     to = put_text(to, INFER_VERSION, answer->version_text);
     to = put_text(to, INFER_ID, answer->id);
@@ -150,14 +162,16 @@ static uint8_t *put_infer(const struct pb_answer *answer, uint8_t *to) {
     return to;
 }
 
-size_t pb_answer_size(struct pb_answer *answer) {
+size_t pb_answer_size(struct pb_answer *answer)
+{
     answer->response_size = answer->oip ? measure_infer(answer) : measure_predict(answer);
     if (!answer->stream)
         return answer->response_size;
     return (answer->oip ? 0 : text_size(answer->id)) + length_size(answer->response_size);
 }
 
-uint8_t *pb_answer_write(const struct pb_answer *answer, uint8_t *to) {
+uint8_t *pb_answer_write(const struct pb_answer *answer, uint8_t *to)
+{
     if (answer->stream) {
         if (!answer->oip)
             to = put_text(to, STREAMED_ID, answer->id);

@@ -26,32 +26,37 @@ struct buffer {
     size_t size;
 };
 
-static void put(struct buffer *buffer, const void *bytes, size_t size) {
+static void put(struct buffer *buffer, const void *bytes, size_t size)
+{
     memcpy(buffer->bytes + buffer->size, bytes, size);
     buffer->size += size;
 }
 
-static void put_varint(struct buffer *buffer, uint64_t value) {
+static void put_varint(struct buffer *buffer, uint64_t value)
+{
     for (; value > 0x7F; value >>= 7)
         buffer->bytes[buffer->size++] = (uint8_t)(value | 0x80);
     buffer->bytes[buffer->size++] = (uint8_t)value;
 }
 
-static void put_number(struct buffer *buffer, uint8_t tag, uint64_t value) {
+static void put_number(struct buffer *buffer, uint8_t tag, uint64_t value)
+{
     if (!value)
         return;
     buffer->bytes[buffer->size++] = tag;
     put_varint(buffer, value);
 }
 
-static void put_field(struct buffer *buffer, uint8_t tag, const void *bytes, size_t size) {
+static void put_field(struct buffer *buffer, uint8_t tag, const void *bytes, size_t size)
+{
     buffer->bytes[buffer->size++] = tag;
     put_varint(buffer, size);
     put(buffer, bytes, size);
 }
 
 /* google.rpc.Status with a RetryInfo. */
-static void put_status(struct buffer *buffer, const char *text, size_t text_size, uint64_t retry_ns) {
+static void put_status(struct buffer *buffer, const char *text, size_t text_size, uint64_t retry_ns)
+{
     struct buffer delay = {.size = 0}, info = {.size = 0}, any = {.size = 0};
     put_number(&delay, 0x08, retry_ns / 1000000000);
     put_number(&delay, 0x10, retry_ns % 1000000000);
@@ -64,7 +69,8 @@ static void put_status(struct buffer *buffer, const char *text, size_t text_size
 }
 
 /* Base64 without padding, as metadata have it. */
-static size_t encode(const struct buffer *plain, char *to) {
+static size_t encode(const struct buffer *plain, char *to)
+{
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t size = 0;
     for (size_t at = 0; at < plain->size; at += 3) {
@@ -82,7 +88,8 @@ static size_t encode(const struct buffer *plain, char *to) {
     return size;
 }
 
-static void put_pair(struct buffer *buffer, const char *name, const char *value, size_t value_size) {
+static void put_pair(struct buffer *buffer, const char *name, const char *value, size_t value_size)
+{
     uint32_t sizes[2] = {(uint32_t)strlen(name), (uint32_t)value_size};
     put(buffer, &sizes[0], sizeof sizes[0]);
     put(buffer, name, sizes[0]);
@@ -93,11 +100,13 @@ static void put_pair(struct buffer *buffer, const char *name, const char *value,
 static double about_ms(int64_t ns) { return ns > 0 ? (double)ns / 1e6 : 0; }
 
 /* Ends the call. False: it has more words than these. */
-static bool refuse(struct pn_call *call, const struct lane *lane, uint64_t excess_ns, int64_t left_ns) {
+static bool refuse(struct pn_call *call, const struct lane *lane, uint64_t excess_ns, int64_t left_ns)
+{
     char text[TEXT_MAX / 2], pushback[24], encoded[2 * TEXT_MAX];
     struct buffer status = {.size = 0}, trailers = {.size = 0};
     int size = snprintf(text, sizeof text,
-                        "an answer of model '%.*s' is expected in %.0f ms, and the deadline of the request is in %.0f ms",
+                        "an answer of model '%.*s' is expected in %.0f ms, "
+                        "and the deadline of the request is in %.0f ms",
                         (int)lane->model.size, (const char *)lane->model.bytes,
                         about_ms(left_ns + (int64_t)excess_ns), about_ms(left_ns));
     if (size < 0 || (size_t)size >= sizeof text)
@@ -111,12 +120,14 @@ static bool refuse(struct pn_call *call, const struct lane *lane, uint64_t exces
     return true;
 }
 
-static uint64_t expected_excess_ns(struct lane *lane, const struct pn_call *call, uint64_t now_ns) {
+static uint64_t expected_excess_ns(struct lane *lane, const struct pn_call *call, uint64_t now_ns)
+{
     uint32_t ahead = links_ahead(lane->pool, lane->level, now_ns);
     return expectation_excess_ns(&lane->expectation, ahead, (int64_t)(call->deadline_ns - now_ns), now_ns);
 }
 
-bool refuse_late(struct pn_call *call, struct lane *lane) {
+bool refuse_late(struct pn_call *call, struct lane *lane)
+{
     uint64_t now_ns = loop_now_ns();
     uint64_t excess_ns = call->deadline_ns ? expected_excess_ns(lane, call, now_ns) : 0;
     if (!excess_ns || !refuse(call, lane, excess_ns, (int64_t)(call->deadline_ns - now_ns)))
@@ -129,8 +140,9 @@ bool refuse_late(struct pn_call *call, struct lane *lane) {
     return true;
 }
 
-/* The lane whose requests are expected to be late by the least of those that a call may mean; NULL if one is not late. */
-static struct lane *least_late(const struct pn_call *call, const char *model, size_t model_size, uint64_t now_ns) {
+/* Of the lanes that a call may mean, the one whose answer is late by the least; NULL if one is not late. */
+static struct lane *least_late(const struct pn_call *call, const char *model, size_t model_size, uint64_t now_ns)
+{
     struct lane *mildest = NULL;
     uint64_t least_ns = UINT64_MAX;
     unsigned asked = 0;
@@ -151,7 +163,8 @@ static struct lane *least_late(const struct pn_call *call, const char *model, si
     return mildest;
 }
 
-bool refuse_unread(struct pn_call *call) {
+bool refuse_unread(struct pn_call *call)
+{
     uint64_t now_ns = loop_now_ns();
     if (now_ns >= pressed_until_ns || !call->deadline_ns || !hot_settings.complete)
         return false;
@@ -166,7 +179,8 @@ bool refuse_unread(struct pn_call *call) {
     return refuse_late(call, lane);
 }
 
-void refusals_clear(void) {
+void refusals_clear(void)
+{
     pressed_until_ns = 0;
     unseen = 0;
 }

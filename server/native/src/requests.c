@@ -6,7 +6,8 @@ static struct request *requests;
 static uint32_t *free_slots;
 static uint32_t first_slot, slots, free_count, reading;
 
-const char *requests_make(uint32_t first, uint32_t count) {
+const char *requests_make(uint32_t first, uint32_t count)
+{
     if (requests)
         return "the slots were made already";
     requests = calloc(count, sizeof *requests);
@@ -24,7 +25,8 @@ const char *requests_make(uint32_t first, uint32_t count) {
     return NULL;
 }
 
-void requests_clear(void) {
+void requests_clear(void)
+{
     free(requests);
     free(free_slots);
     requests = NULL;
@@ -32,7 +34,8 @@ void requests_clear(void) {
     slots = free_count = reading = 0;
 }
 
-struct request *requests_take(uint32_t others) {
+struct request *requests_take(uint32_t others)
+{
     /* Clients that send slowly do not keep the others from theirs. */
     if (free_count <= others || reading >= (slots + 1) / 2)
         return NULL;
@@ -49,14 +52,16 @@ struct request *requests_take(uint32_t others) {
     return request;
 }
 
-struct request *requests_find(uint32_t slot, uint32_t generation) {
+struct request *requests_find(uint32_t slot, uint32_t generation)
+{
     if (slot < first_slot || slot - first_slot >= slots)
         return NULL;
     struct request *request = &requests[slot - first_slot];
     return request->state != REQUEST_FREE && request->generation == generation ? request : NULL;
 }
 
-void requests_read(struct request *request, enum request_state state) {
+void requests_read(struct request *request, enum request_state state)
+{
     if (request->admission)
         admission_release(request->admission);
     request->admission = NULL;
@@ -64,14 +69,16 @@ void requests_read(struct request *request, enum request_state state) {
     reading--;
 }
 
-void requests_end(struct request *request) {
+void requests_end(struct request *request)
+{
     if (request->state == REQUEST_READING)
         requests_read(request, REQUEST_FREE);
     request->state = REQUEST_FREE;
     free_slots[free_count++] = request->slot - first_slot;
 }
 
-struct request *requests_all(uint32_t *count) {
+struct request *requests_all(uint32_t *count)
+{
     *count = slots;
     return requests;
 }

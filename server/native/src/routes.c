@@ -18,14 +18,16 @@ static struct model *models[MODEL_BUCKETS];
 
 struct lane *routes_lanes(void) { return lanes; }
 
-struct lane *routes_lane(uint32_t id) {
+struct lane *routes_lane(uint32_t id)
+{
     struct lane *lane = lanes;
     while (lane && lane->id != id)
         lane = lane->next;
     return lane;
 }
 
-const char *routes_add_lane(struct lane *lane) {
+const char *routes_add_lane(struct lane *lane)
+{
     if (routes_lane(lane->id))
         return "the lane was added already";
     lane->next = lanes;
@@ -33,7 +35,8 @@ const char *routes_add_lane(struct lane *lane) {
     return NULL;
 }
 
-void routes_forget_lane(struct lane *lane) {
+void routes_forget_lane(struct lane *lane)
+{
     for (struct lane **at = &lanes; *at; at = &(*at)->next) {
         if (*at != lane)
             continue;
@@ -44,7 +47,8 @@ void routes_forget_lane(struct lane *lane) {
     free(lane);
 }
 
-static struct model **bucket_of(const uint8_t *name, size_t size) {
+static struct model **bucket_of(const uint8_t *name, size_t size)
+{
     uint32_t hash = 2166136261U;
     for (size_t at = 0; at < size; at++)
         hash = (hash ^ name[at]) * 16777619U;
@@ -52,19 +56,22 @@ static struct model **bucket_of(const uint8_t *name, size_t size) {
 }
 
 /* Where the pointer to the model stands, or would. */
-static struct model **find_model(const uint8_t *name, size_t size) {
+static struct model **find_model(const uint8_t *name, size_t size)
+{
     struct model **at = bucket_of(name, size);
     while (*at && ((*at)->name_size != size || memcmp((*at)->name, name, size) != 0))
         at = &(*at)->next;
     return at;
 }
 
-static void free_model(struct model *model) {
+static void free_model(struct model *model)
+{
     free(model->name);
     free(model);
 }
 
-const char *routes_set_model(const uint8_t *name, size_t name_size, const struct route *routes, size_t count) {
+const char *routes_set_model(const uint8_t *name, size_t name_size, const struct route *routes, size_t count)
+{
     struct model **at = find_model(name, name_size);
     if (*at) {
         struct model *old = *at;
@@ -88,7 +95,8 @@ const char *routes_set_model(const uint8_t *name, size_t name_size, const struct
     return NULL;
 }
 
-struct lane *routes_find(const uint8_t *name, size_t name_size, uint64_t version) {
+struct lane *routes_find(const uint8_t *name, size_t name_size, uint64_t version)
+{
     const struct model *model = *find_model(name, name_size);
     for (size_t at = 0; model && at < model->routes_count; at++)
         if (model->routes[at].version == version)
@@ -96,7 +104,8 @@ struct lane *routes_find(const uint8_t *name, size_t name_size, uint64_t version
     return NULL;
 }
 
-void routes_clear(void) {
+void routes_clear(void)
+{
     for (unsigned bucket = 0; bucket < MODEL_BUCKETS; bucket++) {
         while (models[bucket]) {
             struct model *model = models[bucket];

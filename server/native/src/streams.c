@@ -4,7 +4,8 @@
 
 #include "hot.h"
 
-void rpc_detach(struct request *request) {
+void rpc_detach(struct request *request)
+{
     struct rpc *rpc = request->rpc;
     if (!rpc)
         return;
@@ -20,7 +21,8 @@ void rpc_detach(struct request *request) {
     request->next = request->previous = NULL;
 }
 
-struct turn *rpc_new_turn(struct rpc *rpc, bool bridged) {
+struct turn *rpc_new_turn(struct rpc *rpc, bool bridged)
+{
     struct turn *turn = calloc(1, sizeof *turn);
     /* Without it the answers of the stream would lose their order; a front end that has no 40 bytes is at its end. */
     if (!turn)
@@ -34,7 +36,8 @@ struct turn *rpc_new_turn(struct rpc *rpc, bool bridged) {
     return turn;
 }
 
-void rpc_end_turns(struct rpc *rpc) {
+void rpc_end_turns(struct rpc *rpc)
+{
     while (rpc->first_turn) {
         struct turn *turn = rpc->first_turn;
         rpc->first_turn = turn->next;
@@ -45,7 +48,8 @@ void rpc_end_turns(struct rpc *rpc) {
     rpc->last_turn = NULL;
 }
 
-static void send_ready_turns(struct rpc *rpc) {
+static void send_ready_turns(struct rpc *rpc)
+{
     while (rpc->first_turn && rpc->first_turn->ready) {
         struct turn *turn = rpc->first_turn;
         rpc->first_turn = turn->next;
@@ -58,7 +62,8 @@ static void send_ready_turns(struct rpc *rpc) {
     }
 }
 
-static bool owes(const struct rpc *rpc) {
+static bool owes(const struct rpc *rpc)
+{
     const struct turn *turn = rpc->first_turn;
     while (turn && turn->bridged)
         turn = turn->next;
@@ -66,7 +71,8 @@ static bool owes(const struct rpc *rpc) {
 }
 
 /* Something was answered: more may be read, or nothing is owed any more. */
-void rpc_progress(struct rpc *rpc) {
+void rpc_progress(struct rpc *rpc)
+{
     if (rpc->waiting && rpc->in_flight < STREAM_IN_FLIGHT_MAX) {
         rpc->waiting = false;
         call_resume(rpc->call);
@@ -77,9 +83,15 @@ void rpc_progress(struct rpc *rpc) {
     }
 }
 
-void rpc_answer(struct request *request, uint8_t *message, size_t length) {
+void rpc_answer(struct request *request, uint8_t *message, size_t length)
+{
     struct rpc *rpc = request->rpc;
     struct turn *turn = request->turn;
+    if (!rpc) {
+        if (message)
+            call_buffer_free(message);
+        return;
+    }
     rpc_detach(request);
     request->turn = NULL;
     if (turn) {
@@ -95,7 +107,8 @@ void rpc_answer(struct request *request, uint8_t *message, size_t length) {
     rpc_progress(rpc);
 }
 
-bool hot_bridged_answer(struct pn_call *call, uint8_t *message, size_t length) {
+bool hot_bridged_answer(struct pn_call *call, uint8_t *message, size_t length)
+{
     struct rpc *rpc = call->hot;
     if (!rpc)
         return false;
@@ -116,7 +129,8 @@ bool hot_bridged_answer(struct pn_call *call, uint8_t *message, size_t length) {
     return true;
 }
 
-void hot_half_closed(struct pn_call *call) {
+void hot_half_closed(struct pn_call *call)
+{
     struct rpc *rpc = call->hot;
     if (!rpc)
         return;

@@ -6,7 +6,8 @@
 
 #include "hot.h"
 
-static struct ticket ticket_of(const struct request *request) {
+static struct ticket ticket_of(const struct request *request)
+{
     const struct admission *admission = request->admission;
     return (struct ticket){
         .frontend = hot_settings.frontend,
@@ -26,7 +27,8 @@ static struct ticket ticket_of(const struct request *request) {
 }
 
 /* Writes `count` tickets from `first` on. 1: done; 0: there is no room for so many; -1: nobody will ever read them. */
-static int write_tickets(int queue, const struct ticket *first, unsigned count) {
+static int write_tickets(int queue, const struct ticket *first, unsigned count)
+{
     ssize_t written;
     do
         written = write(queue, first, count * sizeof *first);
@@ -36,7 +38,8 @@ static int write_tickets(int queue, const struct ticket *first, unsigned count) 
     return errno == EAGAIN ? 0 : -1;
 }
 
-static void flush_level(struct pool *pool, unsigned level) {
+static void flush_level(struct pool *pool, unsigned level)
+{
     struct ticket_batch *batch = pool->batches[level - 1];
     unsigned at = 0;
     while (at < batch->count) {
@@ -55,21 +58,27 @@ static void flush_level(struct pool *pool, unsigned level) {
         hand_over(batch->requests[at], HANDED_FULL, NULL);
 }
 
-bool tickets_put(struct request *request) {
+bool tickets_put(struct request *request)
+{
     struct pool *pool = request->lane->pool;
     unsigned level = request->lane->level;
-    struct ticket_batch **batch = &pool->batches[level - 1];
-    if (!*batch && !(*batch = calloc(1, sizeof **batch)))
-        return false;
-    if ((*batch)->count == RECORDS_PER_WRITE)
+    struct ticket_batch *batch = pool->batches[level - 1];
+    if (!batch) {
+        batch = calloc(1, sizeof *batch);
+        if (!batch)
+            return false;
+        pool->batches[level - 1] = batch;
+    }
+    if (batch->count == RECORDS_PER_WRITE)
         flush_level(pool, level);
-    (*batch)->tickets[(*batch)->count] = ticket_of(request);
-    (*batch)->requests[(*batch)->count++] = request;
+    batch->tickets[batch->count] = ticket_of(request);
+    batch->requests[batch->count++] = request;
     pool->dirty = true;
     return true;
 }
 
-void tickets_flush(void) {
+void tickets_flush(void)
+{
     for (struct pool *pool = links_pools(); pool; pool = pool->next) {
         if (!pool->dirty)
             continue;
