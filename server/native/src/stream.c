@@ -159,7 +159,7 @@ static bool refuse_headers(struct pn_stream *stream)
 {
     if (stream->header_bytes > limits.metadata_bytes) {
         char text[128];
-        snprintf(text, sizeof text, "received metadata size exceeds limit (%llu vs. %llu)",
+        snprintf(text, sizeof text, "received metadata size exceeds hard limit (%llu vs. %llu)",
                  (unsigned long long)stream->header_bytes, (unsigned long long)limits.metadata_bytes);
         fail(stream, GRPC_RESOURCE_EXHAUSTED, text);
         return true;
