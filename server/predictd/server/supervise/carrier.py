@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from predictd.server.config.errors import ConfigError
-from predictd.server.supervise.supervisor import ABI_VERSION
+from predictd.server.transport.abi import ABI_VERSION
 
 MODULE = "predictd.native"
 # Of the calls between its C and our Python. Raised with each change that an older one would misread.
