@@ -9,7 +9,7 @@ import pytest
 
 from predictd.server.config.errors import ConfigError
 from predictd.server.supervise.carrier import BRIDGE_VERSION, MODULE, carrier, native_problem
-from predictd.server.transport.records import ABI_VERSION
+from predictd.server.transport.abi import ABI_VERSION
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ from predictd.server.frontend.uploads import Received, Uploads
 from predictd.server.launch.child_start import Inherited, begin_child
 from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import FrontendRecorder
+from predictd.server.transport.abi import ABI_VERSION
 from predictd.server.transport.claims import CLAIMS_BYTES
 from predictd.server.transport.memory import map_shared
-from predictd.server.transport.records import ABI_VERSION
 
 GC_THRESHOLD = 50_000
 # The server's stop cancels the calls that it has received and not yet handed over, and clients do not retry
