@@ -122,6 +122,7 @@ class HotRig(Rig):
     async def end(self) -> None:
         """Stop the server; what workers and pools there are goes first."""
         await self.channel.close()
+        self.server.before_end = self.hot.end
         await self.server.stop(0)
         asyncio.get_running_loop().remove_reader(self.hot.records.read_fd)
         self.hot.records.close()

@@ -205,6 +205,7 @@ class Dispatcher:
         except OverloadedError:
             # Too late for this one: the memory is free once all readers have unmapped it.
             self.links.give_back(pressed=True)
+            self.mirror.give_back(time.monotonic_ns(), pressed=True)
             raise
         if pool.id not in self._pools:
             raise LaneGoneError(f"model '{lane.model}' stopped to be served")

@@ -162,7 +162,8 @@ class Frontend:
 
     def _part(self) -> None:
         """The loop in C has nothing left to do and is about to end."""
-        self._mirror.collect()
+        if self._hot is not None:
+            self._hot.end()
         self._mirror = self._dispatcher.mirror = NO_MIRROR
 
     def _let_hot(self, *, enabled: bool) -> None:

@@ -25,7 +25,7 @@ from predictd.server.frontend.native import counts
 from predictd.server.frontend.native.admissions import Admissions, encode_lane, is_plain
 from predictd.server.frontend.native.expected import SharedExpectation
 from predictd.server.frontend.native.memory import NativeArena, ResponseMemory, later
-from predictd.server.frontend.native.packing import Command, address, longs, numbers, text
+from predictd.server.frontend.native.packing import Command, Line, address, longs, numbers, text
 from predictd.server.frontend.native.recovery import Reason, Recovery
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
 from predictd.server.transport.claims import ClaimState
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _OUTSTANDING = struct.Struct("<6IQQ")
 _LANE = struct.Struct("<I")
 _GROW = struct.Struct("<IIQ")
+
+_NOT_YET = b"\0"
 
 # `enum hot_event`.
 _HANDED, _CLIENT_GONE, _LANE_IDLE, _GROW_ASKED, _POOL_IDLE = range(1, 6)
@@ -94,7 +96,7 @@ class Hot(Mirror):
     """
 
     def __init__(self, command: Command, init: Limits, completion_fd: int) -> None:
-        self._command = command
+        self._command = command = Line(command)
         self._init = init
         # Either half may have as many as there may be of both together.
         self.python_slots = init.in_flight_limit
@@ -159,6 +161,11 @@ class Hot(Mirror):
         served = sum(self._routes.lanes_of_pools().values())
         self._command("enable", bytes([self._enabled, len(self._lanes) == served]))
 
+    def end(self) -> None:
+        """The loop has nothing left to do and is about to end."""
+        self.collect()
+        self._command.closed = True
+
     def on_event(self, kind: int, data: bytes) -> None:
         """What the loop has to say."""
         if kind == _HANDED:
@@ -200,7 +207,7 @@ class Hot(Mirror):
 
     @override
     def drain(self) -> None:
-        while not self._command("drain", b"")[0]:
+        while self._command("drain", b"") == _NOT_YET:
             # Its way to us is full: what is there is read, and it goes on.
             self._dispatcher.on_completions()
 
@@ -298,6 +305,7 @@ class Hot(Mirror):
             await self._growth.grow(pool_id, pool.arena, size_bytes)
         except OverloadedError:
             # The request that it was for has come to Python meanwhile, which says so to its client.
+            self.give_back(time.monotonic_ns(), pressed=True)
             later(done)
         else:
             done()

@@ -23,6 +23,25 @@ class Command(Protocol):
         """
 
 
+class Line:
+    """The way to the loop, until it ends.
+
+    Args:
+        command: To the loop.
+
+    Attributes:
+        closed: The loop has ended, or is about to: what is still under way here comes to nothing.
+    """
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self.closed = False
+
+    def __call__(self, name: str, arguments: bytes, /) -> bytes:
+        """See `Command`."""
+        return b"" if self.closed else self._command(name, arguments)
+
+
 def text(value: str | bytes) -> bytes:
     """A text as commands take it."""
     encoded = value.encode() if isinstance(value, str) else value
