@@ -53,12 +53,14 @@ class Planner:
         budget: What this process may use of it.
         facilities: What its system has.
         sandbox: What workers shall be kept from.
+        elsewhere: It is another machine, of which nobody knows what is installed.
     """
 
     topology: Topology
     budget: Budget
     facilities: Facilities = field(default_factory=Facilities)
     sandbox: SandboxRequest = field(default_factory=SandboxRequest)
+    elsewhere: bool = False
 
     @property
     def cores(self) -> int:
@@ -67,9 +69,13 @@ class Planner:
 
     def plan(self, request: PlanRequest) -> LaunchPlan:
         """Plan every child of a request."""
-        return plan(
-            self.topology, self.budget, replace(request, facilities=self.facilities, sandbox=self.sandbox)
+        known = replace(
+            request,
+            facilities=self.facilities,
+            sandbox=self.sandbox,
+            carrier="" if self.elsewhere else request.carrier,
         )
+        return plan(self.topology, self.budget, known)
 
 
 def read_planner(root: Path = Path("/")) -> Planner:
@@ -83,7 +89,8 @@ def read_planner(root: Path = Path("/")) -> Planner:
     """
     affinity = read_affinity(root)
     topology = read_topology(affinity, root)
-    return Planner(topology, read_budget(affinity, topology.ids, root), read_facilities(root))
+    budget = read_budget(affinity, topology.ids, root)
+    return Planner(topology, budget, read_facilities(root), elsewhere=root != Path("/"))
 
 
 def plan_start(
