@@ -301,6 +301,9 @@ class Hot(Mirror):
         if pool is None:
             return
         done = partial(self._command, "grown", numbers(pool_id))
+        if pool.arena.plan_growth(size_bytes) is None:
+            later(done)
+            return
         try:
             await self._growth.grow(pool_id, pool.arena, size_bytes)
         except OverloadedError:

@@ -23,6 +23,9 @@ from predictd.server.transport.retention import Retention
 
 # Python's own segments of the same pool are numbered from 0.
 FIRST_SEGMENT = 1 << 31
+# Of what a pool may have in all, this part may be in use when this half's share grows, and by that part it may.
+ARENA_PART = 2
+SEGMENT_PART = 8
 # After a refusal the loop does not ask again before.
 ASK_AGAIN_SECONDS = 1.0
 _ROW = struct.Struct("<4I")
@@ -71,9 +74,10 @@ class NativeArena:
         )
 
     def plan_growth(self, size_bytes: int, *, least: bool = False) -> SegmentShape | None:
-        """As `Arena.plan_growth`."""
+        """As `Arena.plan_growth`. Where memory is scarce it is left to Python, which refuses in words."""
         block_bytes = size_class(size_bytes)
-        left_bytes = self._limit_bytes - self._other.total_bytes - self.total_bytes
+        left_bytes = self._limit_bytes // ARENA_PART - self._other.total_bytes - self.total_bytes
+        left_bytes = min(left_bytes, self._limit_bytes // SEGMENT_PART)
         same_bytes = sum(
             segment.shape.size_bytes
             for segment in self._segments.values()
