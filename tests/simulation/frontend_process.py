@@ -12,7 +12,7 @@ from typing_extensions import override
 from predictd.server.control.message import Message
 from predictd.server.control.messages import FrontendCounts, FrontendInit, Hello
 from predictd.server.frontend.main import Frontend
-from predictd.server.supervise.supervisor import ABI_VERSION
+from predictd.server.transport.abi import ABI_VERSION
 from predictd.server.transport.blocks import read_request
 from tests.simulation.loop import Loop, Running
 from tests.simulation.process import Process
@@ -27,6 +27,9 @@ class FakeServer:
     def __init__(self) -> None:
         self.open = False
         self.calls: set[asyncio.Task[Any]] = set()
+
+    def add_generic_rpc_handlers(self, services: object) -> None:
+        """Nobody calls them."""
 
     def add_insecure_port(self, address: str) -> int:
         return int(address.rpartition(":")[2])
