@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import struct
@@ -97,6 +98,8 @@ def send(address: tuple[str, int], data: bytes, seconds: float) -> bool:
                 pass
         except TimeoutError:
             return False
-        except ConnectionError:
-            return True
+        except OSError as error:
+            # ENOTCONN is what `shutdown` says of a connection that was reset meanwhile, and no ConnectionError.
+            if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
+                raise
     return True

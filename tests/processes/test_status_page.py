@@ -28,7 +28,7 @@ from tests.fixtures.browser import Page
 from tests.fixtures.daemon import COMMAND, Daemon
 from tests.fixtures.processes import X, serving, versioned
 
-# A folder's name, which is in the reason why a model failed, that would be markup if anybody took it for that.
+# A file's name, which is in the reason why a model failed, that would be markup if anybody took it for that.
 EVIL = "<img src=x onerror=alert(1)>"
 BOUNDS = {"1 row": "1.0", "2 rows": "2.0", "3 to 4 rows": "4.0", "5 to 8 rows": "8.0"}
 
@@ -36,11 +36,14 @@ BOUNDS = {"1 row": "1.0", "2 rows": "2.0", "3 to 4 rows": "4.0", "5 to 8 rows": 
 @contextmanager
 def daemon_with_a_past(folder: Path) -> Iterator[Daemon]:
     """One that has answered and refused, with a model that failed, and is at rest."""
-    repository = folder / EVIL
+    repository = folder / "models"
     versioned(repository, "double", {1: 2.0, 2: 2.0}, 'version_policy = "all"\n[labels]\nstable = 1\n')
     versioned(repository, "triple", {7: 3.0})
     (repository / "broken" / "1").mkdir(parents=True)
-    (repository / "broken" / "1" / "model.onnx").write_bytes(b"no model")
+    (repository / "broken" / "config.pbtxt").write_text(
+        f'platform: "onnxruntime_onnx"\ndefault_model_filename: "{EVIL}.onnx"\n'
+    )
+    (repository / "broken" / "1" / f"{EVIL}.onnx").write_bytes(b"no model")
     options = ("--frontends", "1", "--instances", "1", "--pools", "per-model")
     with serving(repository, *options, folder=folder / "run") as daemon:
         with Client(daemon.grpc) as client:
