@@ -25,17 +25,14 @@ class FakeServer:
     """Stands for the gRPC server: knows its calls, and waits for them when it stops."""
 
     def __init__(self) -> None:
-        self.open = False
+        self.is_open = False
         self.calls: set[asyncio.Task[Any]] = set()
 
-    def add_insecure_port(self, address: str) -> int:
-        return int(address.rpartition(":")[2])
-
-    async def start(self) -> None:
-        self.open = True
+    async def open(self) -> None:
+        self.is_open = True
 
     async def stop(self, grace: float) -> None:
-        self.open = False
+        self.is_open = False
         if self.calls:
             await asyncio.wait(set(self.calls), timeout=grace)
         for call in self.calls:
@@ -48,7 +45,7 @@ class SimulatedFrontend(Frontend):
     server: FakeServer
 
     @override
-    def _make_server(self) -> Any:
+    def _make_servers(self) -> Any:
         self.server = FakeServer()
         return self.server
 
@@ -72,7 +69,7 @@ class FrontendProcess(Process):
     @property
     def open(self) -> bool:
         """Clients reach it."""
-        return self.alive and self.frontend is not None and self.frontend.server.open
+        return self.alive and self.frontend is not None and self.frontend.server.is_open
 
     def number(self, slot: int, generation: int) -> int | None:
         """The identity of the request that a ticket is for, as its block says; None when that is over."""

@@ -51,6 +51,10 @@ class Files:
         temporary.write_text("".join(map(entry_text, entries)))
         temporary.replace(self.tokens)
 
+    def make_pipe(self) -> None:
+        self.tokens.unlink()
+        os.mkfifo(self.tokens)
+
     def credentials(self, **more: Any) -> Credentials:
         return Credentials(
             Settings(tls_certificate=self.certificate, tls_key=self.key, tokens=self.tokens, **more)
@@ -170,7 +174,7 @@ def test_links_that_move_are_followed(files: Files, pairs: tuple[Pair, Pair], tm
         (lambda files: files.tokens.write_text("x"), "tokens: {}/t.toml: not TOML"),
         # Opened without a look, it would keep the daemon waiting for somebody to write.
         (
-            lambda files: (files.tokens.unlink(), os.mkfifo(files.tokens)),
+            lambda files: files.make_pipe(),
             "tokens: {}/t.toml: not a regular file",
         ),
         (

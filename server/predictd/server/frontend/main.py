@@ -9,14 +9,12 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import grpc
-import grpc.aio
 import uvloop
 from setproctitle import setproctitle
 
@@ -63,17 +61,16 @@ from predictd.server.frontend.apis import (
     tfs,
 )
 from predictd.server.frontend.apis.streams import Streams
-from predictd.server.frontend.clients import ClientLimit, ClientNames
-from predictd.server.frontend.connections import server_options
+from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
-from predictd.server.frontend.grpc_server import make_server
 from predictd.server.frontend.guarded import GuardedChanges, GuardedControl, GuardedCore
 from predictd.server.frontend.holding import Holding, awake_clock
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.registry import Registry
-from predictd.server.frontend.request_log import LoggedService, NotedCalls
+from predictd.server.frontend.request_log import LoggedService
 from predictd.server.frontend.routing import Routes
+from predictd.server.frontend.servers import Servers
 from predictd.server.frontend.service import Service
 from predictd.server.frontend.tls import ServerTls
 from predictd.server.frontend.unread import Bounded, Unread
@@ -86,17 +83,10 @@ from predictd.server.transport.memory import map_shared
 from predictd.server.transport.records import ABI_VERSION
 
 GC_THRESHOLD = 50_000
-# gRPC itself cancels requests by lot when more than so many wait for their handlers (its own default is 1,000).
-# Ours refuses them in words, so that comes first.
-PENDING_REQUESTS = 50_000
 # The server's stop cancels the calls that it has received and not yet handed over, and clients do not retry
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
-# What a server that was replaced has in hand may take so long.
-REPLACED_SECONDS = 60.0
-# Mode 0660 for what is made under it.
-UNIX_UMASK = 0o117
 SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
 
 _log = logging.getLogger(__name__)
@@ -133,7 +123,7 @@ class Frontend:
         self._health = health.Health(SERVICES, self._access.sees)
         self._unread = Unread(init.unread_limit_bytes)
         self._streams = Streams(self._unread, self._uploads)
-        self._server = self._make_server()
+        self._servers = self._make_servers()
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
@@ -149,32 +139,9 @@ class Frontend:
         """Send to the supervisor. Its own loop always reads, so the socket's buffer is room enough."""
         self._channel.send(message, fds or ())
 
-    def _make_server(self) -> grpc.aio.Server:
-        limit = self._init.max_message_bytes
-        server = make_server(
-            self._deafened,
-            interceptors=[
-                *([ClientNames()] if self._init.max_concurrent_per_client else ()),
-                *(() if self._init.request_log.off else [NotedCalls()]),
-            ],
-            options=[
-                ("grpc.so_reuseport", 1),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                *server_options(
-                    self._init.connections,
-                    resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-                    len(self._init.addresses) + bool(self._init.unix),
-                ),
-                # Else a client may send as much as the line carries before anybody decided to read it: see gate.py.
-                ("grpc.http2.bdp_probe", 0),
-                ("grpc.server.max_pending_requests", PENDING_REQUESTS),
-                ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_REQUESTS),
-            ],
-        )
+    def _make_servers(self) -> Servers:
         services = [Received(service, self._uploads) for service in self._services()]
-        server.add_generic_rpc_handlers((Registry(services, self._access),))
-        return server
+        return Servers(self._init, Registry(services, self._access), self._tls.credentials, self._spawn)
 
     def _services(self) -> Iterator[grpc.GenericRpcHandler]:
         limit = self._init.max_message_bytes
@@ -311,36 +278,8 @@ class Frontend:
             _log.error("the front end failed", exc_info=task.exception())
             os._exit(1)
 
-    async def _open(self) -> None:
-        for address in self._init.addresses:
-            if self._init.access.tls:
-                self._server.add_secure_port(address, self._tls.credentials())
-            else:
-                self._server.add_insecure_port(address)
-        if self._init.unix:
-            # Nobody else may connect, not even between bind and chmod.
-            before = os.umask(UNIX_UMASK)
-            try:
-                self._server.add_insecure_port(f"unix:{self._init.unix}")
-            finally:
-                os.umask(before)
-        await self._server.start()
-
-    def _deafened(self) -> None:
-        if not self._service.draining:
-            self._spawn(self._replace())
-
-    async def _replace(self) -> None:
-        """Have another server take new calls. The one before finishes what it has, and sends its clients over."""
-        old, self._server = self._server, self._make_server()
-        # In this order: who cannot connect for a moment tries again, who is cancelled does not.
-        stopping = asyncio.create_task(old.stop(REPLACED_SECONDS))
-        await asyncio.sleep(0)
-        await self._open()
-        await stopping
-
     async def _listen(self) -> None:
-        await self._open()
+        await self._servers.open()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
@@ -357,7 +296,7 @@ class Frontend:
         self._streams.close()
         finish_by_ns = time.monotonic_ns() + message.grace_ns
         await self._refuse(min(message.grace_ns / 1e9, REFUSE_SECONDS_MAX))
-        await self._server.stop(max(finish_by_ns - time.monotonic_ns(), 0) / 1e9)
+        await self._servers.stop(max(finish_by_ns - time.monotonic_ns(), 0) / 1e9)
         in_time = time.monotonic_ns() < finish_by_ns
         self._count(0)
         self.send(Drained(complete=in_time or not self._dispatcher.in_flight))
