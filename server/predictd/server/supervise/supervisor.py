@@ -42,7 +42,7 @@ from predictd.server.repository.models import Scan
 from predictd.server.repository.watch import untuned
 from predictd.server.supervise.arenas import Arenas
 from predictd.server.supervise.assembly import Planner
-from predictd.server.supervise.believable import check_sender
+from predictd.server.supervise.believable import check_descriptors, check_sender
 from predictd.server.supervise.catalog import Catalog
 from predictd.server.supervise.changes import Changes
 from predictd.server.supervise.child import Child
@@ -223,6 +223,7 @@ class Supervisor:
         return [child for place, child in everyone if place.state is not State.STARTING]
 
     def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
+        check_descriptors(message, fds)
         if self._workers.has(child):
             check_sender(message)
         match message:
@@ -234,7 +235,7 @@ class Supervisor:
                 refusal = self._arenas.decide(child, size_bytes)
                 child.send(Growth(granted=refusal is None, reason=refusal or ""))
             case SegmentAdded():
-                self._growth.settle(child.id)
+                self._arenas.made(child, message, fds[0])
                 self._wiring.segment_added(child, message, fds[0])
             case SegmentRetired(pool=pool, segment=segment):
                 self._wiring.segment_retired(child, pool, segment)
@@ -258,6 +259,8 @@ class Supervisor:
                 self._frontends.handle(child, message)
 
     def _hello(self, child: Child, abi: int) -> None:
+        if child in self._children():
+            raise TypeError("it has said hello before")
         if abi != ABI_VERSION:
             self.give_up(f"{child.title} speaks version {abi} of the transport, the supervisor {ABI_VERSION}")
         elif self._workers.has(child):
