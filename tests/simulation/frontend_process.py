@@ -12,7 +12,7 @@ from typing_extensions import override
 from predictd.server.control.message import Message
 from predictd.server.control.messages import FrontendCounts, FrontendInit, Hello
 from predictd.server.frontend.main import Frontend
-from predictd.server.supervise.supervisor import ABI_VERSION
+from predictd.server.transport.abi import ABI_VERSION
 from predictd.server.transport.blocks import read_request
 from tests.simulation.loop import Loop, Running
 from tests.simulation.process import Process
@@ -25,14 +25,20 @@ class FakeServer:
     """Stands for the gRPC server: knows its calls, and waits for them when it stops."""
 
     def __init__(self) -> None:
-        self.is_open = False
+        self.open = False
         self.calls: set[asyncio.Task[Any]] = set()
 
-    async def open(self) -> None:
-        self.is_open = True
+    def add_generic_rpc_handlers(self, services: object) -> None:
+        """Nobody calls them."""
+
+    def add_insecure_port(self, address: str) -> int:
+        return int(address.rpartition(":")[2])
+
+    async def start(self) -> None:
+        self.open = True
 
     async def stop(self, grace: float) -> None:
-        self.is_open = False
+        self.open = False
         if self.calls:
             await asyncio.wait(set(self.calls), timeout=grace)
         for call in self.calls:
@@ -45,7 +51,7 @@ class SimulatedFrontend(Frontend):
     server: FakeServer
 
     @override
-    def _make_servers(self) -> Any:
+    def _make_server(self) -> Any:
         self.server = FakeServer()
         return self.server
 
@@ -69,7 +75,7 @@ class FrontendProcess(Process):
     @property
     def open(self) -> bool:
         """Clients reach it."""
-        return self.alive and self.frontend is not None and self.frontend.server.is_open
+        return self.alive and self.frontend is not None and self.frontend.server.open
 
     def number(self, slot: int, generation: int) -> int | None:
         """The identity of the request that a ticket is for, as its block says; None when that is over."""

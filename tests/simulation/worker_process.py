@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from predictd.server.control.message import Message
 from predictd.server.control.messages import Hello, WorkerInit
-from predictd.server.supervise.supervisor import ABI_VERSION
+from predictd.server.transport.abi import ABI_VERSION
 from predictd.server.transport.claims import ClaimState, read_claims
 from predictd.server.transport.records import TICKET
 from predictd.server.worker.main import Worker

@@ -49,7 +49,8 @@ def test_every_flag_reaches_the_daemon(
 ) -> None:
     (tmp_path / "other.toml").write_text("")
     words = shlex.split(
-        "m.onnx --config other.toml --grpc [::]:0 --unix u --http :0 --frontends 2 --instances 3 --threads 4 "
+        "m.onnx --config other.toml --grpc [::]:0 --unix u --http :0 --frontend grpcio --frontends 2 "
+        "--instances 3 --threads 4 "
         "--engine openvino --while-building onnxruntime "
         "--max-batch-size 5 --max-delay 6ms --max-queue-size 7 --max-request-rows 8 "
         "--max-queue-bytes 15MiB --max-concurrent-per-client 16 --default-deadline 17s "
@@ -73,6 +74,7 @@ def test_every_flag_reaches_the_daemon(
         grpc=Address("::", 0),
         unix=Path("u"),
         http=Address("127.0.0.1", 0),
+        frontend="grpcio",
         frontends=2,
         instances=3,
         threads=4,

@@ -54,6 +54,7 @@ SAMPLES: dict[str, tuple[str, Any, str]] = {
     "paths": ("/a", (Path("/a"),), '["/a"]'),
     "grpc": ("[::]:0", Address("::", 0), '"[::]:0"'),
     "http": (":9", Address("127.0.0.1", 9), '":9"'),
+    "frontend": ("grpcio", "grpcio", '"grpcio"'),
     "frontends": ("3", 3, "3"),
     "instances": ("3", 3, "3"),
     "threads": ("3", 3, "3"),

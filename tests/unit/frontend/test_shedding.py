@@ -87,7 +87,7 @@ def test_answers_teach_what_a_wait_costs() -> None:
         one = lane()
         known = one.queues.of(2).expectation
         for _ in range(expectation.ENOUGH_SAMPLES):
-            await sent(rig, 1, 2, to=one)
+            await sent(rig, 1, 2, to=one, accepted_ns=time.monotonic_ns())
             assert known.wait_ns(5, time.monotonic_ns()) == 0
             worker.answer(pool.read())
             await settle(rig)

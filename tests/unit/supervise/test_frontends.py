@@ -57,6 +57,7 @@ class Desk:
         self.wiring = Wiring(self._mapped, lambda _: None)
         self.frontends = Frontends(
             FrontendSettings(
+                False,
                 ("127.0.0.1:1",),
                 Path("/run/predictd.sock"),
                 1 << 20,

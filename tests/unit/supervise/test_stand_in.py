@@ -22,7 +22,7 @@ from predictd.server.control.messages import (
 from predictd.server.control.publication import PublishModel
 from predictd.server.supervise import starter
 from predictd.server.supervise.stand_in import stand_in
-from predictd.server.supervise.supervisor import ABI_VERSION
+from predictd.server.transport.abi import ABI_VERSION
 from tests.fixtures.keeping import SIGNATURE, House, turns
 from tests.fixtures.supervision import FakeChild, Nursery, found
 

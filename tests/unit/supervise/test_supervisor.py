@@ -29,8 +29,7 @@ from predictd.server.control.messages import (
 from predictd.server.control.publication import PublishModel
 from predictd.server.observe.deltas import FrontendDelta, WorkerDelta
 from predictd.server.supervise import starter, supervisor
-from predictd.server.supervise.supervisor import ABI_VERSION
-from predictd.server.transport import records
+from predictd.server.transport.abi import ABI_VERSION
 from tests.fixtures.keeping import MIB, House, turns
 from tests.fixtures.supervision import (
     FakeChild,
@@ -64,10 +63,6 @@ def play(
 
 def told_ready(child: FakeChild) -> list[bool]:
     return [message.ready for message in child.got(Ready)]
-
-
-def test_the_abi_is_that_of_the_transport() -> None:
-    assert ABI_VERSION == records.ABI_VERSION
 
 
 def test_the_supervisor_starts_without_numpy_grpc_and_what_writes_the_log() -> None:

@@ -11,6 +11,7 @@ from predictd.server.config.errors import ConfigError
 from predictd.server.config.option import Option
 from predictd.server.config.resolve import resolve
 from predictd.server.config.settings import CONFIG_FILE, Settings, options
+from predictd.server.supervise.carrier import carrier, native_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,6 +67,8 @@ def settings_from(flags: Mapping[str, object]) -> Settings:
         click.UsageError: Something is wrong with one of them.
     """
     try:
-        return resolve(flags, os.environ)
+        settings = resolve(flags, os.environ)
+        carrier(settings.frontend, native_problem())
+        return settings
     except ConfigError as error:
         raise click.UsageError(str(error), ctx=click.get_current_context(silent=True)) from error

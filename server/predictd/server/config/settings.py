@@ -117,6 +117,11 @@ class Settings:
     frontends: int | None = option(
         None, auto(integer(1, 256)), "Processes that speak gRPC; auto follows the CPUs at hand."
     )
+    frontend: str = option(
+        "auto",
+        choice("auto", "grpcio", "native"),
+        "What carries the connections of gRPC; auto is predictd-native where it is installed.",
+    )
     instances: int | None = option(
         None,
         auto(COUNT),

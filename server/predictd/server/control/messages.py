@@ -190,7 +190,7 @@ class WorkerCounts(Message, frozen=True, kw_only=True):
 
 
 class FrontendInit(Message, frozen=True, kw_only=True):
-    """Who a frontend is, and how many there are; `unix` is its socket, or empty.
+    """Who a frontend is, and how many there are; `unix` is its socket, or empty; `native`: without grpcio's server.
 
     Descriptor: read end of its completion pipe.
     """
@@ -198,6 +198,7 @@ class FrontendInit(Message, frozen=True, kw_only=True):
     frontend: int
     index: int
     frontends: int
+    native: bool
     addresses: list[str]
     unix: str
     in_flight_limit: int

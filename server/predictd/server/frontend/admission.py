@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from predictd.engines.api import DType
@@ -58,7 +58,11 @@ class Admission:
 
 
 class LaneInputs:
-    """Checks the requests of one lane."""
+    """Checks the requests of one lane.
+
+    Attributes:
+        learned: Told of each shape that is new.
+    """
 
     def __init__(self, config: LaneConfig, signature: LaneSignature, shape_secret: bytes) -> None:
         self._config = config
@@ -67,6 +71,7 @@ class LaneInputs:
         self._position = {spec.name: at for at, spec in enumerate(signature.inputs)}
         self._secret = shape_secret
         self._known: dict[_Key, Admission] = {}
+        self.learned: Callable[[Sequence[InputTensor], Admission], None] | None = None
 
     def admit(self, tensors: Sequence[InputTensor]) -> Admission:
         """Check a request.
@@ -76,6 +81,7 @@ class LaneInputs:
         """
         key = tuple((t.name, t.dtype, t.shape) for t in tensors)
         admission = self._known.get(key)
+        new = admission is None
         if admission is None:
             admission = self._check(tensors)
             if not admission.flags & TicketFlag.VARYING:
@@ -85,6 +91,8 @@ class LaneInputs:
         for at, placed in zip(admission.order, admission.layout.inputs, strict=True):
             if at >= 0 and len(tensors[at].data) != placed.nbytes:
                 raise _wrong_size(self._config.model, tensors[at], placed.nbytes)
+        if new and self.learned is not None:
+            self.learned(tensors, admission)
         return admission
 
     def _check(self, tensors: Sequence[InputTensor]) -> Admission:

@@ -43,6 +43,10 @@ class WorkerMemory:
         """Unmap what its worker has given back. No completion names it: all its blocks are free."""
         self._segments.pop(segment, None)
 
+    def segment(self, segment: int) -> memoryview:
+        """The bytes of a segment."""
+        return self._segments[segment].view
+
     def block(self, segment: int, index: int) -> memoryview:
         """The bytes of one block."""
         known = self._segments[segment]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import struct
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -150,9 +150,7 @@ class CallTable:
             OverloadedError: None is free.
         """
         if not self._free:
-            raise OverloadedError(
-                f"{len(self._calls)} requests are in flight, which is this front end's limit"
-            )
+            raise too_many(len(self._calls))
         slot = self._free.pop()
         generation = (self._generations[slot] + 1) & 0xFFFFFFFF
         self._generations[slot] = generation
@@ -171,6 +169,11 @@ class CallTable:
         """The call is over; its slot is free."""
         self._calls[call.slot] = None
         self._free.append(call.slot)
+
+
+def too_many(limit: int) -> OverloadedError:
+    """Why a request is refused for which there is no slot."""
+    return OverloadedError(f"{limit} requests are in flight, which is this front end's limit")
 
 
 class Recovery(enum.Enum):
@@ -215,6 +218,13 @@ def waiting(
     for call in calls:
         if call.queue is not None and (call.slot, call.generation) not in held:
             since_ns.setdefault((call.lane.id, call.queue.level), []).append(call.enqueued_ns)
+    return waiting_series(since_ns, now_ns)
+
+
+def waiting_series(
+    since_ns: Mapping[tuple[int, int], Sequence[int]], now_ns: int
+) -> tuple[WaitingSeries, ...]:
+    """Since when requests wait, by lane and priority, as series."""
     return tuple(WaitingSeries(*key, len(times), now_ns - min(times)) for key, times in since_ns.items())
 
 

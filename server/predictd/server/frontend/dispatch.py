@@ -16,13 +16,15 @@ from predictd.server.frontend.calls import (
     Recovery,
     held_slots,
     recovery,
+    too_many,
     waiting,
 )
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
 from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.links import Links
 from predictd.server.frontend.lost import Probe, Probes
-from predictd.server.frontend.order import Order
+from predictd.server.frontend.mirror import NO_MIRROR, Mirror
+from predictd.server.frontend.order import Order, placed
 from predictd.server.frontend.outcomes import outcome
 from predictd.server.frontend.pools import ArenaGrowth, PoolLink, release_blocks
 from predictd.server.frontend.retirement import Retirements
@@ -36,7 +38,6 @@ from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.claims import read_claims
 from predictd.server.transport.records import (
     COMPLETION_STRUCT,
-    NO_DEADLINE_NS,
     NO_SEGMENT,
     RECORD_BYTES,
     Status,
@@ -57,6 +58,7 @@ class Dispatcher:
     """Owns everything in flight of this front end. Runs on the event loop alone.
 
     Attributes:
+        mirror: The other half of this front end, if it has one.
         links: Pools and workers, as the supervisor tells of them.
         retirements: Tells when a lane has nothing outstanding.
     """
@@ -70,8 +72,11 @@ class Dispatcher:
         growth: ArenaGrowth,
         recorder: FrontendRecorder,
         holding: Holding,
+        mirror: Mirror = NO_MIRROR,
     ) -> None:
         self._frontend = frontend
+        self.mirror = mirror
+        self._in_flight_limit = in_flight_limit
         self._completion_fd = completion_fd
         self._calls = CallTable(in_flight_limit)
         self._growth = growth
@@ -87,12 +92,14 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         """Calls whose tickets are out."""
-        return len(self._calls)
+        return len(self._calls) + self.mirror.in_flight
 
     def waiting(self, now_ns: int) -> tuple[WaitingSeries, ...]:
         """What waits that no worker has taken."""
-        held: set[tuple[int, int]] = set().union(*map(self.links.held, self._pools)) if self._calls else set()
-        return waiting(self._calls, held, now_ns)
+        held: set[tuple[int, int]] = (
+            set().union(*map(self.links.held, self._pools)) if self.in_flight else set()
+        )
+        return waiting(self._calls, held, now_ns) + self.mirror.waiting(held, now_ns)
 
     # Requests -------------------------------------------------------------------------------------------------
 
@@ -104,7 +111,9 @@ class Dispatcher:
         """
         lane, size_bytes = order.lane, order.admission.layout.size_bytes
         pool = self._pools[lane.pool]
-        ahead = self.check(lane, order.queue, size_bytes, order.deadline_ns, moved=order.moved)
+        # What was accepted before is not refused for its wait.
+        deadline_ns = 0 if order.moved else order.deadline_ns
+        ahead = self.check(lane, order.queue, size_bytes, deadline_ns, moved=order.moved)
         self.retirements.begin(lane.id)
         try:
             block = pool.arena.allocate(size_bytes) or await self._grown(lane, pool, size_bytes)
@@ -161,41 +170,14 @@ class Dispatcher:
         ahead: int,
     ) -> Call:
         """Write a request into its block and send its ticket. What goes wrong from here on is told to the receiver."""
-        admission, queue, accepted_ns = order.admission, order.queue, order.accepted_ns
-        deadline_ns = order.deadline_ns or NO_DEADLINE_NS
-        patience_ns = order.patience_ns
-        patient_until_ns = accepted_ns + patience_ns if patience_ns else NO_DEADLINE_NS
-        patience = _PATIENCE if patient_until_ns < deadline_ns else 0
-        delay = _DELAY if patience and queue.rules.delay else 0
-        slot, generation = place
-        size_bytes = admission.layout.size_bytes
-        call = Call(
-            slot=slot,
-            generation=generation,
-            lane=order.lane,
-            block=block,
-            wanted=order.wanted,
-            future=receiver,
-            rows=admission.layout.rows,
-            shape_key=admission.shape_key,
-            flags=admission.flags | patience | delay | (_ALONE if order.attempt else 0),
-            size_bytes=size_bytes,
-            priority=min(queue.level, pool.queues.levels),
-            enqueued_ns=accepted_ns,
-            attempt=order.attempt,
-            deadline_ns=min(deadline_ns, patient_until_ns),
-            answer_by_ns=deadline_ns,
-            patience_ns=patience_ns,
-            queue=queue,
-            expectation=queue.expectation,
-            ahead=ahead,
-        )
+        admission, queue = order.admission, order.queue
+        call = placed(order, receiver, pool.queues.levels, block, place, ahead)
         queue.out += 1
-        queue.out_bytes += size_bytes
-        if patience and not delay:
-            left_seconds = max(patient_until_ns - time.monotonic_ns(), 0) / 1e9
+        queue.out_bytes += call.size_bytes
+        if call.flags & _PATIENCE and not call.flags & _DELAY:
+            left_seconds = max(call.deadline_ns - time.monotonic_ns(), 0) / 1e9
             call.timer = self._loop.call_later(left_seconds, self._waited_enough, call)
-        admission.write(pool.arena.segment_view(block.segment), block.offset, generation, order.tensors)
+        admission.write(pool.arena.segment_view(block.segment), block.offset, call.generation, order.tensors)
         self._enqueue(pool, call, moved=order.moved)
         return call
 
@@ -223,6 +205,7 @@ class Dispatcher:
         except OverloadedError:
             # Too late for this one: the memory is free once all readers have unmapped it.
             self.links.give_back(pressed=True)
+            self.mirror.give_back(time.monotonic_ns(), pressed=True)
             raise
         if pool.id not in self._pools:
             raise LaneGoneError(f"model '{lane.model}' stopped to be served")
@@ -231,6 +214,8 @@ class Dispatcher:
     def _take_slot(self, pool: PoolLink, block: Block) -> tuple[int, int]:
         """A slot and its generation for a request that has a block. Raises OverloadedError."""
         try:
+            if self.mirror.in_flight and self.in_flight >= self._in_flight_limit:
+                raise too_many(self._in_flight_limit)
             return self._calls.take_slot()
         except OverloadedError:
             pool.arena.free(block)
@@ -284,6 +269,7 @@ class Dispatcher:
 
     def _drain(self) -> None:
         """Handle everything that has come."""
+        self.mirror.drain()
         while self._drain_once():
             pass
 
@@ -313,7 +299,9 @@ class Dispatcher:
             self._delay(call)
             return
         # Also from those whose clients have given up: under overload these are the ones that waited.
-        if record[12] == Status.OK and call.expectation is not None and not call.attempt:
+        pool = self._pools.get(call.lane.pool)
+        known = pool is not None and call.enqueued_ns >= pool.changed_ns
+        if known and record[12] == Status.OK and call.expectation is not None and not call.attempt:
             call.expectation.answered(call.ahead, record[10], record[11], time.monotonic_ns())
         self._finish(call)
         if call.future is None or call.future.done():
@@ -343,14 +331,18 @@ class Dispatcher:
         self._drain()
         if dead:
             state, tickets = read_claims(link.claims)
-            for slot, generation in held_slots(tickets, self._frontend):
+            held = held_slots(tickets, self._frontend)
+            for slot, generation in held:
                 call = self._calls.find(slot, generation)
                 if call is not None and call.lane.pool == link.pool:
                     self._recover(call, recovery(state, call.attempt))
+            self.mirror.worker_died(link.pool, state, held)
             pool = self._pools.get(link.pool)
             if pool is not None:
                 self._probes.send(pool)
         del self._workers[worker]
+        self.links.changed(link.pool)
+        self.mirror.worker_gone(worker)
         link.close()
 
     def _recover(self, call: Call, due: Recovery) -> None:
@@ -384,6 +376,7 @@ class Dispatcher:
         self._drain()
         for call in probe.lost(self._calls, held):
             self._recover(call, Recovery.PUT_BACK)
+        self.mirror.find_lost(probe, held)
 
     def pool_gone(self, pool_id: int, reason: str) -> None:
         """No worker is left to read the queues: fail what waits there and forget the pool."""
@@ -399,4 +392,5 @@ class Dispatcher:
                         LaneGoneError(f"model '{call.lane.model}' failed: {reason}", call.attempt)
                     )
         del self._pools[pool_id]
+        self.mirror.pool_gone(pool_id)
         pool.queues.close()

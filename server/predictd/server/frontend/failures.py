@@ -81,13 +81,24 @@ def check_wait(lane: Lane, known: Expectation, ahead: int, deadline_ns: int) -> 
     wait_ns = known.wait_ns(ahead, now_ns)
     left_ns = deadline_ns - now_ns
     if deadline_ns and (excess_ns := known.excess_ns(ahead, left_ns, now_ns)):
-        raise OverloadedError(
-            f"an answer of model '{lane.model}' is expected in {_about(left_ns + excess_ns)}, "
-            f"and the deadline of the request is in {_about(left_ns)}",
-            excess_ns / 1e9,
-            "expected_wait",
-        )
+        raise expected_too_late(lane, left_ns, excess_ns)
     return wait_ns
+
+
+def expected_too_late(lane: Lane, left_ns: int, excess_ns: int) -> OverloadedError:
+    """Why a request is refused that would be answered too late.
+
+    Args:
+        lane: Of the request.
+        left_ns: Until its deadline.
+        excess_ns: How long after that its answer is expected.
+    """
+    return OverloadedError(
+        f"an answer of model '{lane.model}' is expected in {_about(left_ns + excess_ns)}, "
+        f"and the deadline of the request is in {_about(left_ns)}",
+        excess_ns / 1e9,
+        "expected_wait",
+    )
 
 
 def _about(ns: int) -> str:

@@ -12,7 +12,7 @@ request was refused in the usual way; until then a call pays for one comparison.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from predictd.server.errors import OverloadedError, RequestError
@@ -35,7 +35,11 @@ REFUSED_FOR_ONE_SEEN = 15
 
 
 class Gate:
-    """Decides at a call's headers, and at its bytes, whether it can be refused now. Runs on the event loop alone."""
+    """Decides at a call's headers, and at its bytes, whether it can be refused now. Runs on the event loop alone.
+
+    Attributes:
+        pressed_elsewhere: Whether the front end's other half has refused requests lately.
+    """
 
     def __init__(
         self, routes: Routes, dispatcher: Dispatcher, recorder: FrontendRecorder, clients: ClientLimit
@@ -45,12 +49,15 @@ class Gate:
         self._recorder = recorder
         self._clients = clients
         self._pressed_until_ns = 0
+        self.pressed_elsewhere: Callable[[], bool] = _never
         self._unseen = 0
 
     @property
     def pressed(self) -> bool:
         """Requests were refused lately, or clients have limits: the other methods may refuse."""
-        return self._clients.limited or time.monotonic_ns() < self._pressed_until_ns
+        return (
+            self._clients.limited or time.monotonic_ns() < self._pressed_until_ns or self.pressed_elsewhere()
+        )
 
     def press(self) -> None:
         """A request was refused because there is too much to do."""
@@ -126,6 +133,10 @@ class Gate:
     def _shall_see(self) -> bool:
         self._unseen = (self._unseen + 1) % (REFUSED_FOR_ONE_SEEN + 1)
         return not self._unseen
+
+
+def _never() -> bool:
+    return False
 
 
 def _queues(lane: Lane, priority: int | None, now_ns: int) -> Iterable[LaneQueue]:

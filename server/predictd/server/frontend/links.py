@@ -66,6 +66,13 @@ class Links:
     def attach_worker(self, worker: WorkerLink) -> None:
         """Know a worker."""
         self.workers[worker.id] = worker
+        self.changed(worker.pool)
+
+    def changed(self, pool_id: int) -> None:
+        """A worker of a pool came or went."""
+        pool = self.pools.get(pool_id)
+        if pool is not None:
+            pool.changed_ns = time.monotonic_ns()
 
     def worker(self, worker: int) -> WorkerLink | None:
         """A worker's link, None when it is gone."""

@@ -11,10 +11,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
-import grpc
+import grpc.aio
 import uvloop
 from setproctitle import setproctitle
 
@@ -51,43 +51,42 @@ from predictd.server.control.messages import (
 from predictd.server.control.publication import PublishModel
 from predictd.server.frontend.access import Access
 from predictd.server.frontend.answer_limit import ResponseLimit
-from predictd.server.frontend.apis import (
-    control_v1,
-    health,
-    oip,
-    predictd_v1,
-    reflection,
-    routing_v1,
-    tfs,
-)
+from predictd.server.frontend.apis import health
 from predictd.server.frontend.apis.streams import Streams
 from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.fatal import or_exit
 from predictd.server.frontend.guarded import GuardedChanges, GuardedControl, GuardedCore
 from predictd.server.frontend.holding import Holding, awake_clock
+from predictd.server.frontend.leaving import Leaving
+from predictd.server.frontend.mirror import NO_MIRROR, Mirror
+from predictd.server.frontend.native.hot import Hot
+from predictd.server.frontend.native.server import NativeServer
 from predictd.server.frontend.pauses import watch_collections, watch_loop
 from predictd.server.frontend.pools import ArenaGrowth, WorkerLink
 from predictd.server.frontend.registry import Registry
 from predictd.server.frontend.request_log import LoggedService
 from predictd.server.frontend.routing import Routes
-from predictd.server.frontend.servers import Servers
 from predictd.server.frontend.service import Service
+from predictd.server.frontend.services import SERVICES, Parts, services
+from predictd.server.frontend.serving import make_server, open_ports, show_certificate
 from predictd.server.frontend.tls import ServerTls
-from predictd.server.frontend.unread import Bounded, Unread
+from predictd.server.frontend.unread import Unread
 from predictd.server.frontend.uploads import Received, Uploads
 from predictd.server.launch.child_start import Inherited, begin_child
 from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import FrontendRecorder
+from predictd.server.transport.abi import ABI_VERSION
 from predictd.server.transport.claims import CLAIMS_BYTES
 from predictd.server.transport.memory import map_shared
-from predictd.server.transport.records import ABI_VERSION
 
 GC_THRESHOLD = 50_000
 # The server's stop cancels the calls that it has received and not yet handed over, and clients do not retry
 # CANCELLED. So they are refused with UNAVAILABLE until none came for a moment; those that insist are not waited for.
 QUIET_SECONDS = 0.1
 REFUSE_SECONDS_MAX = 1.0
-SERVICES = (predictd_v1.SERVICE, routing_v1.SERVICE, control_v1.SERVICE, oip.SERVICE, *tfs.SERVICES)
+# What a server that was replaced has in hand may take so long.
+REPLACED_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -100,14 +99,23 @@ class Frontend:
         self._init = init
         self._recorder = FrontendRecorder()
         self._growth = ArenaGrowth(init.frontend, self.send)
+        self._server = self._make_server()
+        self._hot: Hot | None = None
+        in_flight_limit = init.in_flight_limit
+        if isinstance(self._server, NativeServer):
+            # The loop in C reads the completions, and passes on what is Python's.
+            self._hot = Hot(self._server.command, init, completion_fd)
+            completion_fd, in_flight_limit = self._hot.records.read_fd, self._hot.python_slots
+        self._mirror: Mirror = self._hot or NO_MIRROR
         self._dispatcher = Dispatcher(
             init.frontend,
             init.frontends,
             completion_fd,
-            init.in_flight_limit,
+            in_flight_limit,
             self._growth,
             self._recorder,
             Holding(awake_clock()),
+            self._mirror,
         )
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
@@ -123,13 +131,19 @@ class Frontend:
         self._health = health.Health(SERVICES, self._access.sees)
         self._unread = Unread(init.unread_limit_bytes)
         self._streams = Streams(self._unread, self._uploads)
-        self._servers = self._make_servers()
+        self._leaving = Leaving()
+        self._add_services()
+        if self._hot is not None and isinstance(self._server, NativeServer):
+            self._hot.connect(self._dispatcher, self._routes, self._service, self._recorder, self._growth)
+            self._server.on_hot = self._hot.on_event
+            self._server.before_end = self._part
+            self._let_hot(enabled=True)
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         watch_loop(loop, self._recorder.loop_lag)
-        loop.add_reader(completion_fd, _or_exit(self._dispatcher.on_completions))
-        loop.add_reader(channel.fileno(), _or_exit(self._receive))
+        loop.add_reader(completion_fd, or_exit(self._dispatcher.on_completions))
+        loop.add_reader(channel.fileno(), or_exit(self._receive))
 
     async def run(self) -> None:
         """Serve until drained or stopped."""
@@ -139,23 +153,27 @@ class Frontend:
         """Send to the supervisor. Its own loop always reads, so the socket's buffer is room enough."""
         self._channel.send(message, fds or ())
 
-    def _make_servers(self) -> Servers:
-        services = [Received(service, self._uploads) for service in self._services()]
-        return Servers(self._init, Registry(services, self._access), self._tls.credentials, self._spawn)
+    def _make_server(self) -> grpc.aio.Server | NativeServer:
+        return make_server(self._init, self._deafened)
 
-    def _services(self) -> Iterator[grpc.GenericRpcHandler]:
-        limit = self._init.max_message_bytes
+    def _add_services(self) -> None:
         core = GuardedCore(self._service, self._access) if self._access.by_model else self._service
-        for service in (
-            predictd_v1.handlers(core, self._streams, limit),
-            oip.handlers(core, self._streams, limit, self._control),
-            *tfs.handlers(core, limit, tensor_content=self._init.tfs_tensor_content, control=self._control),
-        ):
-            yield Bounded(service, self._unread)
-        yield routing_v1.handlers(self._changes)
-        yield control_v1.handlers(self._control)
-        yield self._health.handlers()
-        yield reflection.handlers((*SERVICES, health.SERVICE))
+        parts = Parts(core, self._streams, self._control, self._changes, self._health, self._unread)
+        received = [Received(service, self._uploads) for service in services(self._init, parts)]
+        self._server.add_generic_rpc_handlers((Registry(received, self._access),))
+
+    def _part(self) -> None:
+        """The loop in C has nothing left to do and is about to end."""
+        if self._hot is not None:
+            self._hot.end()
+        self._mirror = self._dispatcher.mirror = NO_MIRROR
+
+    def _let_hot(self, *, enabled: bool) -> None:
+        """Whether the loop in C may answer requests by itself, where nothing is to be asked of Python about each."""
+        init = self._init
+        if self._hot is not None:
+            plain = init.request_log.off and not init.max_concurrent_per_client and not self._access.by_model
+            self._hot.enable(enabled=enabled and plain)
 
     # Control --------------------------------------------------------------------------------------------------
 
@@ -176,6 +194,7 @@ class Frontend:
                 self._dispatcher.links.attach_pool(
                     pool, name, fds, limit, self._init.arena_limit_bytes, self._init.arena_keep_ns
                 )
+                self._mirror.pool_attached(self._dispatcher.links.pools[pool], fds)
                 self.send(Ack(seq=seq))
             case AttachWorker():
                 self._attach_worker(message, fds)
@@ -184,9 +203,11 @@ class Frontend:
             case PublishModel(seq=seq):
                 self._routes.publish(message)
                 self._dispatcher.links.shared(self._routes.lanes_of_pools())
+                self._mirror.published(message.name)
                 self._health.update(self._service)
                 self.send(Ack(seq=seq))
             case RetireLane(seq=seq, lane=lane):
+                self._mirror.retire(lane)
                 self._dispatcher.retirements.when_idle(lane, lambda: self.send(Ack(seq=seq)))
             case Growth(granted=granted, reason=reason):
                 self._growth.granted(None if granted else reason)
@@ -209,6 +230,7 @@ class Frontend:
             case Ping():
                 self.send(Pong())
                 self._dispatcher.links.give_back()
+                self._mirror.give_back(time.monotonic_ns())
             case Statistics(seq=seq, rows=rows, last=last):
                 self._service.on_statistics(seq, rows, last=last)
             case LabelsDone(seq=seq, status=status, message=text):
@@ -230,7 +252,9 @@ class Frontend:
         release_fd, claims_fd = fds
         claims = map_shared(claims_fd, CLAIMS_BYTES)
         os.close(claims_fd)
-        self._dispatcher.links.attach_worker(WorkerLink(message.worker, message.pool, release_fd, claims))
+        link = WorkerLink(message.worker, message.pool, release_fd, claims)
+        self._dispatcher.links.attach_worker(link)
+        self._mirror.worker_attached(link)
         self.send(Ack(seq=message.seq))
 
     def _add_segment(self, message: SegmentAdded, fds: list[int]) -> None:
@@ -238,23 +262,28 @@ class Frontend:
         if worker is None:
             os.close(fds[0])
         else:
-            worker.memory.add_segment(message.segment, fds[0], message.block_bytes, message.blocks)
+            shape = (message.block_bytes, message.blocks)
+            worker.memory.add_segment(message.segment, fds[0], *shape)
+            view = worker.memory.segment(message.segment)
+            self._mirror.segment_added(message.owner, message.segment, view, *shape)
         self.send(Ack(seq=message.seq))
 
     def _remove_segment(self, owner: int, segment: int) -> None:
         worker = self._dispatcher.links.worker(owner)
         if worker is not None:
+            self._mirror.segment_removed(owner, segment)
             worker.memory.remove_segment(segment)
 
     def _count(self, seq: int) -> None:
         report_left_out()
+        self._mirror.collect()
         delta = self._recorder.take()
         self.send(
             FrontendCounts(
                 seq=seq,
                 delta=delta,
                 in_flight=self._dispatcher.in_flight,
-                arena_bytes=self._dispatcher.links.arena_bytes,
+                arena_bytes=self._dispatcher.links.arena_bytes + self._mirror.arena_bytes,
                 waiting=self._dispatcher.waiting(time.monotonic_ns()),
             )
         )
@@ -263,7 +292,7 @@ class Frontend:
         material = read_material(fd)
         self._access.take(parse_tokens(material.tokens))
         if material.certificate:
-            self._tls.take(material)
+            show_certificate(self._server, self._init, self._tls, material)
 
     # Port -----------------------------------------------------------------------------------------------------
 
@@ -278,8 +307,27 @@ class Frontend:
             _log.error("the front end failed", exc_info=task.exception())
             os._exit(1)
 
+    async def _open(self) -> None:
+        open_ports(self._server, self._init, self._tls)
+        await self._server.start()
+
+    def _deafened(self) -> None:
+        if not self._service.draining:
+            self._spawn(self._replace())
+
+    async def _replace(self) -> None:
+        """Have another server take new calls. The one before finishes what it has, and sends its clients over."""
+        old, self._server = self._server, self._make_server()
+        self._add_services()
+        # In this order: who cannot connect for a moment tries again, who is cancelled does not.
+        stopping = asyncio.create_task(old.stop(REPLACED_SECONDS))
+        self._leaving.add(stopping)
+        await asyncio.sleep(0)
+        await self._open()
+        await stopping
+
     async def _listen(self) -> None:
-        await self._servers.open()
+        await self._open()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
@@ -294,9 +342,12 @@ class Frontend:
         await asyncio.sleep(message.lame_duck_ns / 1e9)
         self._health.close()
         self._streams.close()
+        if isinstance(self._server, NativeServer):
+            self._server.close_streams()
         finish_by_ns = time.monotonic_ns() + message.grace_ns
         await self._refuse(min(message.grace_ns / 1e9, REFUSE_SECONDS_MAX))
-        await self._servers.stop(max(finish_by_ns - time.monotonic_ns(), 0) / 1e9)
+        left_seconds = max(finish_by_ns - time.monotonic_ns(), 0) / 1e9
+        await asyncio.gather(self._server.stop(left_seconds), self._leaving.wait(left_seconds))
         in_time = time.monotonic_ns() < finish_by_ns
         self._count(0)
         self.send(Drained(complete=in_time or not self._dispatcher.in_flight))
@@ -306,22 +357,10 @@ class Frontend:
         loop, service = asyncio.get_running_loop(), self._service
         deadline = loop.time() + seconds
         service.refusing, seen = True, -1
+        self._let_hot(enabled=False)
         while service.refused != seen and loop.time() < deadline:
             seen = service.refused
             await asyncio.sleep(QUIET_SECONDS)
-
-
-def _or_exit(callback: Callable[[], None]) -> Callable[[], None]:
-    """Let a front end that fails die and be started anew: what it has read from a pipe and not handled is lost."""
-
-    def guarded() -> None:
-        try:
-            callback()
-        except Exception:  # noqa: BLE001 - whatever it is, it is a bug
-            _log.exception("the front end failed")
-            os._exit(1)
-
-    return guarded
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""What is asked of the dispatcher: a request that was checked."""
+"""What is asked of the dispatcher: a request that was checked, and the call that it becomes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.admission import Admission
+from predictd.server.frontend.calls import Call, Receiver
 from predictd.server.frontend.inference import InferRequest, InputTensor
 from predictd.server.frontend.routing import Lane
 from predictd.server.frontend.waiting import LaneQueue
+from predictd.server.transport.allocator import Block
+from predictd.server.transport.records import NO_DEADLINE_NS, TicketFlag
 
 _SELECTIONS_KEPT = 1024
+# Plain numbers: an operation on flags takes a microsecond.
+_ALONE, _DELAY, _PATIENCE = int(TicketFlag.ALONE), int(TicketFlag.DELAY), int(TicketFlag.PATIENCE)
 
 
 @dataclass(slots=True)
@@ -70,6 +75,50 @@ def ordered(
         patience_ns,
         attempt,
         moved,
+    )
+
+
+def placed(
+    order: Order, receiver: Receiver, levels: int, block: Block, place: tuple[int, int], ahead: int
+) -> Call:
+    """The call of a request that has a place.
+
+    Args:
+        order: The request.
+        receiver: Gets its answer.
+        levels: Of the pool's queues.
+        block: For its tensors.
+        place: Its slot and generation.
+        ahead: Requests that are before it.
+    """
+    admission, queue, accepted_ns = order.admission, order.queue, order.accepted_ns
+    deadline_ns = order.deadline_ns or NO_DEADLINE_NS
+    patience_ns = order.patience_ns
+    patient_until_ns = accepted_ns + patience_ns if patience_ns else NO_DEADLINE_NS
+    patience = _PATIENCE if patient_until_ns < deadline_ns else 0
+    delay = _DELAY if patience and queue.rules.delay else 0
+    slot, generation = place
+    return Call(
+        slot=slot,
+        generation=generation,
+        lane=order.lane,
+        block=block,
+        wanted=order.wanted,
+        future=receiver,
+        rows=admission.layout.rows,
+        shape_key=admission.shape_key,
+        flags=admission.flags | patience | delay | (_ALONE if order.attempt else 0),
+        size_bytes=admission.layout.size_bytes,
+        priority=min(queue.level, levels),
+        enqueued_ns=accepted_ns,
+        attempt=order.attempt,
+        deadline_ns=min(deadline_ns, patient_until_ns),
+        answer_by_ns=deadline_ns,
+        patience_ns=patience_ns,
+        queue=queue,
+        # One that was sent before waited for more than those that are before it now.
+        expectation=None if order.moved else queue.expectation,
+        ahead=ahead,
     )
 
 

@@ -6,10 +6,12 @@ import asyncio
 import itertools
 import os
 import struct
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from mmap import mmap
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from predictd.server.control.memory import GrowthRequest, SegmentAdded, SegmentRetired
@@ -77,6 +79,19 @@ class _Refusal:
     reason: str
 
 
+class Growing(Protocol):
+    """An arena, as far as its growth goes. See `Arena`."""
+
+    def plan_growth(self, size_bytes: int, *, least: bool = False) -> SegmentShape | None:
+        """What to add; None at the limit."""
+
+    def create_segment(self, shape: SegmentShape) -> tuple[int, int]:
+        """Make a segment: its number and its descriptor. Raises OSError."""
+
+    def open_segment(self, segment: int) -> None:
+        """Every reader has mapped the segment."""
+
+
 class ArenaGrowth:
     """Grows the arenas of all pools, one segment at a time, by leave of the supervisor."""
 
@@ -85,10 +100,10 @@ class ArenaGrowth:
         self._send = send
         # A segment is in use once every worker of its pool has mapped it, which one that is stopped does not: the pools
         # do not wait for each other. Of the supervisor one thing is asked at a time.
-        self._locks: WeakKeyDictionary[Arena, asyncio.Lock] = WeakKeyDictionary()
+        self._locks: WeakKeyDictionary[Growing, asyncio.Lock] = WeakKeyDictionary()
         self._asking = asyncio.Lock()
         self._turns = itertools.count()
-        self._refusals: WeakKeyDictionary[Arena, _Refusal] = WeakKeyDictionary()
+        self._refusals: WeakKeyDictionary[Growing, _Refusal] = WeakKeyDictionary()
         self._granted: asyncio.Future[str | None] | None = None
         self._usable: dict[tuple[int, int], asyncio.Future[None]] = {}
 
@@ -127,6 +142,15 @@ class ArenaGrowth:
                 # The refusal knows this frame, and the task knows the refusal: such a ring would keep the request.
                 del growth
 
+    async def grow(self, pool: int, arena: Growing, size_bytes: int) -> None:
+        """Add a segment with blocks of a size to an arena.
+
+        Raises:
+            OverloadedError: The arena or the machine's memory is at its limit.
+        """
+        async with self._locks.setdefault(arena, asyncio.Lock()):
+            await self._grow(pool, arena, size_bytes)
+
     def _refused(self, arena: Arena, size_bytes: int, came: int) -> str | None:
         """What was said to one who asked for as little while this one waited: those who wait need not ask in turn."""
         refusal = self._refusals.get(arena)
@@ -149,7 +173,7 @@ class ArenaGrowth:
         """An arena does without a segment from now on: have it unmapped by the workers."""
         self._send(SegmentRetired(seq=0, owner=self._frontend, pool=pool, segment=segment), [])
 
-    async def _grow(self, pool: int, arena: Arena, size_bytes: int) -> None:
+    async def _grow(self, pool: int, arena: Growing, size_bytes: int) -> None:
         try:
             async with self._asking:
                 segment, mapped = await self._add(pool, arena, size_bytes)
@@ -160,7 +184,7 @@ class ArenaGrowth:
         del self._usable[pool, segment]
         arena.open_segment(segment)
 
-    async def _add(self, pool: int, arena: Arena, size_bytes: int) -> tuple[int, asyncio.Future[None]]:
+    async def _add(self, pool: int, arena: Growing, size_bytes: int) -> tuple[int, asyncio.Future[None]]:
         """Make a segment and send it around; gives its number, and what is done when it can be used."""
         shape = arena.plan_growth(size_bytes)
         if shape is None:
@@ -234,7 +258,9 @@ class PoolLink:
 
     Attributes:
         out: Tickets of this front end that are not completed, by the level of their queue.
+        mirrored_out: Those of its other half.
         lanes: That are ready in the pool.
+        changed_ns: When a worker last came or went: who has waited since before then teaches nothing about waits.
     """
 
     def __init__(self, pool: int, name: str, queues: TicketQueues, arena: Arena) -> None:
@@ -242,8 +268,11 @@ class PoolLink:
         self.name = name
         self.queues = queues
         self.arena = arena
-        self.out = [0] * (queues.levels + 1)
+        # Arrays, for the other half looks at the one and writes the other.
+        self.out = array("I", bytes(4 * (queues.levels + 1)))
+        self.mirrored_out = array("I", self.out)
         self.lanes = 0
+        self.changed_ns = 0
 
     def ahead(self, level: int, workers: Iterable[WorkerLink]) -> int:
         """Requests that are served before one that came now: those that wait, and those that run.
@@ -254,7 +283,7 @@ class PoolLink:
             level: Of its queue.
             workers: Of all pools.
         """
-        own = sum(self.out[: level + 1])
+        own = sum(self.out[: level + 1]) + sum(self.mirrored_out[: level + 1])
         if self.queues.frontends == 1:
             return own
         claimed = sum(claimed_tickets(worker.claims) for worker in workers if worker.pool == self.id)

@@ -40,6 +40,7 @@ class TicketQueues:
     Attributes:
         limit: The same.
         frontends: The same.
+        counted: The limit is kept by looking at the depth.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class TicketQueues:
         self._refuse = refuse
         self.limit = limit
         self.frontends = frontends
-        self._counted = bool(fds) and limit < capacity(fds[0])
+        self.counted = bool(fds) and limit < capacity(fds[0])
         self._waiting: list[deque[_Entry]] = [deque() for _ in fds]
         self._probes = [0] * len(fds)
         self._scheduled = False
@@ -117,7 +118,7 @@ class TicketQueues:
             self._timer.cancel()
             self._timer = None
         for fd, waiting, probes in zip(self._fds, self._waiting, self._probes, strict=True):
-            if self._counted and waiting:
+            if self.counted and waiting:
                 # While probes of ours are out, the other front ends have as many in the queue.
                 self._refuse_after(waiting, self.limit + probes * self.frontends - depth(fd))
             while waiting and _write_some(fd, waiting):

@@ -120,6 +120,14 @@ class Routes:
             return self._drawn(model.shares)
         return self._chosen(model, version, label)
 
+    def plain(self, name: str) -> Mapping[int, Lane]:
+        """The lanes of a model by version, and by 0 the one of requests that name none, unless that is drawn."""
+        model = self._models.get(name)
+        if model is None:
+            return {}
+        default = None if model.shares else model.lanes.get(model.info.default_version)
+        return {**model.lanes, 0: default} if default is not None else model.lanes
+
     def candidates(self, name: str) -> Sequence[Lane]:
         """The lanes that may serve a request to a model, or to any if it is not named."""
         models = (self._models.get(name),) if name else self._models.values()

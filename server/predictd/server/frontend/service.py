@@ -21,6 +21,7 @@ from predictd.server.frontend.clients import ClientLimit
 from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.frontend.gate import Gate
+from predictd.server.frontend.handed import Handed, PutBackError
 from predictd.server.frontend.heading import Heading
 from predictd.server.frontend.inference import (
     DurationSum,
@@ -98,6 +99,10 @@ class Service:
         """The version for one request. Raises as `version` does."""
         lane = self._routes.lane(name, version, label)
         return self._routes.version(name, lane.version, None)
+
+    def also_pressed(self, elsewhere: Callable[[], bool]) -> None:
+        """Know who else refuses requests of this front end."""
+        self._gate.pressed_elsewhere = elsewhere
 
     @property
     def pressed(self) -> bool:
@@ -264,6 +269,35 @@ class Service:
             except LaneGoneError as gone:
                 attempt, moved = gone.attempt, True
                 lane = await self._elsewhere(lane, request, gone)
+
+    async def resume(self, handed: Handed, api: str) -> InferResponse:
+        """Bring a request to its end that was begun elsewhere, and is not accounted for. Raises RequestError."""
+        self._recorder.accepted(handed.lane.id, api)
+        try:
+            response = await self._resumed(handed)
+        except BaseException as error:
+            self.failed(handed.lane, api, error, handed.deadline_ns, handed.accepted_ns)
+            raise
+        self._count(handed.lane, api, response, handed.accepted_ns)
+        return response
+
+    async def _resumed(self, handed: Handed) -> InferResponse:
+        lane, request = handed.lane, handed.request
+        attempt, moved = 0, False
+        try:
+            answered = handed.outcome()
+        except LaneGoneError as gone:
+            attempt, moved = gone.attempt, True
+            lane = await self._elsewhere(lane, request, gone)
+        except PutBackError as due:
+            attempt, moved = due.attempt, True
+            self._recorder.retried(lane.id)
+        else:
+            if answered is not None:
+                return _response(lane, answered)
+        return await self._wherever(
+            lane, request, handed.deadline_ns, handed.accepted_ns, attempt, moved=moved
+        )
 
     async def _elsewhere(self, lane: Lane, request: InferRequest, gone: LaneGoneError) -> Lane:
         """Where a request goes whose lane is not there any more, once that is ready.

@@ -80,6 +80,7 @@ def plan(topology: Topology, budget: Budget, request: PlanRequest) -> LaunchPlan
         *topology.reasons,
         *_machine_reasons(topology, budget),
         number_of_frontends.reason,
+        *([request.carrier] if request.carrier else []),
         *division,
         *([load] if load and not asked else []),
     ]

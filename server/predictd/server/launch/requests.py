@@ -71,6 +71,7 @@ class PlanRequest:
         warnings: What was found wrong with the request before.
         beside: Pools that run already.
         origins: Where the number of front ends comes from, by its name.
+        carrier: What carries the connections, and why.
         sandbox: What workers shall be kept from.
     """
 
@@ -81,6 +82,7 @@ class PlanRequest:
     warnings: tuple[str, ...] = ()
     beside: tuple[RunningPool, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    carrier: str = ""
     sandbox: SandboxRequest = field(default_factory=SandboxRequest)
 
     @property

@@ -115,10 +115,10 @@ class FrontendRecorder:
         key = (lane, api)
         self._accepted[key] = self._accepted.get(key, 0) + 1
 
-    def shed(self, lane: int, reason: ShedReason) -> None:
-        """Count a request that is refused because there is too much to do, besides counting it as failed."""
+    def shed(self, lane: int, reason: ShedReason, requests: int = 1) -> None:
+        """Count requests that are refused because there is too much to do, besides counting them as failed."""
         key = (lane, reason)
-        self._shed[key] = self._shed.get(key, 0) + 1
+        self._shed[key] = self._shed.get(key, 0) + requests
 
     def refused(self, reason: RefusalReason) -> None:
         """Count a call whose caller was not let in. It is no request: nothing else is counted of it."""
@@ -172,6 +172,24 @@ class FrontendRecorder:
             cell = self._cells[key] = _EMPTY_CELL.copy()
         cell[_REQUESTS] += 1
         cell[_TOTAL_NS] += total_ns
+
+    def counted_elsewhere(self, series: RequestSeries) -> None:
+        """Add requests that came and ended without being told of one by one."""
+        self._accepted[series.lane, series.api] = (
+            self._accepted.get((series.lane, series.api), 0) + series.requests
+        )
+        key = (series.lane, series.api, series.status)
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = _EMPTY_CELL.copy()
+        for at, count in enumerate((*series.duration_buckets, *series.queue_buckets)):
+            cell[at] += count
+        cell[_REQUESTS] += series.requests
+        cell[_TOTAL_NS] += series.total_ns
+        cell[_ROWS] += series.rows
+        cell[_QUEUE_NS] += series.queue_ns
+        cell[_COMPUTE_NS] += series.compute_ns
+        cell[_LAST_UNIX_NS] = max(cell[_LAST_UNIX_NS], series.last_unix_ns)
 
     def retried(self, lane: int) -> None:
         """Count a ticket that was put back because its worker died or lost it."""

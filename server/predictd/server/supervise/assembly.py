@@ -20,6 +20,7 @@ from predictd.server.launch.topology import Topology, read_topology
 from predictd.server.repository.models import FoundModel, FoundVersion, served_versions
 from predictd.server.repository.placement import Placeable, place, pool_instances
 from predictd.server.repository.watch import content_bytes
+from predictd.server.supervise.carrier import carrier, native_problem
 
 DEFAULT_ENGINE = "onnxruntime"
 # A worker process has one of each, whichever lanes it hosts.
@@ -52,12 +53,14 @@ class Planner:
         budget: What this process may use of it.
         facilities: What its system has.
         sandbox: What workers shall be kept from.
+        elsewhere: It is another machine, of which nobody knows what is installed.
     """
 
     topology: Topology
     budget: Budget
     facilities: Facilities = field(default_factory=Facilities)
     sandbox: SandboxRequest = field(default_factory=SandboxRequest)
+    elsewhere: bool = False
 
     @property
     def cores(self) -> int:
@@ -66,9 +69,13 @@ class Planner:
 
     def plan(self, request: PlanRequest) -> LaunchPlan:
         """Plan every child of a request."""
-        return plan(
-            self.topology, self.budget, replace(request, facilities=self.facilities, sandbox=self.sandbox)
+        known = replace(
+            request,
+            facilities=self.facilities,
+            sandbox=self.sandbox,
+            carrier="" if self.elsewhere else request.carrier,
         )
+        return plan(self.topology, self.budget, known)
 
 
 def read_planner(root: Path = Path("/")) -> Planner:
@@ -82,7 +89,8 @@ def read_planner(root: Path = Path("/")) -> Planner:
     """
     affinity = read_affinity(root)
     topology = read_topology(affinity, root)
-    return Planner(topology, read_budget(affinity, topology.ids, root), read_facilities(root))
+    budget = read_budget(affinity, topology.ids, root)
+    return Planner(topology, budget, read_facilities(root), elsewhere=root != Path("/"))
 
 
 def plan_start(
@@ -131,6 +139,7 @@ def plan_request(
         ),
         beside=tuple(beside),
         origins=_origin(settings, "frontends"),
+        carrier=carrier(settings.frontend, native_problem()).reason,
     )
 
 

@@ -12,6 +12,7 @@ from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.request_log import RequestLogRule
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import FrontendInit
+from predictd.server.supervise.carrier import carrier, native_problem
 from predictd.server.supervise.pool import Place
 from predictd.server.supervise.ports import ReservedPort, is_private
 
@@ -20,6 +21,7 @@ from predictd.server.supervise.ports import ReservedPort, is_private
 class FrontendSettings:
     """What every front end is told."""
 
+    native: bool
     addresses: Sequence[str]
     unix: Path | None
     arena_limit_bytes: int
@@ -41,6 +43,7 @@ class FrontendSettings:
 def frontend_settings(settings: Settings, port: ReservedPort, arena_limit_bytes: int) -> FrontendSettings:
     """What the daemon's settings say to every front end."""
     return FrontendSettings(
+        native=carrier(settings.frontend, native_problem()).native,
         addresses=port.targets,
         unix=None if settings.unix is None else settings.unix.absolute(),
         arena_limit_bytes=arena_limit_bytes,
@@ -92,6 +95,7 @@ def frontend_init(settings: FrontendSettings, place: Place, frontend: int, front
         frontend=frontend,
         index=place.index,
         frontends=frontends,
+        native=settings.native,
         addresses=list(settings.addresses),
         # The path is one process's: what binds it takes it from whoever had it.
         unix=str(settings.unix) if settings.unix is not None and place.index == 0 else "",

@@ -69,9 +69,7 @@ from predictd.server.supervise.watching import WORKER, Watch
 from predictd.server.supervise.wiring import Wiring
 from predictd.server.supervise.worker_init import worker_settings
 from predictd.server.supervise.workers import Workers
-
-# The abi of transport.records, which imports NumPy; the supervisor does without. A test compares the two.
-ABI_VERSION = 1
+from predictd.server.transport.abi import ABI_VERSION
 
 STOP_SECONDS = 5.0
 

@@ -118,6 +118,15 @@ class Arena:
         return self._segments[segment].view
 
     @property
+    def limit_bytes(self) -> int:
+        """The most that all segments together may have."""
+        return self._allocator.limit_bytes
+
+    @limit_bytes.setter
+    def limit_bytes(self, size_bytes: int) -> None:
+        self._allocator.limit_bytes = size_bytes
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all segments, those not yet in use included."""
         return self._allocator.statistics().total_bytes + sum(s.size_bytes for s in self._pending.values())

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-ABI_VERSION = 1
+from predictd.server.transport.abi import ABI_VERSION as ABI_VERSION  # noqa: PLC0414 - one of these constants
+
 RECORD_BYTES = 64
 PIPE_BUF_BYTES = 4096
 RECORDS_PER_WRITE = PIPE_BUF_BYTES // RECORD_BYTES

@@ -46,8 +46,8 @@ from predictd.server.control.messages import (
 from predictd.server.launch.child_start import begin_child
 from predictd.server.observe.logs import configure_child, report_left_out, set_level
 from predictd.server.observe.recorder import WorkerRecorder
+from predictd.server.transport.abi import ABI_VERSION
 from predictd.server.transport.claims import ClaimWriter
-from predictd.server.transport.records import ABI_VERSION
 from predictd.server.worker.engine_memory import EngineMemory, inputs_bytes
 from predictd.server.worker.giving_back import ask_engines, run_made_up
 from predictd.server.worker.gpus import Gpus

@@ -1,0 +1,41 @@
+/* TLS of connections: 1.2 and newer, with HTTP/2 agreed upon by ALPN. */
+#ifndef PN_TLS_H
+#define PN_TLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "bytes.h"
+
+struct pn_connection;
+
+struct pn_tls_files {
+    const char *chain; /* PEM: certificate and those between it and the root */
+    size_t chain_size;
+    const char *key; /* PEM */
+    size_t key_size;
+    const char *clients; /* PEM: who signs clients' certificates; NULL: clients need none */
+    size_t clients_size;
+};
+
+/* What connections use; on any thread. NULL: *reason says why. */
+void *tls_context_new(const struct pn_tls_files *files, const char **reason);
+void tls_context_free(void *made);
+/* From now on new connections use this context, which is the loop's. */
+void tls_use(void *context);
+void tls_forget(void);
+
+/* False: no memory, or there is no context. */
+bool tls_open(struct pn_connection *connection);
+void tls_close(struct pn_connection *connection);
+/* As recv and send, with errno EAGAIN. */
+ssize_t tls_read(struct pn_connection *connection, uint8_t *bytes, size_t room);
+/* Who the client is by its certificate: see identity.h. False: no memory. */
+bool tls_identity(struct pn_connection *connection, struct pn_bytes *fields);
+/* Bytes were received that tls_read has not given. */
+bool tls_has_more(struct pn_connection *connection);
+ssize_t tls_write(struct pn_connection *connection, const uint8_t *bytes, size_t size);
+
+#endif

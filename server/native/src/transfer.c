@@ -1,0 +1,81 @@
+#include "transfer.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "call.h"
+#include "connection.h"
+#include "session.h"
+#include "tls.h"
+
+/* One connection reads so much, so often, in one round. */
+enum { READ_BYTES = 256 * 1024, READS_AT_ONCE = 4, RECORDS_AT_ONCE = 64, PENDING_BYTES_MAX = 1024 * 1024 };
+
+static uint8_t received[READ_BYTES];
+
+bool transfer_in(struct pn_connection *connection)
+{
+    /* OpenSSL reads one record of 16 KiB at a time, and what it has read is no reason for epoll to call again. */
+    int times = connection->tls != NULL ? RECORDS_AT_ONCE : READS_AT_ONCE;
+    for (int i = 0; i < times || tls_has_more(connection); i++) {
+        ssize_t size = connection->tls != NULL ? tls_read(connection, received, sizeof received)
+                                               : recv(connection->watch.descriptor, received, sizeof received, 0);
+        if (size == 0)
+            return false;
+        if (size < 0)
+            return errno == EAGAIN || errno == EINTR;
+        connection->read_ns = loop_now_ns();
+        if (!session_feed(connection, received, (size_t)size))
+            return false;
+        /* Of plain text so much was all. */
+        if (connection->tls == NULL && (size_t)size < sizeof received)
+            return true;
+    }
+    return true;
+}
+
+static bool fill(struct pn_connection *connection)
+{
+    struct pn_output *output = &connection->output;
+    while (output_has_room(output) && output->pending_bytes < PENDING_BYTES_MAX) {
+        const uint8_t *data;
+        ssize_t size = nghttp2_session_mem_send(connection->session, &data);
+        if (size < 0)
+            return false;
+        if (size == 0)
+            return true;
+        if (!output_copy(output, data, (size_t)size))
+            return false;
+    }
+    return true;
+}
+
+static ssize_t write_pieces(struct pn_connection *connection)
+{
+    struct pn_output *output = &connection->output;
+    struct pn_piece *pieces = output->pieces + output->first;
+    size_t count = output->count - output->first;
+    if (connection->tls != NULL)
+        return tls_write(connection, pieces[0].data, pieces[0].size);
+    struct iovec vectors[OUTPUT_PIECES];
+    for (size_t i = 0; i < count; i++)
+        vectors[i] = (struct iovec){(void *)(uintptr_t)pieces[i].data, pieces[i].size};
+    struct msghdr message = {.msg_iov = vectors, .msg_iovlen = count};
+    return sendmsg(connection->watch.descriptor, &message, MSG_NOSIGNAL);
+}
+
+bool transfer_out(struct pn_connection *connection)
+{
+    for (;;) {
+        if (!fill(connection))
+            return false;
+        if (connection->output.pending_bytes == 0)
+            return true;
+        ssize_t size = write_pieces(connection);
+        if (size < 0)
+            return errno == EAGAIN || errno == EINTR;
+        output_written(&connection->output, (size_t)size);
+    }
+}

@@ -1,0 +1,78 @@
+"""Metadata of calls as the C half passes them: fields of a length and bytes, names and values by turns."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+_LENGTH = struct.Struct("=I")
+_BINARY = "-bin"
+ENCODING = "grpc-encoding"
+
+
+def pack(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
+    """Metadata as fields, as they go over the wire."""
+    parts: list[bytes] = []
+    for name, value in metadata:
+        plain = value.encode() if isinstance(value, str) else value
+        if name.endswith(_BINARY):
+            plain = base64.b64encode(plain).rstrip(b"=")
+        key = name.encode()
+        parts += (_LENGTH.pack(len(key)), key, _LENGTH.pack(len(plain)), plain)
+    return b"".join(parts)
+
+
+def unpack(fields: bytes) -> Metadata:
+    """What a client sent. Binary values that are none are left out."""
+    found: list[tuple[str, str | bytes]] = []
+    each = _each(fields)
+    for key in each:
+        value = next(each)
+        name = key.decode("ascii", errors="replace")
+        if name == ENCODING:
+            continue
+        if not name.endswith(_BINARY):
+            found.append((name, value.decode("ascii", errors="replace")))
+        elif (plain := _decoded(value)) is not None:
+            found.append((name, plain))
+    return tuple(found)
+
+
+def encoding(fields: bytes) -> str:
+    """How the messages of a call are compressed that say that they are."""
+    each = _each(fields)
+    for key in each:
+        value = next(each)
+        if key == ENCODING.encode():
+            return value.decode("ascii", errors="replace")
+    return "identity"
+
+
+def grouped(fields: bytes) -> dict[str, list[bytes]]:
+    """The values of each name."""
+    found: dict[str, list[bytes]] = {}
+    each = _each(fields)
+    for key in each:
+        found.setdefault(key.decode(), []).append(next(each))
+    return found
+
+
+def _each(fields: bytes) -> Iterator[bytes]:
+    place = 0
+    while place < len(fields):
+        (length,) = _LENGTH.unpack_from(fields, place)
+        place += _LENGTH.size
+        yield fields[place : place + length]
+        place += length
+
+
+def _decoded(value: bytes) -> bytes | None:
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error:
+        return None

@@ -1,0 +1,191 @@
+"""The native front end beside the grpcio one and the bare echo, with h2load as the client, all three by turns.
+
+h2load costs little, so that what is measured is the server; it keeps one CPU of two busy even so.
+"""
+
+from __future__ import annotations
+
+import statistics
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from predictd.server.supervise.carrier import native_problem
+from tests.bench import h2load, proc
+from tests.bench.daemon import Daemon
+from tests.bench.echo_server import EchoServer
+from tests.bench.load import Shape
+from tests.bench.metrics import scrape, settled
+from tests.bench.payload import echo_payload, learn_answer, predict_payload
+from tests.bench.subject import Subject, echoing, mlp
+from tests.bench.table import Ratio, Report, Spread, Table, ratio_of_rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from tests.bench.payload import Payload
+    from tests.bench.settings import Settings
+
+NATIVE, GRPCIO, ECHO = "native", "grpcio", "echo"
+_PROBE_REQUESTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A load, and what is promised of it.
+
+    Attributes:
+        name: In words.
+        shape: Of the load.
+        over: Beside which server the aim stands.
+        aim: Requests a second over those of the other; or, with one caller, the time of one.
+    """
+
+    name: str
+    shape: Shape
+    over: str
+    aim: float
+
+    @property
+    def alone(self) -> bool:
+        """One caller, who is interested in how long it takes."""
+        return self.shape.connections * self.shape.in_flight == 1
+
+
+TINY = (
+    Case("tiny MLP, 8 x 16", Shape(8, 16), ECHO, 25.0),
+    Case("tiny MLP, 1 x 1", Shape(1, 1), ECHO, 0.4),
+    Case("tiny MLP, 32 x 1", Shape(32, 1), ECHO, 8.0),
+)
+LARGE = {
+    64 * 1024: Case("64 KB in and out, 4 x 8", Shape(4, 8), GRPCIO, 3.0),
+    600 * 1024: Case("600 KB in and out, 4 x 4", Shape(4, 4), GRPCIO, 1.5),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A server that is driven.
+
+    Attributes:
+        target: Its address.
+        payload: What it is sent.
+        roles: Process ids.
+        http: Where a daemon's metrics are; None for the echo.
+    """
+
+    target: str
+    payload: Payload
+    roles: Callable[[], Mapping[str, Sequence[int]]]
+    http: str | None
+
+
+def run(settings: Settings) -> Report:
+    """The tiny model under three loads, and two sizes that are all transport."""
+    report = Report()
+    if problem := native_problem():
+        report.problems.append(f"{problem}: the native front end is not measured")
+        return report
+    if not h2load.installed():
+        report.problems.append("h2load is not installed: the native front end is not measured")
+        return report
+    report.add(_measure(mlp(_folder(settings, "tiny")), TINY, settings))
+    for size_bytes, case in LARGE.items():
+        subject = echoing(_folder(settings, str(size_bytes)), size_bytes)
+        report.add(_measure(subject, (case,), settings))
+    return report
+
+
+def _folder(settings: Settings, name: str) -> Path:
+    folder = settings.folder / f"native-{name}"
+    folder.mkdir()
+    return folder
+
+
+def _measure(subject: Subject, cases: Sequence[Case], settings: Settings) -> Report:
+    report = Report()
+    with ExitStack() as stack:
+        servers = _start(subject, settings, stack)
+        for case in cases:
+            report.add(_case(case, servers, settings))
+    return report
+
+
+def _start(subject: Subject, settings: Settings, stack: ExitStack) -> Mapping[str, _Server]:
+    servers: dict[str, _Server] = {}
+    payload = predict_payload(subject, 1)
+    for kind in (NATIVE, GRPCIO):
+        folder = settings.folder / f"{subject.path.parent.name}-{kind}"
+        folder.mkdir()
+        arguments = (*settings.daemon_arguments, "--frontend", kind)
+        daemon = stack.enter_context(Daemon(subject.path, folder, arguments))
+        # A shape that is new comes to Python first, and again where there is no memory for it yet.
+        for _ in range(3):
+            learn_answer(daemon.target, payload)
+        servers[kind] = _Server(daemon.target, payload, daemon.roles, daemon.http)
+    echoed = echo_payload(payload)
+    frontends = len(servers[NATIVE].roles()["front ends"])
+    echo = stack.enter_context(EchoServer(frontends, payload.answer_bytes))
+    learn_answer(echo.target, echoed)
+    servers[ECHO] = _Server(echo.target, echoed, echo.roles, None)
+    return servers
+
+
+def _case(case: Case, servers: Mapping[str, _Server], settings: Settings) -> Report:
+    report = Report()
+    rates: dict[str, list[float]] = {kind: [] for kind in servers}
+    cpu_us: dict[str, list[dict[str, float]]] = {kind: [] for kind in servers}
+    for _ in range(settings.profile.rounds):
+        for kind, server in servers.items():
+            rate, spent_us, problem = _once(case.shape, server, settings)
+            rates[kind].append(rate)
+            cpu_us[kind].append(spent_us)
+            report.problems += [f"{case.name}, {kind}: {problem}"] if problem else []
+    over, of = (rates[case.over], rates[NATIVE]) if case.alone else (rates[NATIVE], rates[case.over])
+    what = "time of a request" if case.alone else "requests/s"
+    report.ratios.append(
+        Ratio(
+            f"{case.name}: {what}, native over {case.over}",
+            ratio_of_rounds(over, of),
+            case.aim,
+            "below" if case.alone else "above",
+        )
+    )
+    rows = [
+        (
+            f"{case.name}, {kind}",
+            Spread.of(rates[kind]).text(0),
+            f"{1e6 * case.shape.connections * case.shape.in_flight / statistics.median(rates[kind]):,.0f}",
+            *(f"{statistics.median(each.get(role, 0.0) for each in cpu_us[kind]):.1f}" for role in _ROLES),
+        )
+        for kind in servers
+    ]
+    header = ("", "requests/s", "mean µs", *(f"{role}, CPU µs a request" for role in _ROLES))
+    report.tables.append(Table("Native front end, grpcio front end and echo, with h2load", header, rows))
+    return report
+
+
+_ROLES = ("front ends", "workers")
+
+
+def _once(shape: Shape, server: _Server, settings: Settings) -> tuple[float, dict[str, float], str]:
+    """Requests a second, CPU microseconds of a request by role, and what is wrong with it."""
+    counted = scrape(server.http) if server.http else None
+
+    def drive(requests: int) -> float:
+        return h2load.requests_per_second(server.target, server.payload, shape, requests, settings.folder)
+
+    probe = drive(_PROBE_REQUESTS)
+    requests = max(_PROBE_REQUESTS, int(probe * settings.profile.seconds))
+    roles = server.roles()
+    before = proc.cpu_by_role(roles)
+    rate = drive(requests)
+    spent_us = {
+        role: (seconds - before[role]) / requests * 1e6 for role, seconds in proc.cpu_by_role(roles).items()
+    }
+    if server.http is None or counted is None:
+        return rate, spent_us, ""
+    sent = requests + _PROBE_REQUESTS
+    ok = settled(server.http, counted.ok + sent).since(counted).ok
+    return rate, spent_us, "" if ok == sent else f"h2load got {sent} answers, {ok} were counted"

@@ -1,0 +1,141 @@
+"""A client that writes HTTP/2 frames by hand, for what no library would send."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+NO_ERROR, ENHANCE_YOUR_CALM = 0, 11
+LAST_STREAM_ID = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+    @property
+    def number(self) -> int:
+        """What a RST_STREAM or a GOAWAY says: its error code."""
+        return int(struct.unpack_from("!I", self.payload, 4 if self.kind == GOAWAY else 0)[0])
+
+    @property
+    def last_stream(self) -> int:
+        """Of a GOAWAY."""
+        return int(struct.unpack_from("!I", self.payload)[0])
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame's bytes."""
+    return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
+
+
+def header_block(**changes: str | None) -> bytes:
+    """Headers of a call, each a literal that is not indexed; `_` stands for `-`, and None leaves one out."""
+    headers: dict[str, str | None] = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/test.Echo/Unary",
+        ":authority": "localhost",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    for name, value in changes.items():
+        key = name.replace("_", "-")
+        headers[f":{key}" if f":{key}" in headers else key] = value
+    return b"".join(
+        b"\0" + _string(name) + _string(value) for name, value in headers.items() if value is not None
+    )
+
+
+def _string(text: str) -> bytes:
+    plain = text.encode()
+    if len(plain) < 127:
+        return bytes((len(plain),)) + plain
+    rest, encoded = len(plain) - 127, bytearray(b"\x7f")
+    while rest > 127:
+        encoded.append(rest % 128 | 128)
+        rest //= 128
+    return bytes(encoded) + bytes((rest,)) + plain
+
+
+def message(content: bytes) -> bytes:
+    """A message with gRPC's prefix."""
+    return struct.pack("!BI", 0, len(content)) + content
+
+
+class RawClient:
+    """One connection."""
+
+    def __init__(self, address: str, *, greet: bool = True) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=30)
+        self._received = b""
+        if greet:
+            self.send(PREFACE, frame(SETTINGS, 0, 0))
+
+    def send(self, *frames: bytes) -> None:
+        """Send frames."""
+        self._socket.sendall(b"".join(frames))
+
+    def call(self, stream: int, content: bytes | None = b"", **changes: str | None) -> None:
+        """Begin a call; without content it stays open."""
+        flags = END_HEADERS
+        self.send(frame(HEADERS, flags, stream, header_block(**changes)))
+        if content is not None:
+            self.send(frame(DATA, END_STREAM, stream, message(content)))
+
+    def frames(self) -> Iterator[Frame]:
+        """What comes, to the end of the connection. SETTINGS and PING are answered."""
+        with suppress(ConnectionResetError, BrokenPipeError):
+            yield from self._frames()
+
+    def _frames(self) -> Iterator[Frame]:
+        while True:
+            while len(self._received) < 9 or len(self._received) < 9 + self._length():
+                more = self._socket.recv(65536)
+                if not more:
+                    return
+                self._received += more
+            end = 9 + self._length()
+            kind, flags, stream = struct.unpack_from("!BBI", self._received, 3)
+            payload, self._received = self._received[9:end], self._received[end:]
+            if kind == SETTINGS and not flags & ACK:
+                self.send(frame(SETTINGS, ACK, 0))
+            if kind == PING and not flags & ACK:
+                self.send(frame(PING, ACK, 0, payload))
+            yield Frame(kind, flags, stream, payload)
+
+    def until(self, kind: int, flags: int = 0) -> Frame:
+        """The next frame of a kind that has these flags."""
+        for one in self.frames():
+            if one.kind == kind and one.flags & flags == flags:
+                return one
+        raise AssertionError(f"the connection ended without a frame of kind {kind}")
+
+    def ended(self) -> list[Frame]:
+        """All frames to the end of the connection."""
+        return list(self.frames())
+
+    def _length(self) -> int:
+        return int.from_bytes(self._received[:3])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def raw_client(address: str, *, greet: bool = True) -> Iterator[RawClient]:
+    """A connection that is closed at the end."""
+    with closing(RawClient(address, greet=greet)) as client:
+        yield client
