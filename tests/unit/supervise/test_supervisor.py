@@ -255,7 +255,7 @@ def test_a_callback_that_fails_ends_the_daemon_loudly(
 
     async def scenario(house: House) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(house.supervisor.on_loop_error)
+        loop.set_exception_handler(house.supervisor.tasks.on_loop_error)
         loop.call_exception_handler({"message": "out of descriptors", "socket": None})
         assert house.supervisor.fatal is None
         loop.call_soon(fail)

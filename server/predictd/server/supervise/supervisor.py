@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from predictd.server.config.settings import Settings
 from predictd.server.control.commands import (
-    CommandDone,
     LoadModel,
     Reload,
     ServeList,
@@ -248,7 +245,7 @@ class Supervisor:
             case SetLabel() | SetSplit():
                 self.tasks.spawn(self._director.change(child, message))
             case SetLogLevel():
-                self.tasks.spawn(self._change_log_level(child, message))
+                self.tasks.spawn(self.log_level.answer(child, message, self.counts.collect))
             case LoadModel() | UnloadModel() | Reload() | ServeList():
                 self.tasks.spawn(self._commands.answer(message, child.send))
             case _ if self._workers.has(child):
@@ -266,12 +263,6 @@ class Supervisor:
         else:
             self._frontends.hello(child)
         self.log_level.greet(child)
-
-    async def _change_log_level(self, asker: Child, message: SetLogLevel) -> None:
-        """Answer once every child that answers at all has heard of it."""
-        self.log_level.change(message.level, "a client")
-        await self.counts.collect()
-        asker.send(CommandDone(seq=message.seq))
 
     def _mapped(self, child_id: int) -> None:
         self._workers.mapped(child_id)
@@ -291,12 +282,6 @@ class Supervisor:
         """The daemon cannot go on. The first reason counts."""
         self.fatal = self.fatal or reason
         self._changes.note()
-
-    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The event loop's exception handler: a callback of ours that fails leaves a state that nobody knows."""
-        loop.default_exception_handler(context)
-        if "handle" in context:
-            self.give_up(f"{context.get('exception')!r} in the supervisor. This is a bug")
 
     def _check(self) -> None:
         """Something happened that readiness, or whoever waits, may depend on."""
