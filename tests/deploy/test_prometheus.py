@@ -15,7 +15,7 @@ FOLDER = DEPLOY / "prometheus"
 ALERTS = FOLDER / "rules/predictd-alerts.yml"
 RECORDING = FOLDER / "rules/predictd-recording.yml"
 TESTS = sorted((FOLDER / "tests").iterdir())
-OPERATIONS = DEPLOY.parent / "docs/operations.md"
+RUNBOOK = DEPLOY.parent / "docs/runbook.md"
 KNOWN = {metric.name for metric in METRICS}
 _ALERT = re.compile(r"^ +- alert: (\w+)\n(.*?)(?=^ +- alert: |\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"^ +(summary|description|runbook_url|severity): (.*)$", re.MULTILINE)
@@ -58,17 +58,15 @@ def test_an_alert_says_what_is_wrong_and_where_the_runbook_has_it(name: str) -> 
     fields = dict(_FIELD.findall(alerts()[name]))
     assert fields.keys() == {"summary", "description", "runbook_url", "severity"}
     assert fields["severity"] in {"page", "ticket"}
-    assert fields["runbook_url"] == f"docs/operations.md#{name.lower()}"
-    section = re.search(
-        rf"^### {name}\n(.*?)(?=^#)", OPERATIONS.read_text() + "\n#", re.MULTILINE | re.DOTALL
-    )
-    assert section is not None, f"docs/operations.md has no section {name}"
+    assert fields["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+    section = re.search(rf"^### {name}\n(.*?)(?=^#)", RUNBOOK.read_text() + "\n#", re.MULTILINE | re.DOTALL)
+    assert section is not None, f"docs/runbook.md has no section {name}"
     for part in ("**Means**", "**Look at**", "**Do**"):
         assert part in section[1], part
 
 
 def test_the_runbook_has_no_alert_that_is_gone() -> None:
-    assert set(re.findall(r"^### (Predictd\w+)$", OPERATIONS.read_text(), re.MULTILINE)) == alerts().keys()
+    assert set(re.findall(r"^### (Predictd\w+)$", RUNBOOK.read_text(), re.MULTILINE)) == alerts().keys()
 
 
 @pytest.mark.parametrize("path", [ALERTS, RECORDING, *TESTS], ids=lambda path: path.name)

@@ -97,7 +97,7 @@ def test_an_engine_of_the_operator_is_left_alone_unless_asked_for(tmp_path: Path
         came = came_of(daemon)
         worked = {name for name, error in came.items() if error == 0}
         assert worked >= {"connect", "unix socket", "read a secret", "write a model", "signal the supervisor"}
-        assert worked >= {"read a model", "network of a child"}
+        assert worked >= {"read a model", "network of a child", "limit the supervisor"}
         assert came["read the supervisor's memory"] == errno.EFAULT
         (worker,) = daemon.pids("workers")
         assert status_of(worker)["Seccomp"] == "0"

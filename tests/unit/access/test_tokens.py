@@ -94,6 +94,8 @@ def test_certificates_are_found_by_the_name_that_the_file_gives() -> None:
         (CERTIFICATE.replace("san", "#"), "certificate 'c': give either san or common_name"),
         (CERTIFICATE + 'common_name = "y"', "certificate 'c': give either san or common_name"),
         ("[[token", "not TOML"),
+        ("a = " + "[" * 5000, "nested too deeply"),
+        (".".join("a" * 100_000) + " = 1", "nested too deeply"),
         ("#" * (FILE_BYTES_MAX + 1), "it has 1048577 bytes and may have 1048576"),
     ],
 )

@@ -18,6 +18,7 @@ from predictd.server.errors import ForbiddenError, RefusalReason, Unauthenticate
 from predictd.server.frontend.access import Access, caller_name
 from predictd.server.frontend.apis import rpc
 from predictd.server.frontend.registry import Registry
+from predictd.server.frontend.uploads import Received, Uploads
 from tests.unit.apis.test_fake_core import refusal, serving
 
 FRIEND = Identity("friend", EVERY_ROLE, ("mine*",))
@@ -191,7 +192,7 @@ def test_what_is_refused_is_not_received_whatever_kind_of_method_it_is() -> None
     data = bytes(200_000)
 
     async def scenario() -> None:
-        registry = Registry((service,), made, dict.fromkeys(kinds, INFER))
+        registry = Registry((Received(service, Uploads()),), made, dict.fromkeys(kinds, INFER))
         async with serving(registry) as channel:
             for path in ("/a.B/Once", "/a.B/First"):
                 ask: Any = channel.unary_unary(path)
@@ -215,3 +216,5 @@ def test_what_is_refused_is_not_received_whatever_kind_of_method_it_is() -> None
 
     asyncio.run(scenario())
     assert reasons == ["no_credentials"] * 4
+    with pytest.raises(TypeError, match="before its caller is let in"):
+        Registry((service,), made, {"/a.B/Once": INFER})

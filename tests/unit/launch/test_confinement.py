@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,13 @@ def test_neither_the_root_nor_the_keys_of_the_system_are_among_its_paths() -> No
     assert everything.isdisjoint({"/", "/etc", "/root", "/home", "/var", "/dev", "/tmp/", ""})
     assert {"/opt/x/lib", "/srv/code", "/usr"} <= set(paths.execute)
     assert all(path.startswith("/") for path in everything)
+
+
+def test_without_a_folder_for_temporary_files_no_other_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An image that is read-only has none, and Python's tempfile would take the present folder, or fail."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("predictd.server.launch.sandbox.paths._TEMPORARY", ("/nowhere",))
+    assert not any(path.startswith(str(tmp_path)) for path in system_paths({}, gpu=False).write)
+    assert str(tmp_path) in system_paths({"TMPDIR": "/", "TMP": str(tmp_path)}, gpu=False).write

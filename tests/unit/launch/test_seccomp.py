@@ -14,6 +14,7 @@ ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 I386 = 0x40000003
 SOCKET = {"x86_64": 41, "aarch64": 198}
 CLONE = {"x86_64": 56, "aarch64": 220}
+PRLIMIT64 = {"x86_64": 302, "aarch64": 261}
 # What engines live on.
 NEEDED = {
     "x86_64": {"read": 0, "write": 1, "mmap": 9, "futex": 202, "openat": 257, "socketpair": 53, "execve": 59},
@@ -69,6 +70,9 @@ def test_what_only_an_intruder_calls_is_denied_and_all_else_is_not(machine: str,
     # Threads, and a name space of users.
     assert outcome(steps, CLONE[machine], 0x3D0F00, architecture=here) == ALLOW
     assert outcome(steps, CLONE[machine], 0x10000011, architecture=here) == ERRNO | errno.EPERM
+    # Limits of its own, which the C library asks for so, and of others.
+    assert outcome(steps, PRLIMIT64[machine], 0, architecture=here) == ALLOW
+    assert outcome(steps, PRLIMIT64[machine], 1, architecture=here) == ERRNO | errno.EPERM
     assert all(step.if_true < 256 and step.if_false < 256 for step in steps)
 
 

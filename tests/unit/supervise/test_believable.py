@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from predictd.server.control.commands import (
     SetSplit,
     UnloadModel,
 )
-from predictd.server.control.messages import Pong, StatisticsRequest
-from predictd.server.supervise.believable import check_labels_files, check_sender
+from predictd.server.control.messages import ClaimTable, FrontendCounts, Pong, StatisticsRequest
+from predictd.server.observe.deltas import FrontendDelta
+from predictd.server.supervise.believable import check_descriptors, check_labels_files, check_sender
 from tests.fixtures import frontend
 
 
@@ -33,12 +35,25 @@ from tests.fixtures import frontend
         ServeList(seq=1, models=[]),
         SetLogLevel(seq=1, level="debug"),
         StatisticsRequest(seq=1),
+        FrontendCounts(seq=1, delta=FrontendDelta(), in_flight=0, arena_bytes=0, waiting=()),
     ],
 )
 def test_a_worker_commands_nothing(message: object) -> None:
     with pytest.raises(TypeError, match=f"a worker sent {type(message).__name__}"):
         check_sender(message)  # type: ignore[arg-type]
     check_sender(Pong())
+
+
+def test_descriptors_that_nobody_asked_for_are_closed() -> None:
+    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]
+    with pytest.raises(TypeError, match="Pong came with 2 descriptors"):
+        check_descriptors(Pong(), fds)
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    with pytest.raises(TypeError, match="ClaimTable came with 0"):
+        check_descriptors(ClaimTable(), [])
+    check_descriptors(Pong(), [])
 
 
 def test_front_ends_read_no_file_that_only_a_worker_names() -> None:

@@ -167,6 +167,23 @@ def test_a_child_that_talks_nonsense_is_killed(caplog: pytest.LogCaptureFixture)
     assert "sent what cannot be read" in caplog.text
 
 
+def test_a_child_that_talks_on_and_on_keeps_nothing_else_waiting() -> None:
+    turns: list[int] = []
+
+    async def scenario() -> None:
+        watch = Watch("flood")
+        heard = 0
+        while len(watch.messages) < 10_000:
+            turns.append(len(watch.messages) - heard)
+            heard = len(watch.messages)
+            await asyncio.sleep(0)
+        watch.child.kill()
+        assert await watch.end() == -signal.SIGKILL
+
+    run(scenario)
+    assert max(turns) <= child_module._MESSAGES_AT_ONCE
+
+
 def test_a_message_that_cannot_be_handled_ends_the_child_loudly_and_not_the_supervisor(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -226,8 +243,9 @@ def test_what_a_child_prints_is_logged_and_its_last_words_again(caplog: pytest.L
     assert event.blocks == {"stack": "Fatal Python error: a test", "last_output": "said\nlast \x1b[31m"}
 
 
-def test_an_event_that_cannot_be_read_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    ((level, message),) = logged_by("murmur", caplog)
+@pytest.mark.parametrize("what", ["murmur", "murmur deeply", "murmur of the end of time"])
+def test_an_event_that_cannot_be_read_is_told(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    ((level, message),) = logged_by(what, caplog)
     assert level == "WARNING"
     assert message.startswith("logged what cannot be read: ")
 

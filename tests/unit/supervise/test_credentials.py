@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ class Files:
         temporary = self.tokens.with_suffix(".new")
         temporary.write_text("".join(map(entry_text, entries)))
         temporary.replace(self.tokens)
+
+    def make_pipe(self) -> None:
+        self.tokens.unlink()
+        os.mkfifo(self.tokens)
 
     def credentials(self, **more: Any) -> Credentials:
         return Credentials(
@@ -122,6 +127,22 @@ def test_what_cannot_be_taken_changes_nothing_and_is_said_once(
     assert is_known(credentials, "c")
 
 
+def test_a_certificate_whose_time_comes_is_taken_then(
+    files: Files, pairs: tuple[Pair, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = files.credentials()
+    begin = time.time()
+    monkeypatch.setattr("time.time", lambda: begin - 40 * 86400)
+    files.put(pairs[1])
+    assert [credentials.refresh(at_once=False) for _ in range(4)] == [False] * 4
+    assert credentials.failures["certificate"] == 1
+    # Who asks is told again.
+    assert not credentials.refresh(at_once=True)
+    assert credentials.failures["certificate"] == 2
+    monkeypatch.setattr("time.time", lambda: begin)
+    assert [credentials.refresh(at_once=False) for _ in range(2)] == [True, False]
+
+
 def test_links_that_move_are_followed(files: Files, pairs: tuple[Pair, Pair], tmp_path: Path) -> None:
     for name, pair in zip(("1", "2"), pairs, strict=True):
         (tmp_path / name).mkdir()
@@ -148,9 +169,14 @@ def test_links_that_move_are_followed(files: Files, pairs: tuple[Pair, Pair], tm
         ),
         (
             lambda files: files.key.write_bytes(bytes(2**20 + 1)),
-            "tls_key: {}/k.pem: it has more than 1048576 bytes",
+            "tls_key: {}/k.pem: larger than 1048576 bytes: no such file is",
         ),
         (lambda files: files.tokens.write_text("x"), "tokens: {}/t.toml: not TOML"),
+        # Opened without a look, it would keep the daemon waiting for somebody to write.
+        (
+            lambda files: files.make_pipe(),
+            "tokens: {}/t.toml: not a regular file",
+        ),
         (
             lambda files: files.tokens.chmod(0o666),
             "tokens: {}/t.toml: everybody on this machine can write to it",

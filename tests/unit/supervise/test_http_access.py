@@ -91,6 +91,8 @@ def test_on_the_loopback_no_other_site_s_page_reads_anything(host: str, status: 
         ("Basic " + base64.b64encode(b"me:good").decode(), 200, None),
         ("Basic " + base64.b64encode(b"good").decode(), 401, "invalid_credentials"),
         ("Basic x", 401, "invalid_credentials"),
+        ("Basic \xff", 401, "invalid_credentials"),
+        ("Bearer \xff", 401, "invalid_credentials"),
         ("Digest good", 401, "invalid_credentials"),
         ("good", 401, "invalid_credentials"),
         ("", 401, "invalid_credentials"),

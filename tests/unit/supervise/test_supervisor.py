@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -13,6 +14,7 @@ import pytest
 
 from predictd.server.control.memory import Growth, GrowthRequest, SegmentAdded
 from predictd.server.control.messages import (
+    ClaimTable,
     Collect,
     Drained,
     FrontendCounts,
@@ -32,6 +34,7 @@ from tests.fixtures.keeping import MIB, House, turns
 from tests.fixtures.supervision import (
     FakeChild,
     Nursery,
+    claims_fd,
     segment_fd,
 )
 
@@ -180,10 +183,39 @@ def test_a_segment_is_passed_on_and_shows_in_the_gauges(nursery: Nursery) -> Non
         house.listen(house.frontend)
         house.serve(house.worker, 1)
         added = SegmentAdded(seq=0, owner=house.frontend.id, pool=1, segment=0, block_bytes=512, blocks=8)
+        house.frontend.says(GrowthRequest(size_bytes=4096))
         house.frontend.says(added, [segment_fd(4096)])
         assert house.worker.got(SegmentAdded)[0].owner == house.frontend.id
         processes = {one.role: one.arena_bytes for one in house.supervisor.gauges().processes}
         assert processes == {"supervisor": 0, "frontend": 4096, "worker": 0}
+
+    play(nursery, scenario)
+
+
+def test_a_segment_that_nobody_granted_or_that_is_none_goes_to_nobody(nursery: Nursery) -> None:
+    """Its readers, front ends and workers, would end."""
+
+    async def scenario(house: House) -> None:
+        house.listen(house.frontend)
+        house.serve(house.worker, 1)
+        added = SegmentAdded(seq=0, owner=house.worker.id, pool=1, segment=0, block_bytes=512, blocks=8)
+        with pytest.raises(ValueError, match="a segment has 4096 bytes, and 0 were granted"):
+            house.worker.says(added, [segment_fd(4096)])
+        house.worker.says(GrowthRequest(size_bytes=4095))
+        with pytest.raises(ValueError, match="and 4095 were granted"):
+            house.worker.says(added, [segment_fd(4096)])
+        house.worker.says(GrowthRequest(size_bytes=4096))
+        with pytest.raises(ValueError, match="shared memory has 2048 bytes, 4096 were announced"):
+            house.worker.says(added, [segment_fd(2048)])
+        house.worker.says(GrowthRequest(size_bytes=4096))
+        with pytest.raises(ValueError, match="could shrink"):
+            house.worker.says(added, [os.memfd_create("open", os.MFD_CLOEXEC)])
+        house.worker.says(GrowthRequest(size_bytes=4096))
+        with pytest.raises(ValueError, match="is no memfd"):
+            house.worker.says(added, [os.open(os.devnull, os.O_RDONLY)])
+        with pytest.raises(ValueError, match="one claim table"):
+            house.worker.says(ClaimTable(), [claims_fd()])
+        assert house.frontend.got(SegmentAdded) == []
 
     play(nursery, scenario)
 
@@ -203,6 +235,18 @@ def test_a_child_of_another_abi_ends_the_daemon(nursery: Nursery) -> None:
     play(nursery, scenario)
 
 
+def test_a_child_that_is_at_work_does_not_say_hello_again(nursery: Nursery) -> None:
+    """Else a worker that a model has taken over could end the daemon by its abi."""
+
+    async def scenario(house: House) -> None:
+        house.serve(house.worker, 1)
+        with pytest.raises(TypeError, match="hello before"):
+            house.worker.says(Hello(pid=1, abi=ABI_VERSION + 1))
+        assert house.supervisor.fatal is None
+
+    play(nursery, scenario)
+
+
 def test_a_callback_that_fails_ends_the_daemon_loudly(
     nursery: Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,7 +255,7 @@ def test_a_callback_that_fails_ends_the_daemon_loudly(
 
     async def scenario(house: House) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(house.supervisor.on_loop_error)
+        loop.set_exception_handler(house.supervisor.tasks.on_loop_error)
         loop.call_exception_handler({"message": "out of descriptors", "socket": None})
         assert house.supervisor.fatal is None
         loop.call_soon(fail)

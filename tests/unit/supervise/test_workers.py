@@ -29,7 +29,7 @@ from predictd.server.control.messages import (
 from predictd.server.supervise import starter
 from predictd.server.supervise.limits import Limit, work_limit
 from predictd.server.supervise.states import State
-from predictd.server.supervise.workers import LANES_PER_MESSAGE
+from predictd.server.supervise.worker_init import LANES_PER_MESSAGE
 from predictd.server.transport.records import TICKET_STRUCT
 from tests.fixtures.keeping import Crew, turns
 from tests.fixtures.supervision import FakeChild, Nursery, lane_config

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import tomllib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
@@ -18,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from predictd.server.access.identity import EVERY_MODEL, Identity, Role
+from predictd.server.config.small_file import load_toml
 
 FILE_BYTES_MAX = 1024 * 1024
 TOKEN_PREFIX = "predictd_"  # noqa: S105 - what scanners of leaked secrets can look for
@@ -140,7 +140,7 @@ def parse_tokens(data: bytes) -> Keyring:
     if len(data) > FILE_BYTES_MAX:
         raise TokensError(f"it has {len(data)} bytes and may have {FILE_BYTES_MAX}")
     try:
-        file = msgspec.convert(tomllib.loads(data.decode()), _File)
+        file = msgspec.convert(load_toml(data.decode()), _File)
     except msgspec.ValidationError as error:
         raise TokensError(str(error)) from error
     except ValueError as error:

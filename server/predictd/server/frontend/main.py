@@ -58,6 +58,7 @@ from predictd.server.frontend.dispatch import Dispatcher
 from predictd.server.frontend.fatal import or_exit
 from predictd.server.frontend.guarded import GuardedChanges, GuardedControl, GuardedCore
 from predictd.server.frontend.holding import Holding, awake_clock
+from predictd.server.frontend.leaving import Leaving
 from predictd.server.frontend.mirror import NO_MIRROR, Mirror
 from predictd.server.frontend.native.hot import Hot
 from predictd.server.frontend.native.server import NativeServer
@@ -130,6 +131,7 @@ class Frontend:
         self._health = health.Health(SERVICES, self._access.sees)
         self._unread = Unread(init.unread_limit_bytes)
         self._streams = Streams(self._unread, self._uploads)
+        self._leaving = Leaving()
         self._add_services()
         if self._hot is not None and isinstance(self._server, NativeServer):
             self._hot.connect(self._dispatcher, self._routes, self._service, self._recorder, self._growth)
@@ -319,6 +321,7 @@ class Frontend:
         self._add_services()
         # In this order: who cannot connect for a moment tries again, who is cancelled does not.
         stopping = asyncio.create_task(old.stop(REPLACED_SECONDS))
+        self._leaving.add(stopping)
         await asyncio.sleep(0)
         await self._open()
         await stopping
@@ -343,7 +346,8 @@ class Frontend:
             self._server.close_streams()
         finish_by_ns = time.monotonic_ns() + message.grace_ns
         await self._refuse(min(message.grace_ns / 1e9, REFUSE_SECONDS_MAX))
-        await self._server.stop(max(finish_by_ns - time.monotonic_ns(), 0) / 1e9)
+        left_seconds = max(finish_by_ns - time.monotonic_ns(), 0) / 1e9
+        await asyncio.gather(self._server.stop(left_seconds), self._leaving.wait(left_seconds))
         in_time = time.monotonic_ns() < finish_by_ns
         self._count(0)
         self.send(Drained(complete=in_time or not self._dispatcher.in_flight))

@@ -11,7 +11,7 @@ import grpc
 from typing_extensions import override
 
 from predictd.server.access.methods import RULES, Rule
-from predictd.server.errors import InvalidRequestError, RequestError
+from predictd.server.errors import RequestError
 from predictd.server.frontend.status import StatusTable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Registry(grpc.GenericRpcHandler):
     """The methods that have a rule, of all services.
 
     Args:
-        services: That have them.
+        services: That have them. They read their requests themselves.
         access: Lets callers in.
         rules: Of all methods, by path.
 
@@ -67,37 +67,17 @@ def _find(services: Iterable[grpc.GenericRpcHandler], method: str) -> Any:
 
 
 def _guarded(handler: Any, rule: Rule, access: Access) -> Any:
-    """A handler that lets callers in first. It begins at the headers: what is refused is not received."""
+    """A handler that lets callers in first, at the headers (see `Received`): what is refused is not received."""
     if not access.guards(rule):
         return handler
-    if handler.unary_unary is not None:
-        return handler._replace(
-            request_streaming=True,
-            unary_unary=None,
-            stream_unary=_once(_reading(handler.unary_unary), rule, access),
-        )
+    if not handler.request_streaming:
+        raise TypeError("a method receives its request before its caller is let in. This is a bug.")
     if handler.stream_unary is not None:
         return handler._replace(stream_unary=_once(handler.stream_unary, rule, access))
-    kind = "unary_stream" if handler.unary_stream is not None else "stream_stream"
-    behaviour = getattr(handler, kind)
+    behaviour = handler.stream_stream
     # gRPC tells by the function whether it writes to the context or yields.
     guard = _yielding if inspect.isasyncgenfunction(behaviour) else _once
-    return handler._replace(**{kind: guard(behaviour, rule, access)})
-
-
-def _reading(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    """The same for a request that is still to be received."""
-
-    async def handle(_: object, context: Any) -> Any:
-        data = await context.read()
-        if not isinstance(data, bytes):
-            await _end(context, InvalidRequestError("the call ended without a request"))
-        handling = behaviour(data, context)
-        # gRPC keeps the exception that ends a call in a ring with its frames: not with the request.
-        del data
-        return await handling
-
-    return handle
+    return handler._replace(stream_stream=guard(behaviour, rule, access))
 
 
 def _once(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from predictd.server.control.memory import SegmentAdded
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.frontends import Frontends
 from predictd.server.supervise.growth import GrowthPolicy
@@ -27,6 +30,14 @@ class Arenas:
             return self._growth.decide(child.id, size_bytes, arenas_bytes, answers_bytes)
         beside_bytes = MESSAGE_COPIES * size_bytes
         return self._growth.decide(child.id, size_bytes, arenas_bytes, requests_bytes, beside_bytes)
+
+    def made(self, child: Child, segment: SegmentAdded, fd: int) -> None:
+        """A child's arena has grown. Raises ValueError, and closes it, if that is more than it was granted."""
+        granted_bytes = self._growth.settle(child.id)
+        size_bytes = segment.block_bytes * segment.blocks
+        if size_bytes > granted_bytes:
+            os.close(fd)
+            raise ValueError(f"a segment has {size_bytes} bytes, and {granted_bytes} were granted")
 
     def _answer_bytes(self) -> int:
         return sum(place.arena_bytes for _, place, _ in self._workers.children())

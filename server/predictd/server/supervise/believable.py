@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+
 from predictd.server.config.lane import LaneConfig, LaneSignature
 from predictd.server.control.commands import (
     LoadModel,
@@ -12,8 +15,9 @@ from predictd.server.control.commands import (
     SetSplit,
     UnloadModel,
 )
+from predictd.server.control.memory import SegmentAdded
 from predictd.server.control.message import Message
-from predictd.server.control.messages import StatisticsRequest
+from predictd.server.control.messages import ClaimTable, FrontendCounts, StatisticsRequest
 
 _OF_FRONTENDS = (
     SetLabel,
@@ -24,13 +28,23 @@ _OF_FRONTENDS = (
     Reload,
     ServeList,
     StatisticsRequest,
+    FrontendCounts,
 )
+_DESCRIPTORS: Mapping[type[Message], int] = {SegmentAdded: 1, ClaimTable: 1}
 
 
 def check_sender(message: Message) -> None:
     """Raise TypeError for what front ends alone have to say: a worker has no say in what is served."""
     if isinstance(message, _OF_FRONTENDS):
         raise TypeError(f"a worker sent {type(message).__name__}")
+
+
+def check_descriptors(message: Message, fds: Sequence[int]) -> None:
+    """Raise TypeError if other descriptors came than those that belong to a message: nobody would close them."""
+    if len(fds) != _DESCRIPTORS.get(type(message), 0):
+        for fd in fds:
+            os.close(fd)
+        raise TypeError(f"{type(message).__name__} came with {len(fds)} descriptors")
 
 
 def check_labels_files(signature: LaneSignature, config: LaneConfig) -> None:

@@ -27,6 +27,10 @@ OnExit = Callable[["Child", int], None]
 # Messages that wait because the child does not read: a child that lets so many pile up is as good as dead.
 OUTBOX_LIMIT = 4096
 _SEND_AGAIN_SECONDS = 0.002
+# One that goes on and on must not keep the supervisor from all else.
+_MESSAGES_AT_ONCE = 256
+# More than the socket of a dead child holds.
+_LAST_MESSAGES = 100_000
 # The kernel cannot take the message now: buffers, or descriptors under way (unix(7)).
 _LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 
@@ -150,8 +154,10 @@ class Child:
             return False
         return news is not None
 
-    def _receive(self) -> None:
-        while not self._over:
+    def _receive(self, at_most: int = _MESSAGES_AT_ONCE) -> None:
+        for _ in range(at_most):
+            if self._over:
+                return
             try:
                 message, fds = self._channel.receive(wait=False)
             except BlockingIOError:
@@ -184,7 +190,7 @@ class Child:
         self.spent_cpu_seconds = cpu_seconds(self.pid)
         status = self._process.wait()
         self._output.ended(describe_exit(status) if status else "")
-        self._receive()
+        self._receive(_LAST_MESSAGES)
         self._loop.remove_reader(self._channel.fileno())
         self._over = True
         self._discard_outbox()

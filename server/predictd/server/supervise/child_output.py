@@ -22,6 +22,7 @@ _EVENTS_AT_ONCE: Final = 64
 # A dead child's output is at an end unless a process that it started goes on to print.
 _LAST_READS: Final = 64
 _CRASH_BYTES_MAX: Final = 64 * 1024
+_YEAR_10000: Final = 253_402_300_800
 
 _decode = msgspec.msgpack.Decoder(LogEvent).decode
 
@@ -135,8 +136,12 @@ class ChildOutput:
             self._loop.remove_reader(self._socket.fileno())
             return False
         try:
-            relay(_decode(data), self._title, self._pid)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            event = _decode(data)
+            # Whoever writes the line makes a date of it.
+            if not 0 <= event.unix_seconds < _YEAR_10000:
+                raise msgspec.DecodeError("its time is none")
+            relay(event, self._title, self._pid)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._relay("warning", f"logged what cannot be read: {error}", {}, 0)
         return True
 

@@ -22,6 +22,7 @@ from predictd.server.access.certificates import CertificateError, ask_clients, s
 from predictd.server.access.material import Material, write_material
 from predictd.server.access.tokens import FILE_BYTES_MAX, Keyring, TokensError, parse_tokens
 from predictd.server.config.settings import Settings
+from predictd.server.config.small_file import read_small_file
 
 LOOK_SECONDS = 1.0
 CERTIFICATE, TOKENS = "certificate", "tokens"
@@ -82,6 +83,7 @@ class Kept(Generic[T]):
         self._taken = self._seen = self._look()
         self.value = load()
         self.failures = 0
+        self._failure: str | None = None
 
     def refresh(self, *, at_once: bool) -> str | None:
         """Look at the files.
@@ -94,14 +96,19 @@ class Kept(Generic[T]):
         """
         look = self._look()
         settled, self._seen = look == self._seen, look
-        if not at_once and (look == self._taken or not settled):
+        if not at_once and (not settled or (look == self._taken and self._failure is None)):
             return None
-        self._taken = look
+        self._taken, before = look, self._failure
         try:
             value = self._load()
         except CredentialsError as error:
+            # What is wrong may pass by itself: a certificate whose time has not come, a disk that does not answer.
+            self._failure = str(error)
+            if self._failure == before and not at_once:
+                return None
             self.failures += 1
-            return str(error)
+            return self._failure
+        self._failure = None
         changed, self.value = value != self.value, value
         return "" if changed else None
 
@@ -255,13 +262,11 @@ def _read(option: str, path: Path | None) -> bytes:
     if path is None:
         return b""
     try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
+        return read_small_file(path, FILE_BYTES_MAX)
     except OSError as error:
         raise CredentialsError(f"{option}: {path}: {str(error.strerror).lower()}") from error
-    if len(data) > FILE_BYTES_MAX:
-        raise CredentialsError(f"{option}: {path}: it has more than {FILE_BYTES_MAX} bytes")
-    return data
+    except ValueError as error:
+        raise CredentialsError(f"{option}: {path}: {error}") from error
 
 
 def _mark(path: Path) -> Look | None:

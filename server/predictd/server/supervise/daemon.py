@@ -165,7 +165,7 @@ async def _serve(settings: Settings, port: ReservedPort, log: LogWriter, on_read
         _log.warning("%s", warning)
     for line in describe(replace(supervisor.plan, warnings=()), planner.budget).splitlines():
         _log.info("%s", line)
-    asyncio.get_running_loop().set_exception_handler(supervisor.on_loop_error)
+    asyncio.get_running_loop().set_exception_handler(supervisor.tasks.on_loop_error)
     addresses = {"grpc": str(port.address), "http": str(http_address), **_unix_address(settings)}
     announcer = Announcer(Notifier(os.environ, os.getpid()), lambda: _sight(supervisor))
     signals = _Signals(lambda: _reload(supervisor, announcer, credentials), supervisor.log_level.toggle)

@@ -66,6 +66,6 @@ class GrowthPolicy:
         """
         return self._headroom.read()
 
-    def settle(self, child: int) -> None:
-        """The child made its segment, or died."""
-        self._promised.pop(child, None)
+    def settle(self, child: int) -> int:
+        """The child made its segment, or died. The bytes that it was granted."""
+        return self._promised.pop(child, 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from predictd.server.control.commands import CommandDone, SetLogLevel
 from predictd.server.control.message import Message
 from predictd.server.control.messages import LogLevel
 from predictd.server.observe.logs import LEVELS, set_level
@@ -55,6 +56,14 @@ class LogLevelControl:
         set_level(level)
         for child in self._children():
             child.send(LogLevel(level=level))
+
+    async def answer(
+        self, asker: Told, command: SetLogLevel, all_answered: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Do as a client says, and answer once every child that answers at all has heard of it."""
+        self.change(command.level, "a client")
+        await all_answered()
+        asker.send(CommandDone(seq=command.seq))
 
     def greet(self, child: Told) -> None:
         """Tell a new child, which has only heard of the settings."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -66,12 +67,24 @@ def give_cache(request: SandboxRequest) -> None:
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
             if os.stat(folder).st_uid != request.user.uid:  # noqa: PTH116
-                os.chown(folder, request.user.uid, request.user.gid)
+                _give(folder, request.user)
         except OSError as error:
             reason = str(error.strerror).lower()
             raise SandboxError(
                 f"cache_dir {folder} cannot be given to user {request.user.name}: {reason}"
             ) from error
+
+
+def _give(folder: str, user: User) -> None:
+    """All that lies in a folder, links themselves included, and the folder last: until then it is gone on with."""
+    for here, folders, files in os.walk(folder, topdown=False):
+        for name in (*folders, *files):
+            path = os.path.join(here, name)  # noqa: PTH118
+            found = os.lstat(path)
+            # A file that has other names, too, may be anybody's.
+            if stat.S_ISDIR(found.st_mode) or found.st_nlink == 1:
+                os.chown(path, user.uid, user.gid, follow_symlinks=False)
+    os.chown(folder, user.uid, user.gid)
 
 
 def _user(text: str, settings: Settings) -> User:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from predictd.server.config.settings import Settings
 from predictd.server.control.commands import (
-    CommandDone,
     LoadModel,
     Reload,
     ServeList,
@@ -42,7 +39,7 @@ from predictd.server.repository.models import Scan
 from predictd.server.repository.watch import untuned
 from predictd.server.supervise.arenas import Arenas
 from predictd.server.supervise.assembly import Planner
-from predictd.server.supervise.believable import check_sender
+from predictd.server.supervise.believable import check_descriptors, check_sender
 from predictd.server.supervise.catalog import Catalog
 from predictd.server.supervise.changes import Changes
 from predictd.server.supervise.child import Child
@@ -221,6 +218,7 @@ class Supervisor:
         return [child for place, child in everyone if place.state is not State.STARTING]
 
     def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
+        check_descriptors(message, fds)
         if self._workers.has(child):
             check_sender(message)
         match message:
@@ -232,7 +230,7 @@ class Supervisor:
                 refusal = self._arenas.decide(child, size_bytes)
                 child.send(Growth(granted=refusal is None, reason=refusal or ""))
             case SegmentAdded():
-                self._growth.settle(child.id)
+                self._arenas.made(child, message, fds[0])
                 self._wiring.segment_added(child, message, fds[0])
             case SegmentRetired(pool=pool, segment=segment):
                 self._wiring.segment_retired(child, pool, segment)
@@ -247,7 +245,7 @@ class Supervisor:
             case SetLabel() | SetSplit():
                 self.tasks.spawn(self._director.change(child, message))
             case SetLogLevel():
-                self.tasks.spawn(self._change_log_level(child, message))
+                self.tasks.spawn(self.log_level.answer(child, message, self.counts.collect))
             case LoadModel() | UnloadModel() | Reload() | ServeList():
                 self.tasks.spawn(self._commands.answer(message, child.send))
             case _ if self._workers.has(child):
@@ -256,6 +254,8 @@ class Supervisor:
                 self._frontends.handle(child, message)
 
     def _hello(self, child: Child, abi: int) -> None:
+        if child in self._children():
+            raise TypeError("it has said hello before")
         if abi != ABI_VERSION:
             self.give_up(f"{child.title} speaks version {abi} of the transport, the supervisor {ABI_VERSION}")
         elif self._workers.has(child):
@@ -263,12 +263,6 @@ class Supervisor:
         else:
             self._frontends.hello(child)
         self.log_level.greet(child)
-
-    async def _change_log_level(self, asker: Child, message: SetLogLevel) -> None:
-        """Answer once every child that answers at all has heard of it."""
-        self.log_level.change(message.level, "a client")
-        await self.counts.collect()
-        asker.send(CommandDone(seq=message.seq))
 
     def _mapped(self, child_id: int) -> None:
         self._workers.mapped(child_id)
@@ -288,12 +282,6 @@ class Supervisor:
         """The daemon cannot go on. The first reason counts."""
         self.fatal = self.fatal or reason
         self._changes.note()
-
-    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The event loop's exception handler: a callback of ours that fails leaves a state that nobody knows."""
-        loop.default_exception_handler(context)
-        if "handle" in context:
-            self.give_up(f"{context.get('exception')!r} in the supervisor. This is a bug")
 
     def _check(self) -> None:
         """Something happened that readiness, or whoever waits, may depend on."""

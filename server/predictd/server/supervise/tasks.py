@@ -33,6 +33,12 @@ class Tasks:
             _log.error("a task of the supervisor failed", exc_info=error)
             self._give_up(f"{error!r} in the supervisor. This is a bug")
 
+    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The event loop's exception handler: a callback of ours that fails leaves a state that nobody knows."""
+        loop.default_exception_handler(context)
+        if "handle" in context:
+            self._give_up(f"{context.get('exception')!r} in the supervisor. This is a bug")
+
     async def stop(self) -> None:
         """Cancel those that run."""
         tasks = list(self._tasks)

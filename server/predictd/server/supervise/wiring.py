@@ -28,7 +28,7 @@ from predictd.server.supervise.acks import Acknowledgements, Matter
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.pool import Place, Pool, SharedSegment
 from predictd.server.transport.claims import CLAIMS_BYTES
-from predictd.server.transport.memory import map_shared
+from predictd.server.transport.memory import check_shared, map_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +156,16 @@ class Wiring:
             self._send_segment(frontend, worker, segment)
 
     def claims(self, child: Child, fd: int) -> None:
-        """A worker sent its claim table."""
+        """A worker sent its claim table. Raises ValueError if that cannot be read, or was sent before."""
         pool, place, _ = self._workers[child.id]
+        try:
+            if place.claims_fd is not None:
+                raise ValueError("a worker has one claim table")
+            place.claims = map_shared(fd, CLAIMS_BYTES)
+        except ValueError:
+            os.close(fd)
+            raise
         place.claims_fd = fd
-        place.claims = map_shared(fd, CLAIMS_BYTES)
         for _, frontend in self._frontends.values():
             self._attach_worker(frontend, pool, place, child)
 
@@ -206,7 +212,16 @@ class Wiring:
     # Segments -----------------------------------------------------------------------------------------------
 
     def segment_added(self, child: Child, message: SegmentAdded, fd: int) -> None:
-        """A child made a segment: keep it, and pass it to all who read it."""
+        """A child made a segment: keep it, and pass it to all who read it, and who would end if they could not.
+
+        Raises:
+            ValueError: It cannot be read as it was announced.
+        """
+        try:
+            check_shared(fd, message.block_bytes * message.blocks)
+        except ValueError:
+            os.close(fd)
+            raise
         segment = SharedSegment(message.pool, message.segment, message.block_bytes, message.blocks, fd)
         if child.id in self._workers:
             self._workers[child.id][1].segments.append(segment)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from predictd.server.config.cache_folder import cache_folder
+from predictd.server.config.lane import LaneConfig
 from predictd.server.config.settings import Settings
+from predictd.server.control.lanes import lane_messages
 from predictd.server.control.messages import WorkerInit
+from predictd.server.supervise.child import Child
 from predictd.server.supervise.pool import Place, Pool
+
+LANES_PER_MESSAGE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +68,9 @@ def worker_init(settings: WorkerSettings, pool: Pool, place: Place, worker: int,
         cache_limit_bytes=settings.cache_limit_bytes,
         log_level=settings.log_level,
     )
+
+
+def send_lanes(worker: Child, lanes: Sequence[LaneConfig]) -> None:
+    """Have a worker load some lanes."""
+    for message in lane_messages(lanes, LANES_PER_MESSAGE):
+        worker.send(message)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from predictd.server.control.lanes import lane_messages
 from predictd.server.control.messages import (
     AnyMessage,
     LaneFailed,
@@ -29,12 +28,11 @@ from predictd.server.supervise.starter import Starter
 from predictd.server.supervise.states import Event, RestartPolicy, State
 from predictd.server.supervise.turns import FIRST_LANES, LoadTurns
 from predictd.server.supervise.wiring import Wiring
-from predictd.server.supervise.worker_init import WorkerSettings, worker_init
+from predictd.server.supervise.worker_init import WorkerSettings, send_lanes, worker_init
 from predictd.server.transport.claims import completed_batches
 from predictd.server.transport.pipes import make_pipe
 
 MODULE = "predictd.server.worker.start"
-LANES_PER_MESSAGE = 50
 # A load that is given up ends after the operator that it is at; an engine that cannot be stopped is not waited for.
 CANCEL_SECONDS = 10.0
 
@@ -148,8 +146,7 @@ class Workers:
             worker_init(self._settings, pool, place, child.id, len(lanes)),
             [*pool.worker_fds(), place.pipe.read_fd],
         )
-        for message in lane_messages(lanes, LANES_PER_MESSAGE):
-            child.send(message)
+        send_lanes(child, lanes)
         self._wiring.add_worker(pool, place, child)
         self._start_deadline(child)
 
@@ -364,7 +361,7 @@ class Workers:
         """Have a pool load one more lane. Workers that do not run yet get it with the others."""
         for place, child in pool.initialised:
             key = (child.id, record.config.lane)
-            self._turns.ask(key, place.plan.cpus, partial(_give, child, record))
+            self._turns.ask(key, place.plan.cpus, partial(send_lanes, child, [record.config]))
 
     def drop(self, pool: Pool, record: LaneRecord) -> None:
         """End a lane that nobody asks for any more, and its pool with it if it was the last."""
@@ -396,8 +393,3 @@ class Workers:
         self._stopping = True
         for _, _, child in self.children():
             child.kill()
-
-
-def _give(child: Child, record: LaneRecord) -> None:
-    for message in lane_messages([record.config], LANES_PER_MESSAGE):
-        child.send(message)

@@ -12,6 +12,7 @@ import mmap
 import os
 
 F_ADD_SEALS = 1033
+F_GET_SEALS = 1034
 F_SEAL_SEAL = 0x0001
 F_SEAL_SHRINK = 0x0002
 F_SEAL_GROW = 0x0004
@@ -43,9 +44,24 @@ def map_shared(fd: int, size_bytes: int) -> mmap.mmap:
     """Map somebody else's memory for reading. The descriptor may be closed afterwards.
 
     Raises:
-        ValueError: The memory is smaller than it was said to be.
+        ValueError: As `check_shared`.
     """
+    check_shared(fd, size_bytes)
+    return mmap.mmap(fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+
+
+def check_shared(fd: int, size_bytes: int) -> None:
+    """See whether whoever maps somebody else's memory can read all of it for good.
+
+    Raises:
+        ValueError: It is smaller than it was said to be, or may become so: then reading it would end the reader.
+    """
+    try:
+        seals = fcntl.fcntl(fd, F_GET_SEALS)
+    except OSError:
+        raise ValueError("what was to be shared memory is no memfd") from None
+    if not seals & F_SEAL_SHRINK:
+        raise ValueError("shared memory is not sealed: it could shrink")
     actual_bytes = os.fstat(fd).st_size
     if actual_bytes < size_bytes:
         raise ValueError(f"shared memory has {actual_bytes} bytes, {size_bytes} were announced")
-    return mmap.mmap(fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,9 @@ _GPU_FILES: Final = (
     "/var/lib/nvidia",
     "/etc/nvidia-container-runtime",
 )
+# As Python's tempfile looks for them.
+_TEMPORARY_VARIABLES: Final = ("TMPDIR", "TEMP", "TMP")
+_TEMPORARY: Final = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - nothing is made in them here
 _LISTS_OF_FOLDERS: Final = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH")
 
 
@@ -59,7 +61,7 @@ def system_paths(environment: Mapping[str, str], *, gpu: bool) -> SystemPaths:
         environment: Of this process.
         gpu: Those of GPUs, too.
     """
-    write = [*_DEVICES, f"/proc/{os.getpid()}", tempfile.gettempdir()]
+    write = [*_DEVICES, f"/proc/{os.getpid()}", *_temporary(environment)]
     read = [*_SYSTEM]
     if gpu:
         write += [*gpu_devices(), _cuda_cache(environment)]
@@ -76,6 +78,16 @@ def _python() -> Iterator[str]:
 def _named(environment: Mapping[str, str]) -> Iterator[str]:
     texts = (environment.get(name, "").replace(" ", ":") for name in _LISTS_OF_FOLDERS)
     return (path for text in texts for path in text.split(":") if _is_part(path))
+
+
+def _temporary(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The folder of temporary files. Where there is none, the present folder does not stand in for it."""
+    named = (environment.get(name, "") for name in _TEMPORARY_VARIABLES)
+    return tuple(filter(_is_writable, (*named, *_TEMPORARY)))[:1]
+
+
+def _is_writable(path: str) -> bool:
+    return _is_part(path) and os.access(path, os.W_OK | os.X_OK)
 
 
 def _is_part(path: str) -> bool:

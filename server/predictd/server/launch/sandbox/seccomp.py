@@ -72,11 +72,12 @@ class _Machine:
     seccomp: int
     socket: int
     clone: int
+    prlimit64: int
 
 
 _MACHINES: Mapping[str, _Machine] = {
-    "x86_64": _Machine(0xC000003E, 317, 41, 56),
-    "aarch64": _Machine(0xC00000B7, 277, 198, 220),
+    "x86_64": _Machine(0xC000003E, 317, 41, 56, 302),
+    "aarch64": _Machine(0xC00000B7, 277, 198, 220, 261),
 }
 
 
@@ -116,6 +117,12 @@ def program(machine: str, *, unix_sockets: bool) -> tuple[Instruction, ...]:
     for number in sorted(DENIED[machine].values()):
         steps += [Instruction(_IF_EQUAL, number, 0, 1), Instruction(_RETURN, ERRNO | errno.EPERM)]
     steps += [
+        # Limits of others: of a user's processes each may set those of all, a second of CPU, say, for the supervisor.
+        Instruction(_IF_EQUAL, known.prlimit64, 0, 4),
+        Instruction(_LOAD, _ARGUMENT_AT),
+        Instruction(_IF_EQUAL, 0, 1, 0),
+        Instruction(_RETURN, ERRNO | errno.EPERM),
+        Instruction(_RETURN, ALLOW),
         Instruction(_IF_EQUAL, known.clone, 0, 4),
         Instruction(_LOAD, _ARGUMENT_AT),
         Instruction(_IF_SET, _NEW_NAMESPACES, 0, 1),
