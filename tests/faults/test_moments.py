@@ -228,6 +228,8 @@ def test_what_a_dead_front_end_had_in_a_queue_never_runs_and_what_it_had_in_a_ru
             daemon.wait_until(lambda: daemon.metric("predictd_accepted_total") == 4, 20, "counted")
             os.kill(frontend, signal.SIGKILL)
             assert {one.code() for one in lost} == {grpc.StatusCode.UNAVAILABLE}
+        # Until the supervisor has heard of it, it says that all is as before.
+        wait_died(daemon, frontend)
         daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, 20, "ready again")
         with asking(daemon) as ask:
             answer = ask("held", echo(5))
