@@ -28,8 +28,9 @@ class Command(msgspec.Struct, kw_only=True):
 
     Attributes:
         in_flight: Of each connection, in a closed loop.
-        rate: Of all processes together in an open loop, a second; 0 for a closed one.
-        deadline_ns: Of each call of an open loop; 0 for none. With one, refusals are no errors.
+        rate: Of all processes together in an open loop, a second; 0 for a closed one. In an open loop refusals are no
+            errors: what arrives in a burst may find a queue full.
+        deadline_ns: Of each call of an open loop; 0 for none.
         part: Which of the processes this is.
         parts: How many there are.
         start_ns: From when on an open loop sends.
@@ -88,7 +89,7 @@ def _say(message: msgspec.Struct) -> None:
 
 
 async def _run(drive: Drive, command: Command, payload: Payload) -> Outcome:
-    may_refuse = command.deadline_ns > 0
+    may_refuse = command.rate > 0
     tally = Tally(payload, command.begin_ns, command.end_ns, command.verify_every, may_refuse=may_refuse)
     await drive(command, tally)
     np.save(command.times, np.array([tally.indexes, tally.latencies_ns, tally.ends_ns], np.int64))

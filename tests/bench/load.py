@@ -44,8 +44,8 @@ class Shape:
         connections: Of all client processes together.
         in_flight: Calls on each of them, in a closed loop.
         verify_every: Of so many answers one is compared with the expected one.
-        rate: Of an open loop, a second; 0 for a closed one.
-        deadline_seconds: Of each call in an open loop; 0 for none. With one, calls may be refused.
+        rate: Of an open loop, a second, whose calls may be refused; 0 for a closed one.
+        deadline_seconds: Of each call in an open loop; 0 for none.
     """
 
     connections: int

@@ -141,5 +141,10 @@ def _notes(case: Case, found: Measured) -> Iterator[str]:
         p99 = float(np.percentile(latencies, 99)) / 1e9 if len(latencies) else 0.0
         if late > max(_LATE_SECONDS, p99):
             yield f"{case.name}: the client sent a request {late * 1e3:.1f} ms late."
+    for share, windows in ((0.5, found.half), (0.8, found.most_of_it)):
+        refused = sum(each.refused for each in windows.results)
+        if refused:
+            total = refused + sum(each.total for each in windows.results)
+            yield f"{case.name}, open loop, {share:.0%}: {refused:,} of {total:,} requests were refused."
     yield from caveats(case.name, [each for windows in loads for each in windows.results])
     yield from disturbance(f"{case.name}, bare engine", [each.foreign_cpus for each in found.bare])
