@@ -25,6 +25,7 @@ from predictd.server.control.messages import (
     Serve,
     Warm,
     WorkerCounts,
+    WorkerInit,
 )
 from predictd.server.control.publication import PublishModel
 from predictd.server.observe.deltas import FrontendDelta, WorkerDelta
@@ -242,6 +243,20 @@ def test_a_child_that_is_at_work_does_not_say_hello_again(nursery: Nursery) -> N
         house.serve(house.worker, 1)
         with pytest.raises(TypeError, match="hello before"):
             house.worker.says(Hello(pid=1, abi=ABI_VERSION + 1))
+        assert house.supervisor.fatal is None
+
+    play(nursery, scenario)
+
+
+def test_a_child_that_is_told_to_leave_before_it_said_hello_may_say_it(nursery: Nursery) -> None:
+    async def scenario(house: House) -> None:
+        stopping = asyncio.ensure_future(house.supervisor.stop())
+        await turns()
+        house.worker.says(Hello(pid=1, abi=ABI_VERSION))
+        assert house.worker.got(WorkerInit) == []
+        for child in (house.worker, house.frontend):
+            await house.die(child)
+        await asyncio.wait_for(stopping, 10)
         assert house.supervisor.fatal is None
 
     play(nursery, scenario)

@@ -57,6 +57,7 @@ from predictd.server.supervise.limits import work_limit
 from predictd.server.supervise.loads import LoadJournal, Restored
 from predictd.server.supervise.log_level import LogLevelControl
 from predictd.server.supervise.overview import overview
+from predictd.server.supervise.pool import Place
 from predictd.server.supervise.ports import ReservedPort
 from predictd.server.supervise.snapshot import snapshot
 from predictd.server.supervise.state_file import StateFile
@@ -211,11 +212,13 @@ class Supervisor:
     def _next_id(self) -> int:
         return next(self._ids)
 
+    def _places(self) -> list[tuple[Place, Child]]:
+        workers = [(place, child) for _, place, child in self._workers.children()]
+        return [*workers, *self._frontends.children()]
+
     def _children(self) -> list[Child]:
         """All children that can be spoken to."""
-        workers = [(place, child) for _, place, child in self._workers.children()]
-        everyone = (*workers, *self._frontends.children())
-        return [child for place, child in everyone if place.state is not State.STARTING]
+        return [child for place, child in self._places() if place.state is not State.STARTING]
 
     def _on_message(self, child: Child, message: AnyMessage, fds: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         check_descriptors(message, fds)
@@ -254,7 +257,11 @@ class Supervisor:
                 self._frontends.handle(child, message)
 
     def _hello(self, child: Child, abi: int) -> None:
-        if child in self._children():
+        state = next(place.state for place, one in self._places() if one is child)
+        if state is State.STOPPING:
+            # It was told to leave before it was heard: it is asked for nothing more, whatever it is.
+            return
+        if state is not State.STARTING:
             raise TypeError("it has said hello before")
         if abi != ABI_VERSION:
             self.give_up(f"{child.title} speaks version {abi} of the transport, the supervisor {ABI_VERSION}")
