@@ -156,8 +156,8 @@ def _panels_have_data(server: Prometheus, started: float) -> None:
     queries = {place: as_sent(expression, RATE_INTERVAL) for place, expression in expressions().items()}
     empty = {place for place, query in queries.items() if not server.over_time(query, started)}
     print(f"{len(queries) - len(empty)} of {len(queries)} queries have data; empty: {sorted(empty)}")
-    # A daemon whose models run on CPUs has nothing to say of GPUs, one without TLS and tokens nothing of those, and while
-    # it runs it is not started again.
+    # A daemon whose models run on CPUs has nothing to say of GPUs, one without TLS and tokens nothing of those, and
+    # while it runs it is not started again.
     silent = ("annotation", "Certificate ends in", "Credentials that were not taken")
     assert {place for place in empty if not place.startswith(silent) and "GPU" not in place} == set()
     for name, (series, label) in choices().items():
