@@ -83,7 +83,7 @@ def _connected(address: tuple[str, int], seconds: float) -> socket.socket:
     while True:
         try:
             return socket.create_connection(address, timeout=seconds)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
             if time.monotonic() > deadline:
                 raise
 
