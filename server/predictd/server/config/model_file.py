@@ -28,7 +28,7 @@ from predictd.server.config.model_config import (
     check_label,
     contradictions,
 )
-from predictd.server.config.settings import (
+from predictd.server.config.shared_kinds import (
     ALLOCATOR,
     COUNT,
     DEADLINE,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from predictd.engines.traits import BUILT_IN
+from predictd.server.config import shared_kinds as kinds
 from predictd.server.config.connections import ConnectionRules
 from predictd.server.config.option import Option, declared_options, option
 from predictd.server.config.request_log import RequestLogRule, parse_request_log
@@ -38,22 +39,9 @@ if TYPE_CHECKING:
 CONFIG_FILE = "predictd.toml"
 DEFAULT = "default"
 
-_SECOND = 10**9
-_HOUR = 3600 * _SECOND
 _MIB = 2**20
-_INT32 = 2**31 - 1
 
-# What a model.toml may say, too.
-COUNT = integer(1, 1024)
-ROWS = integer(1, _INT32)
-DELAY = duration(0, 60 * _SECOND)
-RUN_TIMEOUT = duration(_SECOND, 24 * _HOUR)
-QUEUE_SIZE = integer(1, 2**20)
-QUEUE_BYTES = size(0, 2**50)
-DEADLINE = duration(0, 24 * _HOUR)
-_CONNECTION_TIME = duration(0, 7 * 24 * _HOUR)
-ALLOCATOR = choice("glibc", "jemalloc", "tcmalloc")
-WHILE_BUILDING = choice("none", "onnxruntime")
+_CONNECTION_TIME = duration(0, 7 * 24 * kinds.HOUR)
 
 _REQUEST_LOG: Kind[RequestLogRule] = Kind(
     "FRACTION|N/s|off",
@@ -124,10 +112,12 @@ class Settings:
     )
     instances: int | None = option(
         None,
-        auto(COUNT),
+        auto(kinds.COUNT),
         "Worker processes of each pool; auto is one on each NUMA node, whose threads use its cores.",
     )
-    threads: int | None = option(None, auto(COUNT), "Threads of one run; auto follows the CPUs at hand.")
+    threads: int | None = option(
+        None, auto(kinds.COUNT), "Threads of one run; auto follows the CPUs at hand."
+    )
     engine: str = option(
         "auto",
         choice("auto", *BUILT_IN),
@@ -136,21 +126,23 @@ class Settings:
     )
     while_building: str = option(
         "none",
-        WHILE_BUILDING,
+        kinds.WHILE_BUILDING,
         "Serves a model while its own engine builds what it runs, such as a TensorRT plan of an ONNX file.",
     )
     max_batch_size: int = option(
         32,
-        ROWS,
+        kinds.ROWS,
         "Rows of several requests merged into one run at most; fewer where more turn out to save nothing.",
     )
     max_delay_ns: int = option(
-        0, DELAY, "How long a batch may wait to fill; 0s never waits.", key="max_delay"
+        0, kinds.DELAY, "How long a batch may wait to fill; 0s never waits.", key="max_delay"
     )
-    max_queue_size: int = option(1024, QUEUE_SIZE, "Requests of a model that may wait; more are refused.")
+    max_queue_size: int = option(
+        1024, kinds.QUEUE_SIZE, "Requests of a model that may wait; more are refused."
+    )
     max_queue_bytes: int = option(
         0,
-        QUEUE_BYTES,
+        kinds.QUEUE_BYTES,
         "Bytes of requests of a model that may wait in a front end; more are refused. 0 leaves it to arena_limit.",
     )
     max_concurrent_per_client: int = option(
@@ -161,16 +153,16 @@ class Settings:
     )
     default_deadline_ns: int = option(
         0,
-        DEADLINE,
+        kinds.DEADLINE,
         "When a request is given up for which the client sets no deadline; 0s never.",
         key="default_deadline",
     )
-    max_request_rows: int = option(4096, ROWS, "A request with more rows is refused.")
+    max_request_rows: int = option(4096, kinds.ROWS, "A request with more rows is refused.")
     max_message_bytes: int = option(
-        256 * _MIB, size(1024, _INT32), "Largest gRPC message taken or given.", key="max_message_size"
+        256 * _MIB, size(1024, kinds.INT32), "Largest gRPC message taken or given.", key="max_message_size"
     )
     max_connection_age_ns: int = option(
-        1800 * _SECOND,
+        1800 * kinds.SECOND,
         _CONNECTION_TIME,
         "When a client is asked to go on with a new connection, give or take a tenth; 0s never.",
         key="max_connection_age",
@@ -189,7 +181,9 @@ class Settings:
         key="max_connection_idle",
     )
     max_concurrent_streams: int = option(
-        10_000, integer(1, _INT32), "Calls of one connection at once; its client holds back what is more."
+        10_000,
+        integer(1, kinds.INT32),
+        "Calls of one connection at once; its client holds back what is more.",
     )
     max_connections: int = option(
         10_000,
@@ -204,26 +198,26 @@ class Settings:
         key="max_metadata_size",
     )
     handshake_timeout_ns: int = option(
-        20 * _SECOND,
-        duration(_SECOND, _HOUR),
+        20 * kinds.SECOND,
+        duration(kinds.SECOND, kinds.HOUR),
         "A client that connects and does not begin to speak HTTP/2 for so long is cut off.",
         key="handshake_timeout",
     )
     keepalive_time_ns: int = option(
-        60 * _SECOND,
+        60 * kinds.SECOND,
         _CONNECTION_TIME,
         "Silence of a client after which it is asked whether it is still there; 0s never asks.",
         key="keepalive_time",
     )
     keepalive_timeout_ns: int = option(
-        20 * _SECOND,
-        duration(_SECOND // 10, _HOUR),
+        20 * kinds.SECOND,
+        duration(kinds.SECOND // 10, kinds.HOUR),
         "A client that does not answer that for so long is cut off.",
         key="keepalive_timeout",
     )
     min_ping_interval_ns: int = option(
-        10 * _SECOND,
-        duration(0, _HOUR),
+        10 * kinds.SECOND,
+        duration(0, kinds.HOUR),
         "A client may ask whether we are still there so often; more often is a strike.",
         key="min_ping_interval",
     )
@@ -232,7 +226,7 @@ class Settings:
     )
     max_response_bytes: int = option(
         0,
-        size(0, _INT32),
+        size(0, kinds.INT32),
         "Largest answer to one request, counted in bytes of its outputs. 0 leaves it to max_message_size.",
         key="max_response_size",
     )
@@ -251,8 +245,8 @@ class Settings:
         key="arena_limit",
     )
     arena_keep_ns: int = option(
-        60 * _SECOND,
-        duration(_SECOND // 10, 24 * _HOUR),
+        60 * kinds.SECOND,
+        duration(kinds.SECOND // 10, 24 * kinds.HOUR),
         "How long shared memory is kept that no request needs.",
         key="arena_keep",
     )
@@ -290,7 +284,7 @@ class Settings:
     )
     allocator: str | None = option(
         None,
-        auto(ALLOCATOR),
+        auto(kinds.ALLOCATOR),
         "Memory allocator of the workers; auto is glibc's, with huge pages where it may.",
     )
     model_control: str = option(
@@ -308,33 +302,33 @@ class Settings:
         "Without tokens, take commands such as load and unload from other machines, too, if gRPC listens to them.",
     )
     load_timeout_ns: int = option(
-        600 * _SECOND,
-        duration(_SECOND, 24 * _HOUR),
+        600 * kinds.SECOND,
+        duration(kinds.SECOND, 24 * kinds.HOUR),
         "How long a worker may take to load and warm up one model.",
         key="load_timeout",
     )
     run_timeout_ns: int = option(
-        60 * _SECOND,
-        RUN_TIMEOUT,
+        60 * kinds.SECOND,
+        kinds.RUN_TIMEOUT,
         "A run that takes longer is ended by killing its worker; its requests are tried once more, each alone.",
         key="run_timeout",
     )
     hang_timeout_ns: int = option(
-        _SECOND,
-        duration(_SECOND, 24 * _HOUR),
+        kinds.SECOND,
+        duration(kinds.SECOND, 24 * kinds.HOUR),
         "A worker that does not respond for so long while it runs nothing is killed and started again, a front end "
         "after ten times that, either after a quarter of it while stopped by a signal.",
         key="hang_timeout",
     )
     lame_duck_ns: int = option(
         0,
-        duration(0, _HOUR),
+        duration(0, kinds.HOUR),
         "How long to serve on after SIGTERM while health says NOT_SERVING; part of the drain timeout.",
         key="lame_duck",
     )
     drain_timeout_ns: int = option(
-        30 * _SECOND,
-        duration(0, 24 * _HOUR),
+        30 * kinds.SECOND,
+        duration(0, 24 * kinds.HOUR),
         "How long accepted requests may take to finish after SIGTERM.",
         key="drain_timeout",
     )
