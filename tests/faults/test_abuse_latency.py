@@ -128,5 +128,5 @@ def test_nothing_stays_of_attacks_and_what_others_noticed_is_shown(
     asyncio.run(warm_up(daemon, jobs))
     assert daemon.children() == pids
     daemon.wait_until(lambda: anonymous_bytes(daemon) - before[0] < KEPT_BYTES, 60, "back to where it was")
-    assert daemon.metric("predictd_in_flight") == 0
+    daemon.wait_metric("predictd_in_flight", 0)
     assert daemon.metric("predictd_frontend_restarts_total") == 0

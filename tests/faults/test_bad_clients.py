@@ -148,7 +148,11 @@ def suffer(folder: Path, *, rounds: int, seconds: float) -> Latencies:
         after = Used.of(daemon)
         assert after.resident_bytes < before.resident_bytes + KEPT_BYTES
         assert after.arena_bytes <= before.arena_bytes + KEPT_ARENA_BYTES
-        assert daemon.metric("predictd_accepted_total") == daemon.metric("predictd_requests_total") > 0
+        daemon.wait_until(
+            lambda: daemon.metric("predictd_accepted_total") == daemon.metric("predictd_requests_total") > 0,
+            60,
+            "done with all that it accepted",
+        )
         assert "Traceback" not in daemon.output()
     print(f"{rounds} rounds of {seconds} s: {found.describe()}")
     return found

@@ -98,12 +98,20 @@ def survive(folder: Path, *, seconds: float, frontends: int, instances: int, see
             "idle",
         )
         asyncio.run(calm(daemon)).assert_all_right()
-        for pid in daemon.pids("front ends"):
-            assert mapped_memory(pid, "predictd-claims") == instances
+        daemon.wait_until(
+            lambda: all(
+                mapped_memory(pid, "predictd-claims") == instances for pid in daemon.pids("front ends")
+            ),
+            30,
+            "rid of the memory of dead workers",
+        )
         assert "Traceback" not in daemon.output()
         # Two scrapes of one moment: nothing is under way.
-        accepted = daemon.metric("predictd_accepted_total")
-        assert accepted == daemon.metric("predictd_requests_total") > 0
+        daemon.wait_until(
+            lambda: daemon.metric("predictd_accepted_total") == daemon.metric("predictd_requests_total") > 0,
+            30,
+            "done with all that it accepted",
+        )
 
 
 def test_the_daemon_recovers_from_everything_at_once(tmp_path: Path) -> None:

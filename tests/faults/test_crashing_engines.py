@@ -46,8 +46,8 @@ def test_a_request_that_crashes_the_engine_fails_alone(tmp_path: Path, crash: fl
         (failure,) = load.failures
         assert (failure.number, failure.code) == (REQUESTS // 2, grpc.StatusCode.INTERNAL)
         assert "crashes the engine of model 'echo'" in failure.details
-        assert daemon.metric("predictd_poison_total", model="echo") == 1
-        assert daemon.metric("predictd_worker_restarts_total") == 2
+        daemon.wait_metric("predictd_poison_total", 1, model="echo")
+        daemon.wait_metric("predictd_worker_restarts_total", 2)
         daemon.wait_until(lambda: serving(daemon, "echo") == 1, 30, "serving again")
         with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert client.predict("echo", {"x": echo(5.0)}).outputs["y"] == echo(5.0)
@@ -86,7 +86,7 @@ def test_a_model_that_crashes_whenever_it_is_loaded_is_given_up_alone(tmp_path: 
             client.predict("bad", {"x": echo(1.0)})
         x = np.ones((2, 4), np.float32)
         assert (client.predict("good", {"x": x}).outputs["y"] == 3).all()
-        assert "model bad version 1 failed" in daemon.output()
+        daemon.wait_said("model bad version 1 failed")
         assert daemon.metric("predictd_lane_state", model="bad", state="FAILED") == 1
         assert daemon.metric("predictd_lane_state", model="good", state="READY") == 1
         assert "bad" in daemon.get("/readyz")[1]
@@ -99,7 +99,7 @@ def test_a_few_poisonous_requests_in_a_row_do_not_end_a_quiet_model(tmp_path: Pa
             with pytest.raises(InternalError):
                 client.predict("echo", {"x": echo(KILL)})
         assert client.predict("echo", {"x": echo(1.0)}).outputs["y"] == 1.0
-        assert daemon.metric("predictd_poison_total", model="echo") == 3
+        daemon.wait_metric("predictd_poison_total", 3, model="echo")
 
 
 @pytest.mark.soak
@@ -125,6 +125,6 @@ def test_a_model_that_only_ever_crashes_is_given_up_and_its_memory_given_back(tm
         else:
             pytest.fail("the model is still served")
         assert daemon.metric("predictd_lane_state", model="bad", state="FAILED") == 1
-        assert daemon.metric("predictd_arena_bytes", role="frontend") == good_bytes
+        daemon.wait_metric("predictd_arena_bytes", good_bytes, role="frontend")
         assert (client.predict("good", {"x": x}).outputs["y"] == 3).all()
         assert "Traceback" not in daemon.output()

@@ -71,11 +71,11 @@ def survive(folder: Path, *, kills: int, frontends: int, instances: int = 1, see
         for pid in daemon.pids("workers"):
             daemon.wait_until(
                 lambda pid=pid: mapped_memory(pid, "predictd-requests") <= 2 * frontends,  # type: ignore[misc]
-                10,
+                30,
                 "rid of the memory of dead front ends",
             )
-        daemon.wait_until(lambda: daemon.metric("predictd_in_flight") == 0, 10, "idle")
-        assert daemon.metric("predictd_queue_depth") == 0
+        daemon.wait_metric("predictd_in_flight", 0)
+        daemon.wait_metric("predictd_queue_depth", 0)
         after = Load()
         asyncio.run(_once(daemon, jobs[:200], after))
         after.assert_all_right()

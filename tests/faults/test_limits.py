@@ -57,7 +57,7 @@ def test_a_request_beyond_the_memory_limit_is_refused_and_small_ones_are_answere
             client.predict("sums", {"x": np.ones((1, 2 * MIB), np.float32)})
         for width in (1, 1000, 300_000, 10):
             sums_are_right(daemon, width)
-        assert daemon.metric("predictd_shed_total", reason="memory") == 1
+        daemon.wait_metric("predictd_shed_total", 1, reason="memory")
         assert daemon.metric("predictd_worker_restarts_total") == 0
 
 

@@ -46,9 +46,9 @@ def answer_everything(daemon: Daemon, jobs: Sequence[Job], callers: int = 64) ->
     result = asyncio.run(load(daemon.grpc, jobs, callers))
     result.assert_all_right()
     assert result.answered == len(jobs)
-    assert daemon.metric("predictd_requests_total", status="OK") == len(jobs)
-    assert daemon.metric("predictd_run_requests_total") == len(jobs)
-    assert daemon.metric("predictd_queue_depth") == 0
+    daemon.wait_metric("predictd_requests_total", len(jobs), status="OK")
+    daemon.wait_metric("predictd_run_requests_total", len(jobs))
+    daemon.wait_metric("predictd_queue_depth", 0)
 
 
 def test_64_callers_get_20000_answers_of_their_own(tmp_path: Path) -> None:
@@ -74,4 +74,4 @@ def test_a_million_answers(tmp_path: Path) -> None:
     with running(tmp_path, "--frontends", "2", "--instances", "2", folder=tmp_path / "run") as daemon:
         for _ in range(50):
             asyncio.run(load(daemon.grpc, jobs)).assert_all_right()
-        assert daemon.metric("predictd_requests_total", status="OK") == 50 * len(jobs)
+        daemon.wait_metric("predictd_requests_total", 50 * len(jobs), status="OK")

@@ -106,8 +106,8 @@ def test_a_model_that_crashes_its_pool_when_loaded_is_named_and_the_others_serve
         bad = client.model("bad").versions[0]
         assert bad.state == "FAILED"
         assert "killed by SIGKILL" in bad.reason
-        assert "bad version 1 kills workers of pool shared" in daemon.output()
-        assert "model bad version 1 failed" in daemon.output()
+        daemon.wait_said("bad version 1 kills workers of pool shared")
+        daemon.wait_said("model bad version 1 failed")
         status, text = daemon.get("/readyz")
         assert status == 200
         assert "bad version 1 FAILED" in text
@@ -140,7 +140,7 @@ def test_a_model_that_crashes_its_pool_when_run_gets_a_pool_of_its_own(tmp_path:
         (failure,) = load.failures
         assert failure.code is grpc.StatusCode.INTERNAL
         assert "crashes the engine of model 'bad'" in failure.details
-        assert "bad version 1 kills workers of pool shared" in daemon.output()
+        daemon.wait_said("bad version 1 kills workers of pool shared")
         all_answer(daemon, 40)
         daemon.wait_until(
             lambda: daemon.metric("predictd_lane_state", model="bad", state="READY") == 1, 30, "isolated"
@@ -150,7 +150,7 @@ def test_a_model_that_crashes_its_pool_when_run_gets_a_pool_of_its_own(tmp_path:
         assert client.predict("bad", {"x": one}).outputs["y"] == 1
         with pytest.raises(InternalError):
             client.predict("bad", {"x": one * KILL})
-        assert daemon.metric("predictd_worker_restarts_total", pool="shared") == restarts
+        daemon.wait_metric("predictd_worker_restarts_total", restarts, pool="shared")
         all_answer(daemon, 40)
         assert client.predict("bad", {"x": one}).outputs["y"] == 1
         assert "Traceback" not in daemon.output()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,10 @@ def mapped(daemon: Daemon) -> set[int]:
     for pid in (daemon.process.pid, *daemon.children()):
         found.update(int(inode) for inode in _ARENA.findall(Path(f"/proc/{pid}/maps").read_text()))
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            if "memfd:predictd-re" in str(link.readlink()):
-                found.add(link.stat().st_ino)
+            # Others come and go meanwhile.
+            with suppress(FileNotFoundError):
+                if "memfd:predictd-re" in str(link.readlink()):
+                    found.add(link.stat().st_ino)
     return found
 
 

@@ -106,12 +106,13 @@ def survive(folder: Path, jobs: Sequence[Job], blows: Sequence[Blow], *arguments
         daemon.wait_until(lambda: serving(daemon, "target") == PLACES, 60, "complete")
         outcome = asyncio.run(serve_through(daemon, jobs, blows, seed=1))
         outcome.load.assert_all_right()
-        assert daemon.metric("predictd_requests_total") == outcome.load.sent
-        assert daemon.metric("predictd_requests_total", status="OK") == outcome.load.sent
-        assert daemon.metric("predictd_in_flight") == daemon.metric("predictd_queue_depth") == 0
+        daemon.wait_metric("predictd_requests_total", outcome.load.sent)
+        daemon.wait_metric("predictd_requests_total", outcome.load.sent, status="OK")
+        daemon.wait_metric("predictd_in_flight", 0)
+        daemon.wait_metric("predictd_queue_depth", 0)
         assert daemon.metric("predictd_poison_total") == 0
         frozen = sum(blow is STOP for blow in blows)
-        assert daemon.metric("predictd_hang_kills_total", reason="stopped") == frozen
+        daemon.wait_metric("predictd_hang_kills_total", frozen, reason="stopped")
         assert "Traceback" not in daemon.output()
     print(
         f"{outcome.load.sent} requests, the slowest {outcome.load.longest_seconds:.2f} s; complete again after "

@@ -76,18 +76,27 @@ def survive(
             kill_under_load(daemon, jobs, kills=kills, places=places, seed=seed, callers=callers)
         )
         load.assert_all_right()
-        assert daemon.metric("predictd_requests_total", status="OK") == load.sent
-        assert daemon.metric("predictd_retries_total") > 0
+        daemon.wait_metric("predictd_requests_total", load.sent, status="OK")
+        daemon.wait_until(
+            lambda: daemon.metric("predictd_retries_total") > 0, 30, "counting what was put back"
+        )
         assert daemon.metric("predictd_poison_total") == 0
-        assert daemon.metric("predictd_queue_depth") == 0
-        assert daemon.metric("predictd_in_flight") == 0
+        daemon.wait_metric("predictd_queue_depth", 0)
+        daemon.wait_metric("predictd_in_flight", 0)
         assert "Traceback" not in daemon.output()
         for process, before in zip(stayers, descriptors, strict=True):
             # A worker's own descriptors are a few; those of so many dead ones would be many. A new segment
             # of the front end's, and connections that linger, may come on top.
-            assert process.num_fds() < before + kills, process.cmdline()
-        for pid in daemon.pids("front ends"):
-            assert mapped_memory(pid, "predictd-claims") == places
+            daemon.wait_until(
+                lambda process=process, before=before: process.num_fds() < before + kills,  # type: ignore[misc]
+                30,
+                f"rid of descriptors: {process.cmdline()}",
+            )
+        daemon.wait_until(
+            lambda: all(mapped_memory(pid, "predictd-claims") == places for pid in daemon.pids("front ends")),
+            30,
+            "rid of the memory of dead workers",
+        )
 
 
 @pytest.mark.parametrize("places", [1, 2])

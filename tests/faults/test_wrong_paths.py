@@ -65,4 +65,4 @@ def test_calls_in_hand_are_answered_and_new_ones_taken(tmp_path: Path) -> None:
         assert daemon.children() == children
         assert daemon.metric("predictd_frontend_restarts_total") == 0
         assert "Traceback" not in daemon.output()
-        assert "whose name is no UTF-8" in daemon.output()
+        daemon.wait_said("whose name is no UTF-8")

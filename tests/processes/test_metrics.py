@@ -59,6 +59,12 @@ def counted(daemon: Daemon) -> dict[str, float]:
     return {name: daemon.metric(name, model="double", version="1") for name in names}
 
 
+def wait_counted(daemon: Daemon, number: int) -> None:
+    daemon.wait_until(
+        lambda: set(counted(daemon).values()) == {number}, 30, f"counting {number}: {counted(daemon)}"
+    )
+
+
 def test_requests_are_counted_exactly_also_after_workers_and_front_ends_were_restarted(
     tmp_path: Path,
 ) -> None:
@@ -66,12 +72,12 @@ def test_requests_are_counted_exactly_also_after_workers_and_front_ends_were_res
     options = ("--frontends", "2", "--instances", "2")
     with serving(model, *options, folder=tmp_path / "run") as daemon:
         send(daemon, 400, rows=2)
-        assert set(counted(daemon).values()) == {400}
-        assert daemon.metric("predictd_requests_total", status="OK", api="predictd.v1") == 400
-        assert daemon.metric("predictd_batch_rows_sum", model="double") == 800
+        wait_counted(daemon, 400)
+        daemon.wait_metric("predictd_requests_total", 400, status="OK", api="predictd.v1")
+        daemon.wait_metric("predictd_batch_rows_sum", 800, model="double")
         runs = daemon.metric("predictd_runs_total", model="double")
-        assert daemon.metric("predictd_compute_duration_seconds_count", model="double") == runs
-        assert daemon.metric("predictd_batch_rows_count", model="double") == runs
+        daemon.wait_metric("predictd_compute_duration_seconds_count", runs, model="double")
+        daemon.wait_metric("predictd_batch_rows_count", runs, model="double")
         assert 400 / 16 <= runs <= 400
 
         places = {"role": "worker", "index": "double/0"}
@@ -84,7 +90,7 @@ def test_requests_are_counted_exactly_also_after_workers_and_front_ends_were_res
             lambda: daemon.metric("predictd_worker_state", state="serving") == 2, 30, "complete again"
         )
         send(daemon, 300, first=1000)
-        assert set(counted(daemon).values()) == {700}
+        wait_counted(daemon, 700)
 
         # What a front end has reported is never lost; the scrape before made both report everything.
         killed = daemon.pids("front ends")
@@ -100,23 +106,23 @@ def test_requests_are_counted_exactly_also_after_workers_and_front_ends_were_res
             "ready again",
         )
         assert set(counted(daemon).values()) == {700}
-        assert daemon.metric("predictd_frontend_restarts_total") == 2
+        daemon.wait_metric("predictd_frontend_restarts_total", 2)
         send(daemon, 100, first=2000)
-        assert set(counted(daemon).values()) == {800}
+        wait_counted(daemon, 800)
 
 
 def test_a_dead_front_end_takes_at_most_what_it_had_not_reported(tmp_path: Path) -> None:
     model = versioned(tmp_path, "double", {1: 2.0})
     with serving(model, folder=tmp_path / "run") as daemon:
         send(daemon, 100)
-        assert daemon.metric("predictd_requests_total") == 100
+        daemon.wait_metric("predictd_requests_total", 100)
         send(daemon, 50, first=1000)
         os.kill(daemon.pids("front ends")[0], signal.SIGKILL)
-        daemon.wait_until(lambda: daemon.get("/readyz")[0] == 503, 30, "aware of it")
+        daemon.wait_metric("predictd_frontend_restarts_total", 1)
         daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, 30, "ready again")
         assert 100 <= daemon.metric("predictd_requests_total") <= 150
         # The worker lived on, and with it what it counted.
-        assert daemon.metric("predictd_run_requests_total") == 150
+        daemon.wait_metric("predictd_run_requests_total", 150)
 
 
 def test_names_that_clients_make_up_never_become_labels(tmp_path: Path) -> None:
@@ -140,8 +146,8 @@ def test_names_that_clients_make_up_never_become_labels(tmp_path: Path) -> None:
             ("double", "1"),
             ("", ""),
         }
-        assert daemon.metric("predictd_requests_total", status="NOT_FOUND", model="") == 90
-        assert daemon.metric("predictd_requests_total", status="INVALID_ARGUMENT", model="double") == 30
+        daemon.wait_metric("predictd_requests_total", 90, status="NOT_FOUND", model="")
+        daemon.wait_metric("predictd_requests_total", 30, status="INVALID_ARGUMENT", model="double")
         # Two new combinations of status and model and one that came for no model, whatever the number of requests.
         assert len(text.splitlines()) <= before + 3
 
@@ -234,14 +240,15 @@ def test_gauges_show_what_waits_and_what_runs(tmp_path: Path) -> None:
             daemon.wait_until(
                 lambda: daemon.metric("predictd_queue_depth", pool="gated") == 7, 30, "7 in the queue"
             )
-            assert daemon.metric("predictd_waiting_requests", model="gated") == 7
+            daemon.wait_metric("predictd_waiting_requests", 7, model="gated")
             assert daemon.metric("predictd_queue_fill_ratio", model="gated") == pytest.approx(7 / 1024)
             assert 0 < daemon.metric("predictd_oldest_wait_seconds", model="gated") < 90
             gate.touch()
             for call in calls:
                 call.result()
         daemon.wait_until(lambda: daemon.metric("predictd_in_flight") == 0, 30, "idle")
-        assert daemon.metric("predictd_queue_depth") == daemon.metric("predictd_oldest_wait_seconds") == 0
+        daemon.wait_metric("predictd_queue_depth", 0)
+        daemon.wait_metric("predictd_oldest_wait_seconds", 0)
         assert daemon.metric("predictd_queue_capacity", pool="gated", priority="1") >= 1024
         assert daemon.metric("predictd_ready") == 1
         assert daemon.metric("predictd_lane_state", model="gated", version="1", state="READY") == 1

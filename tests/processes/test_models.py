@@ -114,6 +114,8 @@ def test_a_broken_model_is_reported_and_the_others_serve(tmp_path: Path) -> None
         Health(daemon.grpc) as health,
         Client(daemon.grpc, retries=NO_RETRIES) as client,
     ):
+        for _, reason in BROKEN.values():
+            daemon.wait_said(reason)
         said = complaints(daemon)
         status, ready = daemon.get("/readyz")
         assert (status, ready.splitlines()[0]) == (200, "ready")
@@ -174,6 +176,7 @@ def test_strict_makes_what_cannot_be_a_model_fatal(tmp_path: Path) -> None:
     ):
         assert scaled(client, "good") == 2.0
         problem = f"{repository / 'empty'}: no model: put model.onnx here, or 1/model.onnx"
+        daemon.wait_said(problem)
         assert complaints(daemon) == [problem]
     refusal = refused(repository, "--strict", folder=tmp_path / "strict")
     assert refusal.status == 2
@@ -194,8 +197,7 @@ def test_a_model_that_kills_its_worker_at_load_is_given_up_and_the_others_serve(
         assert "killed by SIGKILL" in version.reason
         with pytest.raises(UnavailableError, match="model 'deadly' failed to load"):
             client.predict("deadly", {"x": X[:, :1]})
-        failed = [line for line in complaints(daemon) if line.startswith("model deadly version 1 failed: ")]
-        assert len(failed) == 1
+        assert daemon.wait_said("model deadly version 1 failed: ") == 1
 
 
 @pytest.mark.parametrize(

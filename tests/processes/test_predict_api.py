@@ -212,7 +212,7 @@ def test_a_request_that_is_cancelled_while_queued_takes_no_part(daemon: Daemon) 
     for n, prediction in enumerate(asyncio.run(scenario())):
         assert prediction.outputs["y"] == n
         assert prediction.timing.batch_rows == 4
-    assert daemon.metric("predictd_dropped_total", model="faulty", reason="cancelled") == dropped + 1
+    daemon.wait_metric("predictd_dropped_total", dropped + 1, model="faulty", reason="cancelled")
     assert_idle(daemon)
 
 

@@ -233,7 +233,7 @@ def test_an_input_that_the_model_cannot_run_on_fails_alone(daemon: Daemon) -> No
         assert isinstance(answer, Prediction)
         np.testing.assert_array_equal(answer.outputs["y"], [[2 * n, 2 * n + 1]])
     # The batch of four failed; then each had a run of its own.
-    assert daemon.metric("predictd_runs_total", model="gather") == before + 3
+    daemon.wait_metric("predictd_runs_total", before + 3, model="gather")
 
 
 @pytest.mark.parametrize("value", [ENGINE_ERROR, RUNTIME_ERROR], ids=["EngineError", "any other exception"])

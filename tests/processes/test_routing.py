@@ -87,7 +87,7 @@ def test_a_canary_of_ten_percent_gets_ten_percent(tmp_path: Path) -> None:
         assert found.total() == REQUESTS
         # Six standard deviations of the number of successes: one fair run in 500 million is beyond.
         assert abs(found[2] - 1000) < 6 * (REQUESTS * 0.1 * 0.9) ** 0.5
-        assert daemon.metric("predictd_requests_total", model="m", version="2") == found[2]
+        daemon.wait_metric("predictd_requests_total", found[2], model="m", version="2")
 
 
 class Flipping:
@@ -158,11 +158,14 @@ def test_a_flip_under_load_loses_nothing_and_is_over_once_it_is_answered(what: s
 
     with serving(tmp_path / "models", "--frontends", "2", folder=tmp_path / "run") as daemon:
         assert asyncio.run(flip(daemon)) >= FLIPS * CHECKED_A_FLIP
-        assert complaints(daemon) == [
-            "what is set at run time ends with the daemon: --state-dir would keep it"
-        ]
-        assert daemon.metric("predictd_requests_total", model="m", status="OK") == daemon.metric(
-            "predictd_requests_total", model="m"
+        why = "what is set at run time ends with the daemon: --state-dir would keep it"
+        daemon.wait_said(why)
+        assert complaints(daemon) == [why]
+        daemon.wait_metric(
+            "predictd_requests_total",
+            daemon.metric("predictd_requests_total", model="m"),
+            model="m",
+            status="OK",
         )
 
 
@@ -189,6 +192,7 @@ def test_a_restart_keeps_what_was_set_and_says_where_it_came_from(tmp_path: Path
         assert (model.split, model.default_version) == (Split({2: 100}, "RUN_TIME"), 2)
         assert (scaled(client, "m"), scaled(client, "m", label="stable")) == (2.0, 2.0)
         gone = "label 'canary' of model 'm' was set at run time to version 3, which is not there"
+        daemon.wait_said(gone)
         assert complaints(daemon) == [f"{gone}: it has no effect until it is"]
         with pytest.raises(NotFoundError, match="label 'canary' of model 'm' means version 3"):
             scaled(client, "m", label="canary")

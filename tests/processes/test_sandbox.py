@@ -128,7 +128,7 @@ def test_what_is_linked_out_of_the_repository_is_not_served(tmp_path: Path) -> N
     (models / "other").symlink_to(tmp_path / "elsewhere" / "other")
     complaint = "a link out of the folders that are served: copy it there, or name its folder in linked_dir"
     with serving(models, folder=tmp_path / "run", environment=environment(tmp_path)) as daemon:
-        assert complaint in daemon.output()
+        daemon.wait_said(complaint)
         with Client(daemon.grpc, retries=NO_RETRIES) as client:
             assert [model.name for model in client.models()] == ["double"]
     arguments = (models, "--linked-dir", tmp_path / "elsewhere")

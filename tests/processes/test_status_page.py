@@ -55,6 +55,9 @@ def daemon_with_a_past(folder: Path) -> Iterator[Daemon]:
                     client.predict("double", {"y": X}, version=1)
             with pytest.raises(NotFoundError):
                 client.predict("nobody", {"x": X})
+        # At rest is also what they report of it.
+        daemon.wait_metric("predictd_requests_total", 12)
+        daemon.wait_metric("predictd_runs_total", 8)
         yield daemon
 
 

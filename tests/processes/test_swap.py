@@ -281,7 +281,7 @@ def test_what_is_moved_into_place_is_served_soon(tmp_path: Path) -> None:
                 await tally.sees(2, 5.0)
                 took = time.monotonic() - start
             # 2 s where the machine is free; others use this one.
-            assert took < 10.0
+            assert took < 20.0
             print(f"served {took:.2f} s after it was moved there")
 
     asyncio.run(scenario())

@@ -115,7 +115,7 @@ def test_two_instances_serve_two_versions(tour: dict[str, Any]) -> None:
 
 def test_a_configuration_that_contradicts_its_model_is_one_line(daemon: Daemon, repository: Path) -> None:
     reason = f"{repository}/wrong/config.pbtxt:2: input 'x': data_type is INT8, but the model has FP32"
-    assert sum(reason in line for line in daemon.output().splitlines()) >= 1
+    daemon.wait_said(reason)
     assert reason.removeprefix(f"{repository}/") in daemon.get("/readyz")[1]
     assert str(repository) not in daemon.get("/readyz")[1]
 
@@ -124,7 +124,7 @@ def test_a_recorded_request_that_fails_keeps_the_model_from_being_served(
     daemon: Daemon, repository: Path
 ) -> None:
     reason = f"{repository}/cold/warm.npz: warm-up failed: "
-    assert reason in daemon.output()
+    daemon.wait_said(reason)
     assert reason.removeprefix(f"{repository}/") in daemon.get("/readyz")[1]
 
 
