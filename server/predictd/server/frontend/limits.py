@@ -17,6 +17,7 @@ import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 
 from predictd.server.errors import InvalidRequestError
+from predictd.server.frontend.varint import read_varint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,6 @@ DEPTH_MAX: Final = 100
 _SHOWN_DIMENSIONS: Final = 8
 
 _VARINT, _FIXED64, _LENGTH, _GROUP, _GROUP_END, _FIXED32 = range(6)
-_VARINT_BYTES_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +149,16 @@ class _Walk:
                     raise _too_many(limits.top_fields, " of its own")
             if count > limits.fields:
                 raise _too_many(limits.fields)
-            tag, at = self._varint(at, end)
+            tag, at = read_varint(data, at, end)
             wire = tag & 7
             if at < 0 or wire > _FIXED32:
                 return
             if not tag >> 3:
                 return
             if wire == _VARINT:
-                _, at = self._varint(at, end)
+                _, at = read_varint(data, at, end)
             elif wire == _LENGTH:
-                size, at = self._varint(at, end)
+                size, at = read_varint(data, at, end)
                 if at < 0 or size > end - at:
                     return
                 inner = kind.messages.get(tag >> 3)
@@ -203,22 +203,6 @@ class _Walk:
                 f"the request has lists of numbers that take more than {self._list_bytes_max} bytes; "
                 "send tensors in their raw form"
             )
-
-    def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """A number and where it ends; -1 where there is none."""
-        data = self._data
-        if at < end and data[at] < 0x80:
-            return data[at], at + 1
-        value = 0
-        for shift in range(0, 7 * _VARINT_BYTES_MAX, 7):
-            if at >= end:
-                break
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, at
-        return 0, -1
 
 
 def shown_shape(shape: Sequence[int]) -> str:

@@ -92,6 +92,7 @@ class TicketQueues:
             if now_ns - self._first_ns >= held_ns or len(waiting) >= TICKETS_HELD_MAX:
                 self._flush()
         elif self._scheduled:
+            # It leaves with those before it.
             pass
         elif held_ns:
             self._scheduled = True

@@ -5,7 +5,6 @@ Only a front end that has such a log uses anything of this, so that all others p
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import re
@@ -16,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from predictd.server.config.request_log import RequestLogRule
-from predictd.server.errors import OverloadedError, RequestError
+from predictd.server.errors import OverloadedError
 from predictd.server.frontend.access import caller_name
 from predictd.server.frontend.clients import Noting
 from predictd.server.frontend.dispatch import Dispatcher
-from predictd.server.frontend.service import Send, Service, status_of_cancellation
-from predictd.server.frontend.status import status_name
+from predictd.server.frontend.service import Send, Service, status_of
 from predictd.server.frontend.uploads import Uploads
 from predictd.server.observe.logs import REQUESTS
 
@@ -98,14 +96,8 @@ class LoggedService(Service):
         start_ns = time.monotonic_ns()
         try:
             response = await super().infer(request, api, deadline_ns)
-        except RequestError as error:
-            self._failed_request(request, api, status_name(error), start_ns)
-            raise
-        except asyncio.CancelledError:
-            self._failed_request(request, api, status_of_cancellation(deadline_ns), start_ns)
-            raise
-        except Exception:
-            self._failed_request(request, api, "INTERNAL", start_ns)
+        except BaseException as error:
+            self._failed_request(request, api, status_of(error, deadline_ns), start_ns)
             raise
         if self._sampler.takes(time.monotonic()):
             _write(
@@ -132,7 +124,7 @@ class LoggedService(Service):
         try:
             super().check_unread(heading, api, deadline_ns)
         except OverloadedError as error:
-            self._failed_request(heading, api, status_name(error), start_ns)
+            self._failed_request(heading, api, status_of(error, deadline_ns), start_ns)
             raise
 
     def check_unparsed(self, heading: Heading, api: str, deadline_ns: int) -> None:  # type: ignore[explicit-override]
@@ -140,7 +132,7 @@ class LoggedService(Service):
         try:
             super().check_unparsed(heading, api, deadline_ns)
         except OverloadedError as error:
-            self._failed_request(heading, api, status_name(error), start_ns)
+            self._failed_request(heading, api, status_of(error, deadline_ns), start_ns)
             raise
 
     def _failed_request(self, request: InferRequest | Heading, api: str, status: str, start_ns: int) -> None:

@@ -176,7 +176,7 @@ class Service:
     def abandoned(self, lane: Lane, api: str, deadline_ns: int, accepted_ns: int, call: Call) -> None:
         """The client of a request that `begin` sent is gone."""
         self._dispatcher.abandon(call)
-        self._failed(lane, api, status_of_cancellation(deadline_ns), accepted_ns)
+        self._failed(lane, api, _status_of_cancellation(deadline_ns), accepted_ns)
 
     async def go_on(
         self,
@@ -206,16 +206,10 @@ class Service:
         self, lane: Lane | None, api: str, error: BaseException, deadline_ns: int, accepted_ns: int
     ) -> None:
         """Count a request that has no answer."""
-        if isinstance(error, RequestError):
-            if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
-                self._gate.press()
-                self._recorder.shed(lane.id, error.limit)
-            status = status_name(error)
-        elif isinstance(error, asyncio.CancelledError):
-            status = status_of_cancellation(deadline_ns)
-        else:
-            status = "INTERNAL"
-        self._failed(lane, api, status, accepted_ns)
+        if lane is not None and isinstance(error, OverloadedError) and error.limit is not None:
+            self._gate.press()
+            self._recorder.shed(lane.id, error.limit)
+        self._failed(lane, api, status_of(error, deadline_ns), accepted_ns)
 
     def _count(self, lane: Lane, api: str, response: InferResponse, accepted_ns: int) -> None:
         self._recorder.answered(
@@ -355,7 +349,16 @@ class Service:
             waiting[1].set_result(None)
 
 
-def status_of_cancellation(deadline_ns: int) -> str:
+def status_of(error: BaseException, deadline_ns: int) -> str:
+    """The status of a request that has no answer."""
+    if isinstance(error, RequestError):
+        return status_name(error)
+    if isinstance(error, asyncio.CancelledError):
+        return _status_of_cancellation(deadline_ns)
+    return "INTERNAL"
+
+
+def _status_of_cancellation(deadline_ns: int) -> str:
     """The status of a call that was cancelled: gRPC cancels those whose deadline has passed."""
     return "DEADLINE_EXCEEDED" if 0 < deadline_ns <= time.monotonic_ns() else "CANCELLED"
 

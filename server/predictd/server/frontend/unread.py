@@ -160,20 +160,15 @@ class Bounded(grpc.GenericRpcHandler):
     def __init__(self, service: grpc.GenericRpcHandler, unread: Unread) -> None:
         self._service = service
         self._unread = unread
-        self._handlers: dict[str, Any] = {}
 
     @override
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method."""
-        method = handler_call_details.method
-        known = self._handlers.get(method)
-        if known is not None:
-            return known
+        """A handler of a method. The registry asks once and keeps it."""
         handler: Any = self._service.service(handler_call_details)
+        method = handler_call_details.method
         if handler is not None and method.rpartition("/")[2] in INFERENCE_METHODS:
             kind = "stream_unary" if handler.request_streaming else "unary_unary"
             handler = handler._replace(**{kind: _counting(getattr(handler, kind), self._unread)})
-            self._handlers[method] = handler
         return handler
 
 

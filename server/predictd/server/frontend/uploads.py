@@ -144,22 +144,16 @@ class Received(grpc.GenericRpcHandler):
     def __init__(self, service: grpc.GenericRpcHandler, uploads: Uploads) -> None:
         self._service = service
         self._uploads = uploads
-        self._handlers: dict[str, Any] = {}
 
     @override
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method."""
-        method = handler_call_details.method
-        known = self._handlers.get(method)
-        if known is not None:
-            return known
+        """A handler of a method. The registry asks once and keeps it."""
         handler: Any = self._service.service(handler_call_details)
         if handler is not None and not handler.request_streaming:
             if handler.response_streaming:
                 handler = grpc.stream_stream_rpc_method_handler(self._many(handler.unary_stream))
             else:
                 handler = grpc.stream_unary_rpc_method_handler(self._one(handler.unary_unary))
-            self._handlers[method] = handler
         return handler
 
     async def _request(self, context: Context) -> bytes:  # noqa: RET503 - abort raises

@@ -131,6 +131,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.send_signal(signal.SIGTERM)
             process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
+        # It had its time; what follows does not ask.
         pass
     finally:
         if process.poll() is None:

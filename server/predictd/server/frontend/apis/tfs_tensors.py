@@ -17,6 +17,7 @@ from predictd.engines.api import DType
 from predictd.protos.tfs import tensor_pb2 as pb
 from predictd.server.errors import InvalidRequestError
 from predictd.server.frontend.inference import InputTensor
+from predictd.server.frontend.varint import encode_varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,18 +71,9 @@ _CARRIED: Mapping[str, np.dtype[Any]] = {
 _DTYPES: Mapping[int, DType] = {form.type: dtype for dtype, form in _FORMS.items()}
 
 
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
 # What each list begins with on the wire: its number and that a length follows.
 _TAGS: Mapping[str, bytes] = {
-    form.field: _varint(pb.TensorProto.DESCRIPTOR.fields_by_name[form.field].number << 3 | 2)
+    form.field: encode_varint(pb.TensorProto.DESCRIPTOR.fields_by_name[form.field].number << 3 | 2)
     for form in _FORMS.values()
 }
 
@@ -142,7 +134,7 @@ def encode_tensor(output: OutputTensor, tensor: pb.TensorProto, *, as_content: b
     if output.dtype is DType.BYTES:
         elements = list(string_elements(output.data))
         if as_content:
-            lengths = b"".join(_varint(len(element)) for element in elements)
+            lengths = b"".join(encode_varint(len(element)) for element in elements)
             tensor.tensor_content = lengths + b"".join(elements)
         else:
             tensor.string_val.extend(elements)
@@ -220,7 +212,7 @@ def _encode_numbers(output: OutputTensor, form: _Form, tensor: pb.TensorProto) -
     if output.dtype is DType.BOOL:
         # An engine may call any byte but zero true; here it must be one.
         payload = np.frombuffer(output.data, np.uint8).astype(np.bool_).tobytes()
-    tensor.MergeFromString(_TAGS[form.field] + _varint(len(payload)) + payload)
+    tensor.MergeFromString(_TAGS[form.field] + encode_varint(len(payload)) + payload)
 
 
 def _strings(name: str, tensor: pb.TensorProto, shape: Sequence[int], count: int, bytes_max: int) -> bytes:

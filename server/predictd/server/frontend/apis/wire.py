@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
+from predictd.server.frontend.varint import encode_varint, read_varint
+
 VARINT = 0
 LENGTH = 2
 
 _FIXED_BYTES = {1: 8, 5: 4}
-_VARINT_BYTES_MAX = 10
-_UINT64_MAX = 2**64 - 1
 _TAG_MAX = 2**32 - 1
 _PREFIXES_KEPT = 1024
 # A message of so many fields is left to the parser: a walk in Python would hold up everybody else.
@@ -83,27 +83,11 @@ def signed(value: int) -> int:
 @lru_cache(_PREFIXES_KEPT)
 def length_prefix(number: int, size_bytes: int) -> bytes:
     """What stands before the bytes of a LENGTH field."""
-    return _encoded(number << 3 | LENGTH) + _encoded(size_bytes)
-
-
-def _encoded(value: int) -> bytes:
-    """A number as a varint."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return encode_varint(number << 3 | LENGTH) + encode_varint(size_bytes)
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 7 * _VARINT_BYTES_MAX, 7):
-        if at >= end:
-            break
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & _UINT64_MAX, at
-    raise ScanError("a number without an end")
+    value, at = read_varint(data, at, end)
+    if at < 0:
+        raise ScanError("a number without an end")
+    return value, at

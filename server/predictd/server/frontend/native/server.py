@@ -214,6 +214,7 @@ class NativeServer:
             call.serialize = handler.response_serializer
             await _run(handler, call)
         except CallAbortedError:
+            # The abort itself has told the client.
             pass
         except asyncio.CancelledError:
             # Without a word from the client it is a handler's own doing.
