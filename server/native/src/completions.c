@@ -16,6 +16,8 @@ static const uint8_t item_bytes[] = {0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 2, 4, 8, 0
 /* Records of Python's that its pipe had no room for. */
 static struct completion kept[READ_RECORDS];
 static size_t kept_count;
+/* Something that is no record was in the pipe: where the next one begins is not known, so answers may be lost. */
+static bool torn;
 
 /* A response block that is read. */
 struct source {
@@ -202,7 +204,18 @@ static void take_record(const struct completion *record)
     kept[kept_count++] = *record;
 }
 
-void completions_clear(void) { kept_count = 0; }
+void completions_clear(void)
+{
+    kept_count = 0;
+    torn = false;
+}
+
+/* Python's pipe gets something that is no record either: it ends the front end, as it does for a pipe of its own. */
+static void pass_on_torn(void)
+{
+    if (torn && write(hot_settings.python_records, "", 1) == 1)
+        torn = false;
+}
 
 bool completions_pass_on(void)
 {
@@ -218,7 +231,9 @@ bool completions_pass_on(void)
     }
     kept_count -= at;
     memmove(kept, kept + at, kept_count * sizeof kept[0]);
-    return !kept_count;
+    if (!kept_count)
+        pass_on_torn();
+    return !kept_count && !torn;
 }
 
 bool completions_read(void)
@@ -226,7 +241,7 @@ bool completions_read(void)
     static struct completion records[READ_RECORDS];
     for (;;) {
         /* What one read gives must find room. */
-        if (kept_count && !completions_pass_on())
+        if ((kept_count || torn) && !completions_pass_on())
             return false;
         ssize_t size = read(hot_settings.completions, records, sizeof records);
         if (size < 0 && errno == EINTR)
@@ -235,8 +250,9 @@ bool completions_read(void)
             return true;
         for (size_t at = 0; at < (size_t)size / RECORD_BYTES; at++)
             take_record(&records[at]);
+        torn |= size % RECORD_BYTES != 0;
         completions_pass_on();
         if ((size_t)size < sizeof records)
-            return !kept_count;
+            return !kept_count && !torn;
     }
 }

@@ -20,6 +20,7 @@ from predictd.server.frontend.calls import (
     waiting,
 )
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
+from predictd.server.frontend.fatal import TornPipeError
 from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.links import Links
 from predictd.server.frontend.lost import Probe, Probes
@@ -279,8 +280,15 @@ class Dispatcher:
             data = os.read(self._completion_fd, _READ_BYTES)
         except BlockingIOError:
             return False
+        try:
+            records = _COMPLETION.iter_unpack(data)
+        except struct.error:
+            raise TornPipeError(
+                "what is no completion is in the pipe of the workers, one of which is broken or was taken over: "
+                "answers may be lost, so all that is in flight is given up"
+            ) from None
         releases: dict[tuple[int, int, int], int] = {}
-        for record in _COMPLETION.iter_unpack(data):
+        for record in records:
             worker, segment, block = record[4], record[5], record[6]
             if record[12] == Status.PROBE:
                 self._probe_came_back(record[0])

@@ -9,6 +9,10 @@ from collections.abc import Callable
 _log = logging.getLogger(__name__)
 
 
+class TornPipeError(Exception):
+    """A pipe of records holds something that is none, so that where the next one begins is not known."""
+
+
 def or_exit(callback: Callable[[], None]) -> Callable[[], None]:
     """Let a front end that fails die and be started anew: what it has read from a pipe and not handled is lost."""
 
