@@ -21,13 +21,13 @@ from predictd.engines.api import (
 from predictd.engines.cancellation import Cancellation
 from predictd.server.config.model_config import Warmup, WarmupSample, WarmupTensor
 from predictd.server.worker.strings import encode_strings
-from predictd.server.worker.warmup import is_guess, made_up, warm_up
+from predictd.server.worker.warmup import is_guess, made_up, warm_up, warmed_sizes
 from tests.fixtures.frontend import config
 from tests.unit.worker.harness import FakeEngine
 
 X = TensorSpec("x", DType.FP32, (-1, 2))
 TEXT = TensorSpec("t", DType.BYTES, (-1, 2))
-SIZES = [1, 2, 4, 8]
+SIZES = [8, 4, 2, 1]
 
 
 def ran(
@@ -69,7 +69,13 @@ def test_zeros_of_every_batch_size_unless_told_otherwise() -> None:
 def test_no_more_rows_than_the_engine_takes() -> None:
     engine = FakeEngine(Signature((X,), (), batches=True, max_rows=3), lambda _: [])
     warm_up(engine, engine.signature, config(), Cancellation())
-    assert [len(one) for run in engine.runs for one in run if one is not None] == [1, 2, 3]
+    assert [len(one) for run in engine.runs for one in run if one is not None] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(("megabytes", "rows"), [(8, [8, 4, 2, 1]), (9, [4, 2, 1]), (100, [1])])
+def test_batches_of_huge_inputs_are_left_out_but_for_the_smallest(megabytes: int, rows: list[int]) -> None:
+    x = TensorSpec("x", DType.FP32, (-1, megabytes * 2**18))
+    assert warmed_sizes(Signature((x,), (), batches=True), config()) == rows
 
 
 def test_none_runs_nothing() -> None:

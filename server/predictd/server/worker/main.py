@@ -59,6 +59,7 @@ from predictd.server.worker.request_memory import FrontendMemory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
 from predictd.server.worker.runner import LoadedLane, Runner
 from predictd.server.worker.token import LeaderToken
+from predictd.server.worker.warmup import warmed_sizes
 
 FOLLOWER_POLL_MS = 50
 # Young objects of a request die at once; a higher threshold keeps collections, and their pauses, off the path.
@@ -138,7 +139,7 @@ class Worker:
         self._reserve_answers(lane)
         config = lane.config
         if isinstance(lane.engine, GivesBack):
-            warmed_bytes = inputs_bytes(lane.signature, config.max_batch_size)
+            warmed_bytes = inputs_bytes(lane.signature, warmed_sizes(lane.signature, config)[0])
             lane.memory = EngineMemory(self._init.arena_keep_ns, warmed_bytes)
         self._lanes[config.lane] = lane
         self._recorder.expects(config.lane, lane.run_times.expected)

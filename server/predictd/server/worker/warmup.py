@@ -1,4 +1,4 @@
-"""What is run before a model is served: made-up batches of every size, and requests that were recorded."""
+"""What is run before a model is served: made-up batches of all sizes but huge ones, and recorded requests."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ from predictd.engines.api import (
 from predictd.engines.cancellation import Cancellation
 from predictd.server.config.lane import LaneConfig
 from predictd.server.config.model_config import WarmupSample, WarmupTensor
+from predictd.server.worker.engine_memory import inputs_bytes
 from predictd.server.worker.strings import decode_strings
 
 _log = logging.getLogger(__name__)
 
 _FILE_LIMIT_BYTES = 2**30
+# Of the inputs of a made-up batch. Engines keep what their largest run took: with tensors of many megabytes that would
+# be gigabytes, before anybody has asked for anything.
+WARMED_BYTES_MAX = 64 * 2**20
 # Every model gets the same, each time.
 _SEED = 0
 
@@ -85,6 +89,21 @@ def batch_sizes(max_batch_size: int) -> list[int]:
     return [*sizes, max_batch_size]
 
 
+def warmed_sizes(signature: Signature, config: LaneConfig) -> list[int]:
+    """The batch sizes that are run with made-up inputs, the largest first; never none.
+
+    What an engine's memory arena took for the largest is enough for all others. The other way round, it would take
+    more each time and have about twice as much in the end.
+    """
+    if not signature.batches:
+        return [1]
+    sizes = {*batch_sizes(config.max_batch_size), *config.preferred_batch_sizes}
+    # A batch with more rows than the engine takes is run in slices.
+    sizes = {min(size, signature.max_rows or size) for size in sizes}
+    small = {size for size in sizes if inputs_bytes(signature, size) <= WARMED_BYTES_MAX}
+    return sorted(small or {min(sizes)}, reverse=True)
+
+
 def made_up(spec: TensorSpec, rows: int, data: Literal["zeros", "random"] = "zeros") -> Array | None:
     """An input: `rows` in a varying first dimension, 1 in every other one that varies; None for an optional one.
 
@@ -120,11 +139,8 @@ def _run_batch_sizes(
     run: _Runs, signature: Signature, config: LaneConfig, data: Literal["zeros", "random"]
 ) -> None:
     """A model may reject a size, or a text, that is guessed: no defect of the model."""
-    sizes = sorted({*batch_sizes(config.max_batch_size), *config.preferred_batch_sizes})
-    # A batch with more rows than the engine takes is run in slices.
-    sizes = sorted({min(size, signature.max_rows or size) for size in sizes}) if signature.batches else [1]
     try:
-        for rows in sizes:
+        for rows in warmed_sizes(signature, config):
             run([made_up(spec, rows, data) for spec in signature.inputs])
     except LoadCancelledError:
         raise
