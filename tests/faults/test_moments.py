@@ -128,7 +128,7 @@ def test_answers_of_a_dead_worker_are_taken_before_its_other_tickets_are_put_bac
 def test_tickets_that_were_read_and_not_claimed_are_found_again(tmp_path: Path, instances: int) -> None:
     """A leader that lingers for more has tickets in hand that stand nowhere else."""
     model = custom(tmp_path, "echo", FAULTY)
-    arguments = (model, "--max-delay", "3s", "--instances", str(instances))
+    arguments = (model, "--max-delay", "1m", "--max-batch-size", "5", "--instances", str(instances))
     with patient(*arguments, folder=tmp_path / "run") as daemon, asking(daemon) as ask:
         daemon.wait_until(lambda: serving(daemon, "echo") == instances, LOOK_SECONDS, "complete")
         answers = [ask("echo", echo(value), priority) for priority, value in enumerate([1.0, 2.0, 3.0, 4.0])]
@@ -136,7 +136,10 @@ def test_tickets_that_were_read_and_not_claimed_are_found_again(tmp_path: Path, 
         wait_queued(daemon, 0)
         (leader,) = leaders(daemon.pids("workers"))
         os.kill(leader, signal.SIGKILL)
-        assert [float(answer.result().outputs["y"][0, 0]) for answer in answers] == [1.0, 2.0, 3.0, 4.0]
+        daemon.wait_metric("predictd_retries_total", 4)
+        # The batch is full: the next leader waits for nothing more.
+        answers.append(ask("echo", echo(5.0)))
+        assert [float(answer.result().outputs["y"][0, 0]) for answer in answers] == [1.0, 2.0, 3.0, 4.0, 5.0]
         daemon.wait_metric("predictd_retries_total", 4)
 
 

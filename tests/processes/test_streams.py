@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -38,11 +39,29 @@ block_seconds = 0.5
 """
 
 
+HELD = """
+engine = "tests.fixtures.gated_engine:load"
+pool = "held"
+max_batch_size = 1
+instances = 1
+[parameters]
+run_gates = "{gates}"
+"""
+
+
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Serves `slow`, one row at a time by its own worker, and the `fast` and `wide` identities."""
+def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a file has to be for each negative row of `held`, named by its number, before that is answered."""
+    return tmp_path_factory.mktemp("gates")
+
+
+@pytest.fixture(scope="module")
+def daemon(gates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Serves `slow` and `held`, one row at a time by a worker each, and the `fast` and `wide` identities."""
     root = tmp_path_factory.mktemp("streams")
     repository = root / "models"
+    (repository / "held").mkdir(parents=True)
+    (repository / "held" / "model.toml").write_text(HELD.format(gates=gates))
     (repository / "slow").mkdir(parents=True)
     (repository / "slow" / "model.toml").write_text(SLOW)
     models.identity(repository / "fast.onnx", shape=("batch", WIDTH))
@@ -103,7 +122,7 @@ def row(value: float, width: int = 1) -> Any:
 
 
 def until_idle(daemon: Daemon) -> None:
-    daemon.wait_until(lambda: daemon.metric("predictd_in_flight") == 0, 20, "idle")
+    daemon.wait_metric("predictd_in_flight", 0)
 
 
 # PredictStream ------------------------------------------------------------------------------------------
@@ -251,33 +270,40 @@ def test_a_client_that_does_not_read_is_not_read_from_and_loses_nothing(daemon: 
     ("method", "request_of"), [(PREDICT_STREAM, predict_request), (MODEL_STREAM_INFER, infer_request)]
 )
 def test_a_client_that_goes_away_leaves_nothing_in_flight(
-    daemon: Daemon, method: str, request_of: Callable[[str, str, Any], bytes]
+    daemon: Daemon, gates: Path, method: str, request_of: Callable[[str, str, Any], bytes]
 ) -> None:
     """The same load twice needs no more shared memory than once, so no block is lost."""
     until_idle(daemon)
 
-    async def scenario() -> None:
+    async def scenario(turn: int) -> None:
+        gate = gates / str(turn)
+        gate.unlink(missing_ok=True)
         async with opened(daemon, method) as stream:
-            await stream.write(request_of("slow", "slow", row(BLOCK)))
+            await stream.write(request_of("held", "held", row(-turn)))
             for n in range(200):
-                await stream.write(request_of("slow", str(n), row(n)))
+                await stream.write(request_of("held", str(n), row(n)))
             await asyncio.to_thread(wait_until_taken)
+            cancelled = dropped()
             stream.cancel()
+        gate.touch()
+        await asyncio.to_thread(until_idle, daemon)
+        assert dropped() > cancelled
+
+    def dropped() -> float:
+        return daemon.metric("predictd_dropped_total", model="held", reason="cancelled")
 
     def wait_until_taken() -> None:
-        daemon.wait_until(lambda: daemon.metric("predictd_in_flight") > 150, 20, "busy")
+        daemon.wait_until(lambda: daemon.metric("predictd_in_flight") > 150, 40, "busy")
 
     arenas = []
-    for _ in range(4):
-        run(scenario())
-        until_idle(daemon)
+    for turn in range(1, 5):
+        run(scenario(turn))
         arenas.append(daemon.metric("predictd_arena_bytes"))
     assert arenas[-1] == arenas[0]
-    assert daemon.metric("predictd_dropped_total", model="slow", reason="cancelled") > 0
 
     async def still_answers() -> Prediction:
         async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
-            return await client.predict("slow", {"x": row(5)})
+            return await client.predict("held", {"x": row(5)})
 
     assert run(still_answers()).outputs["y"] == 5
 
