@@ -15,8 +15,8 @@ import psutil
 from predictd.client import AsyncClient, Client, PredictdError, Prediction
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon
+from tests.fixtures.rolling import two_daemons, wait_busy
 
-DUCKS = ("500ms", "0s")
 BUSY = 50
 
 
@@ -87,12 +87,6 @@ def run_all(targets: Iterable[tuple[Callable[..., None], Any]]) -> list[threadin
     return threads
 
 
-def wait_busy(daemon: Daemon) -> int:
-    """Wait until a daemon has answered some of the load. Returns how many connections the clients have to it."""
-    daemon.wait_until(lambda: daemon.metric("predictd_requests_total", status="OK") > BUSY, 60, "busy")
-    return connections(daemon)
-
-
 def has_connections(daemon: Daemon, count: int) -> bool:
     return connections(daemon) >= count
 
@@ -105,23 +99,20 @@ def connections(daemon: Daemon) -> int:
 
 def test_a_rolling_replacement_is_not_noticed(tmp_path: Path) -> None:
     model = models.affine(tmp_path / "affine.onnx", width=4, scale=2.0, bias=0.0)
-    daemons = [
-        Daemon(model, "--lame-duck", duck, folder=tmp_path / f"first{at}") for at, duck in enumerate(DUCKS)
-    ]
     load = Load()
-    try:
-        for daemon in daemons:
-            daemon.wait_ready()
-        target = f"ipv4:{','.join(daemon.grpc for daemon in daemons)}"
-        with Client(target, health_service="") as client, Client(target, health_service="") as other:
-            callers = run_all(((load.many, client), (load.one_by_one, other), (load.asynchronous, target)))
+    with two_daemons(model, tmp_path) as pair:
+        with (
+            Client(pair.target, health_service="") as client,
+            Client(pair.target, health_service="") as other,
+        ):
+            targets = ((load.many, client), (load.one_by_one, other), (load.asynchronous, pair.target))
+            callers = run_all(targets)
             try:
-                for at, old in enumerate(daemons.copy()):
-                    had = wait_busy(old)
-                    assert old.stop() == 0
-                    new = daemons[at] = Daemon(model, folder=tmp_path / f"second{at}", grpc=old.grpc)
-                    new.wait_ready()
-                    wait_busy(new)
+                for at, old in enumerate(pair.daemons.copy()):
+                    wait_busy(old, BUSY)
+                    had = connections(old)
+                    new = pair.replace(at)
+                    wait_busy(new, BUSY)
                     # Only then may the other one go: each connection of the clients has both to choose from again.
                     new.wait_until(partial(has_connections, new, had), 60, "found again by all")
             finally:
@@ -130,12 +121,3 @@ def test_a_rolling_replacement_is_not_noticed(tmp_path: Path) -> None:
                     caller.join(60)
         assert not load.failures, load.failures[:10]
         assert len(load.answered) == 4, load.answered
-        for daemon in daemons:
-            assert daemon.stop() == 0
-    except BaseException:
-        for daemon in daemons:
-            print(daemon.output())
-        raise
-    finally:
-        for daemon in daemons:
-            daemon.kill()

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.fixtures import models
-from tests.fixtures.daemon import REPOSITORY, Daemon
+from tests.fixtures.daemon import REPOSITORY
 from tests.fixtures.load import Connections, Direct, Load, dense_jobs, drive
+from tests.fixtures.rolling import two_daemons, wait_busy
 
 WIDTH = 4
 CALLERS = 16
@@ -36,18 +37,10 @@ async def replace_both(folder: Path) -> None:
     model = models.affine(folder / "affine.onnx", width=WIDTH)
     random = np.random.default_rng(7)
     jobs = dense_jobs("affine", Direct(model), random, 64, WIDTH, rows=(1, 2, 3))
-    # One says that it leaves before it does, the other one does not: then its connections end with work under way.
-    ducks = ("500ms", "0s")
-    daemons = [
-        Daemon(model, "--lame-duck", duck, folder=folder / f"first{at}") for at, duck in enumerate(ducks)
-    ]
-    try:
-        for daemon in daemons:
-            daemon.wait_ready()
-        target = f"ipv4:{','.join(daemon.grpc for daemon in daemons)}"
+    with two_daemons(model, folder) as pair:
         options = (("grpc.service_config", recommended()), *RECONNECT)
         load, over = Load(), asyncio.Event()
-        async with Connections(target, 4, options) as connections:
+        async with Connections(pair.target, 4, options) as connections:
             driver = asyncio.create_task(
                 drive(
                     connections,
@@ -59,36 +52,11 @@ async def replace_both(folder: Path) -> None:
                 )
             )
             try:
-                for at, old in enumerate(daemons.copy()):
-                    await busy(old)
-                    daemons[at] = await replaced(old, model, folder / f"second{at}")
-                    await busy(daemons[at])
+                for at, old in enumerate(pair.daemons.copy()):
+                    await asyncio.to_thread(wait_busy, old, CALLERS)
+                    new = await asyncio.to_thread(pair.replace, at)
+                    await asyncio.to_thread(wait_busy, new, CALLERS)
             finally:
                 over.set()
                 await driver
         load.assert_all_right()
-        for daemon in daemons:
-            assert daemon.stop() == 0
-    except BaseException:
-        for daemon in daemons:
-            print(daemon.output())
-        raise
-    finally:
-        for daemon in daemons:
-            daemon.kill()
-
-
-async def busy(daemon: Daemon) -> None:
-    """Wait until a daemon has answered some of the load."""
-    await asyncio.to_thread(
-        daemon.wait_until, lambda: daemon.metric("predictd_requests_total", status="OK") > CALLERS, 60, "busy"
-    )
-
-
-async def replaced(old: Daemon, model: Path, folder: Path) -> Daemon:
-    """Drain a daemon and start another one at its address."""
-    assert await asyncio.to_thread(old.stop) == 0
-    new = Daemon(model, folder=folder, grpc=old.grpc)
-    await asyncio.to_thread(new.wait_ready)
-    assert new.grpc == old.grpc
-    return new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -26,9 +26,6 @@ class Future(Protocol):
 
     def done(self) -> bool:
         """Nobody waits any more."""
-
-
-FutureT = TypeVar("FutureT", bound=Future)
 
 
 class Ledger:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from predictd.engines.api import LoadEngine, ModelLoadError
-from predictd.engines.traits import BUILT_IN, engine_for_suffix, engine_traits
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from predictd.engines.traits import BUILT_IN, engine_traits
 
 
 def resolve(name: str) -> LoadEngine:
@@ -35,8 +32,3 @@ def resolve(name: str) -> LoadEngine:
     if not callable(load):
         raise ModelLoadError(f"engine {name!r}: {module_name} has no function {function_name!r}")
     return cast("LoadEngine", load)
-
-
-def engine_for_file(path: Path) -> str | None:
-    """The built-in engine that serves files with this suffix, None when there is none."""
-    return engine_for_suffix(path.suffix)

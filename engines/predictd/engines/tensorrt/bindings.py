@@ -162,11 +162,6 @@ class Bindings:
         """Whether a build names the GPUs that it is for, instead of being for the one at hand."""
         return hasattr(self.trt, "ComputeCapability")
 
-    @property
-    def has_engine_validity(self) -> bool:
-        """Whether a plan can be judged before it is loaded (`Runtime.get_engine_validity`)."""
-        return hasattr(self.trt.Runtime, "get_engine_validity")
-
 
 def load_bindings(name: str | None = None) -> Bindings:
     """Import the bindings of a flavour, or of the first that is installed.

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from predictd.server.bench.schedule import ARRIVALS
 from predictd.server.bench.slo import Slo
 from predictd.server.cli import bench_access
 from predictd.server.cli import bench_values as values
@@ -70,8 +71,8 @@ _OF_NETWORK = (
 )
 @click.option(
     "--arrivals",
-    type=click.Choice(["poisson", "constant"]),
-    default="poisson",
+    type=click.Choice(ARRIVALS),
+    default=ARRIVALS[0],
     show_default=True,
     help="Of an open loop: random or equal gaps.",
 )

@@ -193,7 +193,6 @@ def load(command: Load) -> tuple[Runs, Loaded]:
             engine=engine.name,
         ),
         load_seconds=seconds,
-        times_runs=isinstance(engine, TimedEngine),
         profiles=isinstance(engine, ProfiledEngine),
     )
     return Runs(engine, signature, config.lane), loaded

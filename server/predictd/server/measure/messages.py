@@ -35,13 +35,11 @@ class Loaded(Line, frozen=True, kw_only=True):
     Attributes:
         signature: As the engine has it.
         load_seconds: How long it took.
-        times_runs: The engine knows where the time of a run goes.
         profiles: The engine can say which layers take the time.
     """
 
     signature: LaneSignature
     load_seconds: float
-    times_runs: bool
     profiles: bool
 
 
