@@ -243,7 +243,7 @@ def test_open_streams_do_not_hold_up_the_end(tmp_path: Path) -> None:
 
 def test_a_lame_duck_serves_on_while_health_says_otherwise(tmp_path: Path) -> None:
     model = versioned(tmp_path, "double", {1: 2.0})
-    with serving(model, "--lame-duck", "4s", folder=tmp_path / "run") as daemon:
+    with serving(model, "--lame-duck", "6s", folder=tmp_path / "run") as daemon:
         with Health(daemon.grpc) as health, Client(daemon.grpc, retries=NO_RETRIES) as client:
             watch = health.watch()
             assert next(watch) == SERVING

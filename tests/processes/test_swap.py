@@ -91,7 +91,7 @@ def no_more(now: dict[str, int], before: dict[str, int]) -> bool:
 
 
 def test_no_request_notices_swaps_of_its_model_but_by_the_version(tmp_path: Path) -> None:
-    assert len(asyncio.run(swaps(tmp_path, 12, 4))) == 2
+    assert len(asyncio.run(swaps(tmp_path, 8, 4))) == 2
 
 
 @pytest.mark.soak
