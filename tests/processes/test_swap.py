@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,9 +20,23 @@ from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.gated_engine import HOLD
 from tests.fixtures.killing import eventually
-from tests.fixtures.swapping import WIDTH, Tally, age, at_rest, calling, content, version
+from tests.fixtures.swapping import (
+    SCALES,
+    WIDTH,
+    Tally,
+    age,
+    at_rest,
+    calling,
+    complaints,
+    content,
+    gated,
+    move,
+    said,
+    two_versions,
+    version,
+    write_old,
+)
 
-SCALES = {1: [3.0], 2: [5.0]}
 SHARED_MODELS = 20
 NOBODY = 65534
 
@@ -41,11 +54,6 @@ def resident_bytes(daemon: Daemon) -> int:
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids)
 
 
-def move(source: Path, target: Path) -> None:
-    """As mv within a file system does it."""
-    source.rename(target)
-
-
 async def swap(daemon: Daemon, tally: Tally, folder: Path, aside: Path, workers: int = 1) -> None:
     """Put version 2 there, or take it away, and wait until that is over."""
     target = folder / "2"
@@ -57,13 +65,6 @@ async def swap(daemon: Daemon, tally: Tally, folder: Path, aside: Path, workers:
         await tally.sees(2, 5.0)
     await eventually(partial(at_rest, daemon), "at rest")
     await eventually(lambda: len(daemon.pids("workers")) == workers, f"down to {workers} workers")
-
-
-def two_versions(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """A repository that serves version 1 of `m`; its folder; and version 2 beside the repository."""
-    root = tmp_path / "models"
-    version(root / "m", 1, 3.0)
-    return root, root / "m", version(tmp_path / "aside", 2, 5.0)
 
 
 async def swaps(tmp_path: Path, number: int, checked: int) -> list[int]:
@@ -146,12 +147,6 @@ def link_to_nothing(folder: Path) -> None:
     (folder / "2" / "model.onnx").symlink_to("gone.onnx")
 
 
-def write_old(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
-    age(path)
-
-
 BAD = (
     Bad(truncated, "cut short"),
     Bad(bad_operator, "Frobnicate"),
@@ -166,14 +161,6 @@ def clean(folder: Path) -> None:
     """Take away whatever a Bad has put there."""
     (folder / "model.toml").unlink(missing_ok=True)
     shutil.rmtree(folder / "2", ignore_errors=True)
-
-
-def complaints(daemon: Daemon, text: str) -> list[str]:
-    return [line for line in daemon.output().splitlines() if text in line]
-
-
-def said(daemon: Daemon, text: str, times: int = 1) -> bool:
-    return len(complaints(daemon, text)) >= times
 
 
 def test_content_that_cannot_be_served_is_one_line_and_nobody_notices(tmp_path: Path) -> None:
@@ -329,16 +316,6 @@ def test_models_that_come_are_served_and_models_that_go_are_not_found(tmp_path: 
         assert client.predict("new", {"x": x}).version == 3
 
 
-def gated(folder: Path, **gates: Path) -> None:
-    """A model whose loads or runs wait for a file."""
-    (folder / "1").mkdir(parents=True)
-    (folder / "1" / "model.onnx").touch()
-    lines = ['engine = "tests.fixtures.gated_engine:load"', "[parameters]"]
-    write_old(
-        folder / "model.toml", "\n".join([*lines, *(f'{k} = "{v}"' for k, v in gates.items())]).encode()
-    )
-
-
 def test_a_model_that_goes_finishes_what_is_in_flight(tmp_path: Path) -> None:
     async def scenario() -> None:
         root, _, _ = two_versions(tmp_path)
@@ -387,103 +364,5 @@ def test_a_shared_pool_swaps_one_of_its_models_and_goes_on(tmp_path: Path) -> No
             assert daemon.pids("workers") == workers
             ours.assert_all_right()
             other.assert_all_right()
-
-    asyncio.run(scenario())
-
-
-# Asked, left and killed in the midst of a swap ----------------------------------------------------------------
-
-
-def test_without_polling_a_hangup_is_what_loads(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        root, folder, aside = two_versions(tmp_path)
-        with running(root, "--model-control", "none", folder=tmp_path / "run") as daemon:
-            async with calling(daemon, "m", SCALES) as tally:
-                move(aside, folder / "2")
-                # Longer than a poll would take.
-                await asyncio.sleep(1.5)
-                assert not complaints(daemon, "loading m version 2")
-                daemon.signal(signal.SIGHUP)
-                await tally.sees(2, 5.0)
-            tally.assert_all_right()
-
-    asyncio.run(scenario())
-
-
-def test_a_drain_ends_a_swap_that_loads(tmp_path: Path) -> None:
-    root, folder, _ = two_versions(tmp_path)
-    with running(root, folder=tmp_path / "run") as daemon:
-        gated(tmp_path / "never", load_gate=tmp_path / "no such gate")
-        move(tmp_path / "never", root / "never")
-        daemon.wait_until(lambda: len(daemon.pids("workers")) == 2, 60, "loading")
-        assert folder.exists()
-        assert daemon.stop() == 0
-
-
-def test_a_drain_finishes_what_a_retiring_version_has_in_flight(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        root, _, _ = two_versions(tmp_path)
-        gate = tmp_path / "gate"
-        gated(root / "slow", run_gate=gate)
-        with running(root, folder=tmp_path / "run") as daemon:
-            async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
-                held = asyncio.ensure_future(client.predict("slow", {"x": np.array([[HOLD]], np.float32)}))
-                await eventually(lambda: daemon.metric("predictd_in_flight"), "in flight")
-                move(root / "slow", tmp_path / "slow")
-                await eventually(lambda: complaints(daemon, "retiring slow version 1"), "retiring")
-                daemon.signal(signal.SIGTERM)
-                await eventually(lambda: complaints(daemon, "draining"), "draining")
-                gate.touch()
-                assert (await held).outputs["y"].tolist() == [[HOLD]]
-            assert await asyncio.to_thread(daemon.wait) == 0
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("options", "workers"), [([], 2), (["--pools", "shared", "--instances", "2"], 2)], ids=["own", "shared"]
-)
-def test_workers_killed_in_a_swap_cost_no_request(tmp_path: Path, options: list[str], workers: int) -> None:
-    async def scenario() -> None:
-        root, folder, _ = two_versions(tmp_path)
-        version(root / "n", 1, 7.0)
-        scales = {number: [2.0 * number + 1] for number in range(1, 6)}
-        with running(root, *options, folder=tmp_path / "run") as daemon:
-            async with calling(daemon, "m", scales) as tally:
-                await tally.sees(1, 3.0)
-                for number in range(2, 6):
-                    before = daemon.pids("workers")
-                    move(version(tmp_path / "next", number, 2.0 * number + 1), folder / str(number))
-                    await eventually(partial(said, daemon, f"loading m version {number}"), "loading")
-                    # In turn one that serves and, where the new version has workers of its own, one of those.
-                    os.kill((before if number % 2 else daemon.pids("workers"))[-1], signal.SIGKILL)
-                    await tally.sees(number, 2.0 * number + 1)
-                    await eventually(partial(at_rest, daemon), "at rest")
-                    await eventually(lambda: len(daemon.pids("workers")) == workers, "as many as before")
-            tally.assert_all_right()
-
-    asyncio.run(scenario())
-
-
-def test_a_front_end_killed_in_a_swap_does_not_hold_it_up(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        root, folder, aside = two_versions(tmp_path)
-        with running(root, folder=tmp_path / "run") as daemon:
-            for number in range(4):
-                async with calling(daemon, "m", SCALES) as tally:
-                    await tally.sees(*((2, 5.0) if number % 2 else (1, 3.0)))
-                    move(folder / "2", aside) if number % 2 else move(aside, folder / "2")
-                    text = ("loading m version", "retiring m version")[number // 2]
-                    seen = len(complaints(daemon, text))
-                    await eventually(partial(said, daemon, text, seen + 1), text)
-                    os.kill(daemon.pids("front ends")[0], signal.SIGKILL)
-                # Its callers were cut off, which is all that they may have noticed.
-                assert not tally.wrong
-                assert all(failure.startswith("UNAVAILABLE") for failure in tally.failures), tally.failures
-                await eventually(lambda: len(daemon.pids("workers")) == 1, "swapped")
-                await eventually(partial(at_rest, daemon), "at rest")
-            async with calling(daemon, "m", SCALES) as tally:
-                await tally.sees(1, 3.0)
-            tally.assert_all_right()
 
     asyncio.run(scenario())

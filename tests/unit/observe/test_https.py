@@ -13,7 +13,7 @@ import pytest
 from predictd.server.access.certificates import ask_clients, server_context
 from predictd.server.observe.http import HttpServer, Request, Response
 from tests.fixtures.certificates import Authority, Pair
-from tests.unit.observe.test_http import listen
+from tests.unit.observe.http_world import listen
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 HANDSHAKES = 3
