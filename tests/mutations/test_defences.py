@@ -54,7 +54,7 @@ MUTATIONS = {
         "server/predictd/server/worker/engine_errors.py",
         'return f"the engine failed ({told})"',
         "return str(error)",
-        "tests/unit/worker/test_runner.py::test_how_an_engine_failed_is_logged_and_not_told",
+        "tests/unit/worker/test_runner_errors.py::test_how_an_engine_failed_is_logged_and_not_told",
     ),
     "paths": Mutation(
         "server/predictd/server/supervise/catalog.py",

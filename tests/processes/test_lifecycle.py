@@ -1,15 +1,13 @@
-"""How a daemon ends, and what comes back when a part of it dies: signals, drains, kills."""
+"""How a daemon ends that is asked to: signals and drains."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -25,10 +23,8 @@ from predictd.client import (
     Request,
     UnavailableError,
 )
-from predictd.client.messages import build
 from tests.fixtures.daemon import Daemon
-from tests.fixtures.gated_engine import HOLD
-from tests.fixtures.load import Connections
+from tests.fixtures.gated_daemon import HELD, gated, held, in_flight
 from tests.fixtures.processes import (
     GATED,
     NOT_SERVING,
@@ -37,7 +33,6 @@ from tests.fixtures.processes import (
     X,
     assert_gone,
     assert_tidy,
-    complaints,
     custom,
     family,
     log,
@@ -46,42 +41,10 @@ from tests.fixtures.processes import (
     versioned,
 )
 
-HELD = np.full((1, 1), HOLD, np.float32)
-
-
-def held(row: int) -> np.ndarray:
-    """A request that waits for the gate, with a number to know it by."""
-    return np.array([[HOLD], [row]], np.float32)
-
-
-@contextmanager
-def gated(tmp_path: Path, *arguments: str) -> Iterator[tuple[Daemon, Path]]:
-    """A ready daemon whose model does not answer requests with HOLD before the gate is touched."""
-    gate = tmp_path / "gate"
-    model = custom(tmp_path / "models", "gated", GATED, run_gate=gate)
-    daemon = Daemon(model, *arguments, folder=tmp_path / "run")
-    try:
-        daemon.wait_ready()
-        yield daemon, gate
-        assert_tidy(daemon, tmp_path / "run")
-    except BaseException:
-        print(daemon.output())
-        raise
-    finally:
-        daemon.kill()
-
-
-def in_flight(daemon: Daemon, number: int) -> None:
-    """Wait until so many requests are accepted and not answered."""
-    daemon.wait_until(lambda: daemon.metric("predictd_in_flight") == number, 30, f"{number} in flight")
-
 
 def draining(daemon: Daemon) -> None:
     """Wait until the supervisor has taken notice of the first signal."""
     daemon.wait_until(lambda: "draining" in daemon.output(), 30, "draining")
-
-
-# The end that was asked for -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -341,118 +304,3 @@ def test_a_hang_up_is_answered_with_a_line_and_serves_on(tmp_path: Path) -> None
         daemon.signal(signal.SIGHUP)
         daemon.wait_until(lambda: "SIGHUP" in daemon.output(), 20, "aware of the signal")
         assert scaled(client, "double") == 2.0
-
-
-# Deaths that nobody asked for ---------------------------------------------------------------------------------
-
-
-def test_no_child_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    with gated(tmp_path, "--frontends", "2", "--instances", "2") as (daemon, _):
-        with Client(daemon.grpc, retries=NO_RETRIES) as client, ThreadPoolExecutor() as threads:
-            # One worker is busy and does not listen to anything.
-            call = threads.submit(client.predict, "gated", {"x": HELD}, deadline=60)
-            in_flight(daemon, 1)
-            pids = family(daemon)
-            assert len(pids) == 5
-            daemon.process.kill()
-            assert_gone(pids, seconds=5)
-            with pytest.raises(UnavailableError):
-                call.result()
-        daemon.wait(5)
-
-
-def _until_answered(client: Client) -> float:
-    """Ask until there is an answer; until then, UNAVAILABLE alone is right."""
-    while True:
-        with suppress(UnavailableError):
-            return scaled(client, "double", deadline=30)
-
-
-def test_a_front_end_that_is_killed_comes_back_and_its_clients_with_it(tmp_path: Path) -> None:
-    model = versioned(tmp_path, "double", {1: 2.0})
-    with (
-        serving(model, "--frontends", "2", folder=tmp_path / "run") as daemon,
-        Client(daemon.grpc, retries=NO_RETRIES) as client,
-    ):
-        for _ in range(2):
-            assert scaled(client, "double") == 2.0
-            before = daemon.pids("front ends")
-            for pid in before:
-                os.kill(pid, signal.SIGKILL)
-            assert _until_answered(client) == 2.0
-            daemon.wait_until(
-                lambda before=before: (  # type: ignore[misc]
-                    daemon.get("/readyz") == (200, "ready\n")
-                    and len(daemon.pids("front ends")) == 2
-                    and not set(before) & set(daemon.pids("front ends"))
-                ),
-                30,
-                "ready again",
-            )
-        assert daemon.wait_said("died: killed by SIGKILL", times=4) == 4
-        assert len(complaints(daemon)) == 4
-
-
-def test_a_front_end_that_dies_takes_only_its_own_clients_along(tmp_path: Path) -> None:
-    model = versioned(tmp_path, "double", {1: 2.0})
-
-    async def ask(daemon: Daemon) -> tuple[int, int]:
-        async with Connections(daemon.grpc, 16) as connections:
-            request = _double_request()
-            await asyncio.gather(*(call(request) for call in connections.calls))
-            os.kill(daemon.pids("front ends")[0], signal.SIGKILL)
-            results = await asyncio.gather(
-                *(call(request, timeout=30) for call in connections.calls), return_exceptions=True
-            )
-        failed = [result for result in results if isinstance(result, BaseException)]
-        assert all(
-            isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
-            for error in failed
-        )
-        return len(results) - len(failed), len(failed)
-
-    with serving(model, "--frontends", "2", folder=tmp_path / "run") as daemon:
-        answered, _ = asyncio.run(ask(daemon))
-        # Of 16 connections, not all were made to one front end (but for one case in 32,768).
-        assert answered > 0
-        daemon.wait_until(lambda: "not ready" not in daemon.get("/readyz")[1], 30, "ready")
-        daemon.wait_until(lambda: len(daemon.pids("front ends")) == 2, 30, "complete again")
-
-
-def _double_request() -> bytes:
-    return build(Request(model="double", inputs={"x": X})).SerializeToString()
-
-
-def test_an_idle_worker_that_is_killed_comes_back_and_nobody_notices(tmp_path: Path) -> None:
-    model = versioned(tmp_path, "double", {1: 2.0})
-    with (
-        serving(model, "--instances", "2", folder=tmp_path / "run") as daemon,
-        Client(daemon.grpc, retries=NO_RETRIES) as client,
-    ):
-        done = threading.Event()
-        with ThreadPoolExecutor() as threads:
-            asking = threads.submit(_ask_until, client, done)
-            try:
-                for restarts in (1, 2, 3):
-                    os.kill(daemon.pids("workers")[0], signal.SIGKILL)
-                    daemon.wait_until(
-                        lambda restarts=restarts: (  # type: ignore[misc]
-                            daemon.metric("predictd_worker_restarts_total") == restarts
-                            and daemon.metric("predictd_worker_state", state="serving") == 2
-                        ),
-                        30,
-                        "back",
-                    )
-                    assert daemon.get("/readyz") == (200, "ready\n")
-            finally:
-                done.set()
-            assert asking.result() > 0
-        daemon.wait_until(lambda: len(daemon.pids("workers")) == 2, 30, "as many as before")
-
-
-def _ask_until(client: Client, done: threading.Event) -> int:
-    number = 0
-    while not done.is_set():
-        assert scaled(client, "double") == 2.0
-        number += 1
-    return number

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from predictd.engines.api import DeviceLostError, DType, EngineError, InvalidInputError, TensorSpec
+from predictd.engines.api import DType, TensorSpec
 from predictd.server.transport.pipes import depth
-from predictd.server.transport.records import NO_SEGMENT, Status, TicketFlag
+from predictd.server.transport.records import Status, TicketFlag
 from tests.unit.worker.harness import (
     WORKER,
-    Answer,
     Array,
-    Compute,
     double,
     doubling_lane,
     engine_of,
     make_lane,
     running,
 )
-
-LARGE_WIDTH = 8192  # 32 KiB a row, beyond the limit of indexed copies
-
-
-def rows_of(start: int, rows: int, width: int = 3) -> Array:
-    return (np.arange(rows * width, dtype=np.float32) + 1000 * start).reshape(rows, width)
+from tests.unit.worker.tensors import LARGE_WIDTH, rows_of
 
 
 def texts(*rows: Sequence[bytes]) -> Array:
@@ -244,17 +236,6 @@ def test_an_engine_that_cuts_batches_gets_them_whole(shape: tuple[int, int]) -> 
             np.testing.assert_array_equal(answer.outputs[0], 2 * expected)
 
 
-def test_a_lost_device_is_answered_by_whoever_comes_next() -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(DeviceLostError, "no more"))
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        with pytest.raises(DeviceLostError, match="no more"):
-            worker.serve()
-        assert frontend.answers() == []
-
-
 def test_a_request_larger_than_a_batch_runs_alone() -> None:
     lane = doubling_lane(max_batch_size=4)
     with running(lane) as worker:
@@ -283,194 +264,6 @@ def test_an_output_of_varying_size_is_cut_by_its_rows() -> None:
         for at, answer in enumerate(frontend.answers()):
             np.testing.assert_array_equal(answer.outputs[0], np.tile(rows_of(at, 1 + at % 2), 2))
         assert engine_of(lane).given_out == [False]
-
-
-# Errors -------------------------------------------------------------------------------------------------------
-
-
-def refuse_negatives(inputs: Sequence[Array | None]) -> list[Array]:
-    assert inputs[0] is not None
-    if (inputs[0] < 0).any():
-        raise InvalidInputError("a value is negative")
-    return double(inputs)
-
-
-def test_one_bad_request_does_not_spoil_its_batch() -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], refuse_negatives)
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        for at in range(4):
-            frontend.ask(lane, rows_of(at, 1) if at != 2 else -rows_of(at, 1))
-        assert worker.serve() == 1
-        answers = frontend.answers()
-        assert [answer.slot for answer in answers] == [0, 1, 2, 3]
-        expected = [Status.OK, Status.OK, Status.INVALID_INPUT, Status.OK]
-        assert [answer.status for answer in answers] == expected
-        assert answers[2].error == "a value is negative"
-        for at in (0, 1, 3):
-            np.testing.assert_array_equal(answers[at].outputs[0], 2 * rows_of(at, 1))
-        assert len(engine_of(lane).runs) == 5
-        assert worker.responses._arena.used_blocks == 4
-        worker.responses.collect_releases()
-        assert worker.responses._arena.used_blocks == 0
-
-
-def raising(kind: type[Exception], *arguments: str) -> Compute:
-    def compute(_inputs: Sequence[Array | None]) -> list[Array]:
-        raise kind(*arguments)
-
-    return compute
-
-
-@pytest.mark.parametrize(
-    ("compute", "status", "text"),
-    [
-        (raising(InvalidInputError, "dimensions contradict"), Status.INVALID_INPUT, "dimensions contradict"),
-        (raising(MemoryError), Status.NO_MEMORY, "out of memory"),
-    ],
-)
-def test_an_engine_that_raises_is_answered_with_its_reason(
-    compute: Compute, status: Status, text: str
-) -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], compute)
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        frontend.ask(lane, rows_of(2, 1))
-        worker.serve()
-        answers = frontend.answers()
-        assert [(answer.status, answer.error) for answer in answers] == [(status, text)] * 2
-        worker.responses.collect_releases()
-        assert worker.responses._arena.used_blocks == 0
-
-
-def reason(answer: Answer, caplog: pytest.LogCaptureFixture) -> str:
-    """What the log says of the id that a client was told in place of an engine's words."""
-    match = re.fullmatch(r".*\(error ([0-9a-f]{8})\)", answer.error)
-    assert match is not None, answer.error
-    (line,) = {text for text in caplog.messages if f"error {match[1]}:" in text}
-    caplog.clear()
-    return line
-
-
-@pytest.mark.parametrize("kind", [EngineError, ValueError, RuntimeError])
-def test_how_an_engine_failed_is_logged_and_not_told(
-    kind: type[Exception], caplog: pytest.LogCaptureFixture
-) -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(kind, "a secret"))
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.ENGINE_FAILED
-        assert re.fullmatch(r"the engine failed \(error [0-9a-f]{8}\)", answer.error)
-    # Of what no engine should raise, where it came from, too.
-    assert ("Traceback" in caplog.text) == (kind is RuntimeError)
-    assert reason(answer, caplog).endswith("the engine failed on model model-1: a secret")
-
-
-def test_why_an_input_was_refused_is_told_without_what_is_inside_the_model(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level("INFO")
-    said = "Gather node '/encoder/secret': index 7 at /srv/models/m.onnx, op.cc:12 (0x7f0012345678)"
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(InvalidInputError, said))
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.INVALID_INPUT
-        assert answer.error.startswith("Gather: index 7 at m.onnx, … (…) (error ")
-    assert reason(answer, caplog).endswith(said)
-
-
-FIXED, VARYING = (-1, 3), (-1, -1)
-
-
-@pytest.mark.parametrize("shape", [FIXED, VARYING])
-@pytest.mark.parametrize(
-    ("outputs", "text"),
-    [
-        ([np.zeros((2, 3), np.float32)], "has shape [2, 3]"),
-        ([np.zeros((), np.float32)], "has shape []"),
-        ([np.zeros((1, 3), np.float64)], "has type float64, the model's signature says FP32"),
-        ([], "gave 0 outputs, the model's signature says 1"),
-        ([np.zeros((1, 3), np.float32)] * 2, "gave 2 outputs, the model's signature says 1"),
-    ],
-)
-def test_an_output_that_is_not_what_the_signature_says_is_refused(
-    shape: tuple[int, ...], outputs: list[Array], text: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, shape)], lambda _: outputs)
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.ENGINE_FAILED
-        assert text in reason(answer, caplog)
-
-
-def test_a_block_that_does_not_hold_what_its_ticket_says_fails_alone(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    lane = doubling_lane()
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        bad = frontend.request(lane, rows_of(2, 3))
-        frontend.arena.view(bad.block)[:64] = bytes(64)
-        frontend.send(bad)
-        frontend.ask(lane, rows_of(3, 2))
-        worker.serve()
-        answers = frontend.answers()
-        assert [answer.status for answer in answers] == [Status.OK, Status.ENGINE_FAILED, Status.OK]
-        assert reason(answers[1], caplog).endswith("the block holds no request")
-
-
-def test_a_ticket_that_does_not_name_the_size_of_its_request_fails(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    lane = doubling_lane()
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        sent = frontend.request(lane, rows_of(1, 2))
-        sent.ticket = bytearray(sent.ticket)
-        sent.ticket[12] = 1
-        frontend.send(sent)
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.ENGINE_FAILED
-        assert "does not hold what its ticket says" in reason(answer, caplog)
-
-
-def test_without_memory_for_the_answer_the_requests_are_told() -> None:
-    lane = doubling_lane(width=LARGE_WIDTH)
-    with running(lane, limit_bytes=4096) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1, LARGE_WIDTH))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.NO_MEMORY
-        assert "arena_limit" in answer.error
-
-
-def test_without_memory_even_for_the_reason_the_requests_are_told_without_one() -> None:
-    lane = doubling_lane()
-    with running(lane, limit_bytes=0) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.NO_MEMORY
-        assert answer.completion["segment"] == NO_SEGMENT
 
 
 # Books --------------------------------------------------------------------------------------------------------
