@@ -283,14 +283,21 @@ def test_a_client_that_goes_away_leaves_nothing_in_flight(
             for n in range(200):
                 await stream.write(request_of("held", str(n), row(n)))
             await asyncio.to_thread(wait_until_taken)
-            cancelled = dropped()
+            dropped, left = counts()
             stream.cancel()
+        # Else they would have run before the daemon hears that nobody waits for them.
+        await asyncio.to_thread(
+            daemon.wait_until, lambda: counts()[1] > left, 40, "told that the client is gone"
+        )
         gate.touch()
         await asyncio.to_thread(until_idle, daemon)
-        assert dropped() > cancelled
+        assert counts()[0] > dropped
 
-    def dropped() -> float:
-        return daemon.metric("predictd_dropped_total", model="held", reason="cancelled")
+    def counts() -> tuple[float, float]:
+        return (
+            daemon.metric("predictd_dropped_total", model="held", reason="cancelled"),
+            daemon.metric("predictd_requests_total", model="held", status="CANCELLED"),
+        )
 
     def wait_until_taken() -> None:
         daemon.wait_until(lambda: daemon.metric("predictd_in_flight") > 150, 40, "busy")
