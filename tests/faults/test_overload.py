@@ -184,7 +184,7 @@ def test_at_ten_times_its_capacity_a_daemon_does_what_it_can(tmp_path: Path) -> 
     model = custom(tmp_path, "slow", SLOW, run_seconds=RUN_SECONDS, width=WIDTH)
     arguments = ("--frontends", "1", "--instances", "1", "--max-message-size", MAX_MESSAGE)
     with running(model, *arguments, folder=tmp_path / "run") as daemon:
-        held_up = []
+        held_up: list[str] = []
         while not held_up or held_up[-1]:
             assert len(held_up) < ATTEMPTS, held_up
             found = asyncio.run(overload(daemon))
