@@ -11,7 +11,6 @@ import os
 import select
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from predictd.server.transport import pipes
 from predictd.server.transport.claims import CLAIMS_CAPACITY, ClaimWriter
 from predictd.server.transport.records import RECORD_BYTES, TICKET, Records, Status, Ticket
+from predictd.server.worker.batch import Batch, batch_of, lone_batch
 from predictd.server.worker.lone import runs_now
 from predictd.server.worker.planning import BatchPlan, LaneRules, Shares, plan_batch
 from predictd.server.worker.request_memory import ForgedTicketError, FrontendMemory
@@ -34,44 +34,6 @@ class Dropper(Protocol):
     """Completes tickets without a run."""
 
     def __call__(self, tickets: Records, status: Status, now_ns: int, *, hopeless: bool = False) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Claimed tickets of one lane and one shape.
-
-    Attributes:
-        tickets: In order.
-        uniform: They have equal rows and bytes.
-        rows: Of all together.
-        lone: The ticket, where there is but one.
-    """
-
-    tickets: Records
-    uniform: bool
-    rows: int
-    lone: Ticket | None = None
-
-    @property
-    def lane(self) -> int:
-        """Of all tickets."""
-        return self.lone.lane if self.lone is not None else int(self.tickets[0]["lane"])
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the requests' blocks that are in use."""
-        if self.uniform:
-            return len(self.tickets) * int(self.tickets[0]["bytes"])
-        return int(self.tickets["bytes"].sum())
-
-
-def claimed(tickets: Records, *, uniform: bool) -> Batch:
-    """A batch of tickets, which must not be empty."""
-    if len(tickets) == 1:
-        lone = Ticket.unpack(tickets.tobytes())
-        return Batch(tickets, uniform, lone.rows, lone)
-    rows = len(tickets) * int(tickets[0]["rows"]) if uniform else int(tickets["rows"].sum())
-    return Batch(tickets, uniform, rows)
 
 
 class Intake:
@@ -165,7 +127,7 @@ class Intake:
         if not self._memory.is_wanted(lone) or not runs_now(lone, rules.get(lone.lane), now_ns):
             return None
         self._claims.hold(record)
-        return Batch(window, uniform=True, rows=lone.rows, lone=lone)
+        return lone_batch(window, lone)
 
     def _carry_out(self, window: Records, plan: BatchPlan, now_ns: int) -> tuple[Batch | None, Records]:
         """Complete what is dropped, claim the batch, put back the rest: (batch, what stays in hand)."""
@@ -181,7 +143,7 @@ class Intake:
         if len(tickets):
             self._claims.hold(tickets.tobytes())
             self._put_back(rest)
-            batch, rest = claimed(tickets, uniform=plan.uniform), _EMPTY
+            batch, rest = batch_of(tickets, uniform=plan.uniform), _EMPTY
         if drops is not None:
             # After the claims: who sees the probe back must find there what was taken before it.
             self._drop_some(window[drops.probes], Status.PROBE, now_ns)

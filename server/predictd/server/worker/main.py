@@ -183,7 +183,7 @@ class Worker:
             batch = self._intake.next_batch(self._rules, self._shares, self._may_lead_on)
             self._token.release()
             if batch is not None:
-                lane = self._lanes[batch.lane]
+                lane = self._lanes[batch.first.lane]
                 started_ns = time.monotonic_ns()
                 compute_ns = self._runner.run(lane, batch)
                 ended_ns = time.monotonic_ns()
