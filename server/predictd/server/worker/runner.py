@@ -184,9 +184,10 @@ class Runner:
                 view = self._responses.view(block)
                 out = output_views(layout, view)
                 results = lane.engine.run(inputs, out) if by_rows is None else by_rows.run_rows(inputs, out)
-                _check_types(results, lane.signature.outputs)
+                _check_count(results, lane.signature.outputs)
                 for destination, result, spec in zip(out, results, lane.signature.outputs, strict=True):
                     if result is not destination:
+                        _check_type(result, spec)
                         _check_shape(spec.name, result.shape, destination.shape)
                         np.copyto(destination, result)
                 view[: len(layout.head)] = layout.head
@@ -198,7 +199,9 @@ class Runner:
             results = by_rows.run_rows(inputs)
         else:
             results = _run_in_slices(lane.engine, inputs, rows, limit)
-        _check_types(results, lane.signature.outputs)
+        _check_count(results, lane.signature.outputs)
+        for result, spec in zip(results, lane.signature.outputs, strict=True):
+            _check_type(result, spec)
         if lane.signature.batches:
             for result, spec in zip(results, lane.signature.outputs, strict=True):
                 if not result.shape or result.shape[0] != rows:
@@ -233,17 +236,19 @@ class Runner:
         self._completions.answer(batch, parts, outcome, started_ns, batches=lane.signature.batches)
 
 
-def _check_types(results: Sequence[Array], outputs: Sequence[TensorSpec]) -> None:
-    """An engine gives what its signature says, or its answers would be read as something else."""
+def _check_count(results: Sequence[Array], outputs: Sequence[TensorSpec]) -> None:
     if len(results) != len(outputs):
         raise EngineError(
             f"the engine gave {len(results)} outputs, the model's signature says {len(outputs)}"
         )
-    for result, spec in zip(results, outputs, strict=True):
-        if result.dtype != spec.dtype.numpy:
-            raise EngineError(
-                f"output '{spec.name}' has type {result.dtype}, the model's signature says {spec.dtype.name}"
-            )
+
+
+def _check_type(result: Array, spec: TensorSpec) -> None:
+    """An engine gives what its signature says, or its answers would be read as something else."""
+    if result.dtype != spec.dtype.numpy:
+        raise EngineError(
+            f"output '{spec.name}' has type {result.dtype}, the model's signature says {spec.dtype.name}"
+        )
 
 
 def _check_shape(name: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> None:
