@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -22,6 +21,7 @@ from predictd.server.worker.batch import Batch, batch_of, lone_batch
 from predictd.server.worker.lone import runs_now
 from predictd.server.worker.planning import BatchPlan, LaneRules, Shares, plan_batch
 from predictd.server.worker.request_memory import ForgedTicketError, FrontendMemory
+from predictd.server.worker.waiting import TicketWait
 
 # Tickets that are looked at together when the head of the queue is not one homogeneous batch.
 WINDOW_TICKETS = 256
@@ -69,9 +69,7 @@ class Intake:
         self._memory = memory
         self._claims = claims
         self._drop = drop
-        self._poll = select.epoll()
-        for fd in (*queue_fds, wake_fd):
-            self._poll.register(fd, select.EPOLLIN)
+        self._wait = TicketWait((*queue_fds, wake_fd))
         self._wake_fd = wake_fd
 
     def next_batch(
@@ -79,6 +77,8 @@ class Intake:
         rules: Mapping[int, LaneRules],
         shares: Shares,
         keep_house: Callable[[], bool],
+        *,
+        awake: bool = False,
     ) -> Batch | None:
         """Wait for tickets and claim a batch of them.
 
@@ -86,6 +86,7 @@ class Intake:
             rules: Of every lane that this worker serves.
             shares: Compute time of each lane so far.
             keep_house: Called between decisions; false when the worker shall stop.
+            awake: Tickets came one by one, and may be waited for awake.
 
         Returns:
             The claimed tickets; None when the worker shall stop.
@@ -97,7 +98,7 @@ class Intake:
             self._carried = not self._alone
         wait_seconds = 0.0 if len(window) else None
         while keep_house():
-            window = self._read_queues(window, rules, wait_seconds)
+            window = self._read_queues(window, rules, wait_seconds, awake=awake)
             wait_seconds = None
             if not len(window):
                 continue
@@ -164,7 +165,7 @@ class Intake:
             self._drop(tickets, status, now_ns)
 
     def _read_queues(
-        self, window: Records, rules: Mapping[int, LaneRules], wait_seconds: float | None
+        self, window: Records, rules: Mapping[int, LaneRules], wait_seconds: float | None, *, awake: bool
     ) -> Records:
         """Wait for tickets and top the window up.
 
@@ -172,9 +173,10 @@ class Intake:
             window: What is in hand.
             rules: Of every lane.
             wait_seconds: How long to wait at most; None waits until something comes.
+            awake: As for `next_batch`.
         """
         limit = self._window_limit(rules, window)
-        ready = {fd for fd, _ in self._poll.poll(wait_seconds)}
+        ready = self._wait.until_ready(wait_seconds, awake=awake)
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
         for fd in self._queue_fds:

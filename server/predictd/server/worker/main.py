@@ -174,13 +174,14 @@ class Worker:
         following = select.poll()
         following.register(self._token.baton_fd, select.POLLIN)
         following.register(self._wake_fd, select.POLLIN)
+        awake = False
         while self._keep_house():
             while self._idle_lanes:
                 self._tidy(self._idle_lanes.popleft())
             if not self._token.try_acquire():
                 self._follow(following)
                 continue
-            batch = self._intake.next_batch(self._rules, self._shares, self._may_lead_on)
+            batch = self._intake.next_batch(self._rules, self._shares, self._may_lead_on, awake=awake)
             self._token.release()
             if batch is not None:
                 lane = self._lanes[batch.first.lane]
@@ -192,6 +193,7 @@ class Worker:
                 self._learn(lane, batch.rows, compute_ns)
                 if lane.memory is not None:
                     lane.memory.ran(batch.size_bytes)
+                awake = lane.config.spin and len(batch.tickets) == 1
         self._token.resign()
         # To the end of the process: it must not hang there either.
         self._claims.busy()
