@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from predictd.server.worker.waiting import AWAKE_NS, TicketWait
+from predictd.server.worker.waiting import AWAKE_NS, WAITS_BETWEEN_TRIALS, TicketWait
 
 
 class Clock:
@@ -51,12 +51,12 @@ def test_after_a_short_wait_the_next_ticket_is_waited_for_awake(pipe: tuple[int,
     clock = Clock()
     wait = TicketWait([pipe[0]], clock)
     wait_once(wait, pipe)
-    # Asleep it would not look at the clock, and nobody else would ever write.
+    # Asleep it would not look at the clock again, and nobody else would ever write.
     clock.at[clock.looks + 5] = lambda: come(pipe)
     assert wait.until_ready(None, awake=True) == {pipe[0]}
 
 
-def test_a_wait_is_awake_for_a_moment_only(pipe: tuple[int, int]) -> None:
+def test_a_wait_is_awake_for_a_moment_only_and_in_vain_not_soon_again(pipe: tuple[int, int]) -> None:
     clock = Clock()
     wait = TicketWait([pipe[0]], clock)
     wait_once(wait, pipe)
@@ -66,7 +66,20 @@ def test_a_wait_is_awake_for_a_moment_only(pipe: tuple[int, int]) -> None:
     clock.at[looks + 11] = timer.start
     assert wait.until_ready(None, awake=True) == {pipe[0]}
     timer.join()
-    assert clock.looks - looks == 12
+    assert clock.looks - looks == 11
+    take(pipe)
+    for _ in range(WAITS_BETWEEN_TRIALS - 2):
+        wait_once(wait, pipe)
+    looks = clock.looks
+    timer = threading.Timer(0.05, come, [pipe])
+    timer.start()
+    assert wait.until_ready(None, awake=True) == {pipe[0]}
+    timer.join()
+    # Asleep: one look when the wait begins, and one that finds it short enough to try again.
+    assert clock.looks - looks == 2
+    take(pipe)
+    clock.at[clock.looks + 5] = lambda: come(pipe)
+    assert wait.until_ready(None, awake=True) == {pipe[0]}
 
 
 def test_who_may_not_be_awake_sleeps(pipe: tuple[int, int]) -> None:

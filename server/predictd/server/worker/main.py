@@ -48,6 +48,7 @@ from predictd.server.observe.logs import configure_child, report_left_out, set_l
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.abi import ABI_VERSION
 from predictd.server.transport.claims import ClaimWriter
+from predictd.server.worker.batch import Batch
 from predictd.server.worker.engine_memory import EngineMemory, inputs_bytes
 from predictd.server.worker.giving_back import ask_engines, run_made_up
 from predictd.server.worker.gpus import Gpus
@@ -193,12 +194,16 @@ class Worker:
                 self._learn(lane, batch.rows, compute_ns)
                 if lane.memory is not None:
                     lane.memory.ran(batch.size_bytes)
-                awake = lane.config.spin and len(batch.tickets) == 1
+                awake = lane.config.spin and self._next_is_near(batch)
         self._token.resign()
         # To the end of the process: it must not hang there either.
         self._claims.busy()
         for lane in self._lanes.values():
             self._close(lane)
+
+    def _next_is_near(self, batch: Batch) -> bool:
+        """Whether it may pay to wait awake: not for the many callers of batches that they do not fill."""
+        return len(batch.tickets) == 1 or batch.rows >= self._rules[batch.first.lane].full
 
     def _close(self, lane: LoadedLane) -> None:
         self._memory.pins.drop_engine(lane.loaded)

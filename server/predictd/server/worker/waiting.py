@@ -1,8 +1,8 @@
-"""Waiting for tickets: asleep, or awake for a moment while they come one by one and fast.
+"""Waiting for tickets: asleep, or awake for a moment where the next one is near.
 
 A thread that sleeps wakes up late and with cold caches. A client that sends one request after the other to a small
 model waits longer for that than for the run. So the worker looks again and again for a while that is shorter than what
-it costs to sleep and be woken, where the plan lets it spin at all, and only as long as the last wait was as short.
+it costs to sleep and be woken, where the plan lets it spin at all, and as long as that finds something.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import time
 from collections.abc import Callable, Iterable
 
 AWAKE_NS = 100_000
+# Asleep it takes longer until the next ticket is seen, and until its client sends another one.
+NEAR_NS = 200_000
+# After one in vain.
+WAITS_BETWEEN_TRIALS = 32
 
 
 class TicketWait:
@@ -28,7 +32,8 @@ class TicketWait:
         for fd in fds:
             self._poll.register(fd, select.EPOLLIN)
         self._clock_ns = clock_ns
-        self._was_short = False
+        self._awake = False
+        self._asleep_for = 0
 
     def until_ready(self, seconds: float | None, *, awake: bool) -> set[int]:
         """What is readable; empty after so many seconds.
@@ -38,12 +43,16 @@ class TicketWait:
             awake: The next ticket may be waited for awake. It has no meaning where there is an end to the wait.
         """
         if seconds is not None or not awake:
-            self._was_short = False
+            self._awake = False
             return self._readable(seconds)
         began_ns = self._clock_ns()
-        ready = self._look(began_ns + AWAKE_NS) if self._was_short else set()
-        ready = ready or self._readable(None)
-        self._was_short = self._clock_ns() < began_ns + AWAKE_NS
+        if self._awake:
+            if ready := self._look(began_ns + AWAKE_NS):
+                return ready
+            self._asleep_for = WAITS_BETWEEN_TRIALS
+        ready = self._readable(None)
+        self._asleep_for = max(self._asleep_for - 1, 0)
+        self._awake = not self._asleep_for and self._clock_ns() < began_ns + NEAR_NS
         return ready
 
     def _look(self, until_ns: int) -> set[int]:
