@@ -202,8 +202,11 @@ class Worker:
             self._close(lane)
 
     def _next_is_near(self, batch: Batch) -> bool:
-        """Whether it may pay to wait awake: not for the many callers of batches that they do not fill."""
-        return len(batch.tickets) == 1 or batch.rows >= self._rules[batch.first.lane].full
+        """Whether it pays to wait awake: for one caller, or so many that half a batch is there at once.
+
+        Between those, callers need the CPU more.
+        """
+        return len(batch.tickets) == 1 or 2 * batch.rows >= self._rules[batch.first.lane].full
 
     def _close(self, lane: LoadedLane) -> None:
         self._memory.pins.drop_engine(lane.loaded)

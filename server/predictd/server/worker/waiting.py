@@ -12,9 +12,9 @@ import select
 import time
 from collections.abc import Callable, Iterable
 
-AWAKE_NS = 100_000
+AWAKE_NS = 200_000
 # Asleep it takes longer until the next ticket is seen, and until its client sends another one.
-NEAR_NS = 200_000
+NEAR_NS = 300_000
 # After one in vain.
 WAITS_BETWEEN_TRIALS = 32
 
