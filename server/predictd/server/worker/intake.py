@@ -69,7 +69,7 @@ class Intake:
         self._memory = memory
         self._claims = claims
         self._drop = drop
-        self._wait = TicketWait((*queue_fds, wake_fd))
+        self._wait = TicketWait((*queue_fds, wake_fd), time.monotonic_ns)
         self._wake_fd = wake_fd
 
     def next_batch(

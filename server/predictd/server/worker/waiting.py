@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import select
-import time
 from collections.abc import Callable, Iterable
 
 AWAKE_NS = 200_000
@@ -27,7 +26,7 @@ class TicketWait:
         clock_ns: CLOCK_MONOTONIC.
     """
 
-    def __init__(self, fds: Iterable[int], clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, fds: Iterable[int], clock_ns: Callable[[], int]) -> None:
         self._poll = select.epoll()
         for fd in fds:
             self._poll.register(fd, select.EPOLLIN)
