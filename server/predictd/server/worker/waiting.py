@@ -1,8 +1,8 @@
 """Waiting for tickets: asleep, or awake for a moment where the next one is near.
 
 A thread that sleeps wakes up late and with cold caches. A client that sends one request after the other to a small
-model waits longer for that than for the run. So the worker looks again and again for a while that is shorter than what
-it costs to sleep and be woken, where the plan lets it spin at all, and as long as that finds something.
+model waits longer for that than for the run. So where the plan lets it spin at all, the worker looks again and again
+for a moment, as long as that finds something (docs/performance.md has figures).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 import select
 from collections.abc import Callable, Iterable
 
+# As long as ONNX Runtime's threads wait for each other.
 AWAKE_NS = 200_000
-# Asleep it takes longer until the next ticket is seen, and until its client sends another one.
+# Asleep it takes longer until the next ticket is seen.
 NEAR_NS = 300_000
 # After one in vain.
 WAITS_BETWEEN_TRIALS = 32
