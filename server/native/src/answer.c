@@ -12,6 +12,8 @@
 
 /* Trailers of one call: more than any adapter gives. */
 enum { FIELDS_MAX = 64 };
+/* A longer text would not fit into the header of any client, and none into nghttp2's. */
+enum { TEXT_BYTES_MAX = 2048 };
 
 /* A header of two literals. */
 #define LITERAL(name, value) pair(name, sizeof(name) - 1, value, sizeof(value) - 1)
@@ -179,6 +181,17 @@ void answer_message(struct pn_stream *stream, struct pn_message *message)
     proceed(stream);
 }
 
+/* As much of a text as is sent: whole letters of UTF-8. */
+static size_t cut_text(const char *text, size_t size)
+{
+    if (size <= TEXT_BYTES_MAX)
+        return size;
+    size = TEXT_BYTES_MAX;
+    while (size != 0 && ((uint8_t)text[size] & 0xC0) == 0x80)
+        size--;
+    return size;
+}
+
 void answer_status(struct pn_stream *stream, int status, const char *text, size_t text_size, const uint8_t *fields,
                    size_t size)
 {
@@ -187,7 +200,7 @@ void answer_status(struct pn_stream *stream, int status, const char *text, size_
     stream->over = true;
     stream->course = TO_NOBODY;
     stream->status = status;
-    if (!grpc_encode_text(&stream->text, text, text_size) || !bytes_append(&stream->trailers, fields, size)) {
+    if (!grpc_encode_text(&stream->text, text, cut_text(text, text_size)) || !bytes_append(&stream->trailers, fields, size)) {
         connection_break(stream->call.connection);
         return;
     }

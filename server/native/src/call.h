@@ -49,6 +49,9 @@ enum pn_verdict hot_message_end(struct pn_call *call);
  * the message, those of this feed included, to `to`. Afterwards hot has nothing of this message any more. */
 void hot_replay(struct pn_call *call, uint8_t *to, size_t fed);
 
+/* At any time between two feeds: the rest of the message does not come, and nobody answers it. */
+void hot_drop(struct pn_call *call);
+
 /* The client sends no more messages. For a stream hot calls call_done when it owes nothing any more, now or later. */
 void hot_half_closed(struct pn_call *call);
 

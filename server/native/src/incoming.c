@@ -29,6 +29,10 @@ void incoming_bridge(struct pn_stream *stream)
 {
     if (stream->bridge_id != 0)
         return;
+    if (bridge_is_full()) {
+        fail(stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for the front end");
+        return;
+    }
     stream->bridge_id = bridge_begin(stream);
     if (stream->bridge_id == 0)
         fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
@@ -175,8 +179,6 @@ static size_t fill_hot(struct pn_stream *stream, const uint8_t *bytes, size_t si
         return taken;
     if (stream->fed == stream->length)
         end_hot_message(stream);
-    else if (!upload_lasts(stream))
-        incoming_take_back(stream);
     return taken;
 }
 
@@ -226,6 +228,15 @@ static size_t take(struct pn_stream *stream, const uint8_t *bytes, size_t size)
     }
 }
 
+/* So many bytes were taken, and what there is to take is taken. */
+static void taken_for_now(struct pn_stream *stream, size_t taken)
+{
+    if (stream->course == TO_HOT && !upload_lasts(stream))
+        incoming_take_back(stream);
+    stream->owed_bytes += taken;
+    upload_give_back_window(stream);
+}
+
 void stream_data(struct pn_stream *stream, const uint8_t *bytes, size_t size)
 {
     size_t taken = 0;
@@ -233,8 +244,7 @@ void stream_data(struct pn_stream *stream, const uint8_t *bytes, size_t size)
         taken = take(stream, bytes, size);
     if (taken != size && !bytes_append(&stream->pending, bytes + taken, size - taken))
         fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
-    stream->owed_bytes += taken;
-    upload_give_back_window(stream);
+    taken_for_now(stream, taken);
 }
 
 /* Something changed: goes on with what is pending. */
@@ -249,8 +259,7 @@ static void go_on(struct pn_stream *stream)
     bytes_drop(&stream->pending, taken);
     if (stream->pending.size == 0)
         bytes_free(&stream->pending);
-    stream->owed_bytes += taken;
-    upload_give_back_window(stream);
+    taken_for_now(stream, taken);
     if (stream->half_closed)
         ending_half_closed(stream);
 }
