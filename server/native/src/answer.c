@@ -213,6 +213,7 @@ void answer_status(struct pn_stream *stream, int status, const char *text, size_
     size_t count = 0;
     headers[count++] = LITERAL(":status", "200");
     headers[count++] = LITERAL("content-type", "application/grpc");
+    headers[count++] = LITERAL("grpc-accept-encoding", "identity, deflate, gzip");
     count = add_status(stream, headers, count, number);
     stream->responded = true;
     check(stream, nghttp2_submit_response(session_of(stream), stream->id, headers, count, NULL));

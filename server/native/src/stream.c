@@ -124,6 +124,12 @@ static bool keep_metadata(struct pn_stream *stream, const uint8_t *name, size_t 
            bytes_append_field(&stream->metadata, value, value_size);
 }
 
+static void set_deadline(struct pn_stream *stream, uint64_t timeout_ns)
+{
+    uint64_t now_ns = stream->call.accepted_ns;
+    stream->call.deadline_ns = timeout_ns < UINT64_MAX / 2 - now_ns ? now_ns + timeout_ns : 0;
+}
+
 bool stream_header(struct pn_stream *stream, const uint8_t *name, size_t name_size, const uint8_t *value,
                    size_t value_size)
 {
@@ -138,11 +144,13 @@ bool stream_header(struct pn_stream *stream, const uint8_t *name, size_t name_si
             return bytes_append(&stream->path, value, value_size);
         return true;
     }
-    if (is(name, name_size, "content-type"))
+    if (is(name, name_size, "content-type")) {
         stream->is_grpc = grpc_is_content_type(value, value_size);
-    else if (is(name, name_size, "grpc-timeout") && grpc_timeout_ns(value, value_size, &timeout_ns)) {
-        uint64_t now_ns = stream->call.accepted_ns;
-        stream->call.deadline_ns = timeout_ns < UINT64_MAX / 2 - now_ns ? now_ns + timeout_ns : 0;
+    } else if (is(name, name_size, "grpc-timeout")) {
+        if (grpc_timeout_ns(value, value_size, &timeout_ns))
+            set_deadline(stream, timeout_ns);
+        else
+            stream->odd_timeout = true;
     }
     return keep_metadata(stream, name, name_size, value, value_size);
 }
@@ -168,7 +176,9 @@ static bool refuse_headers(struct pn_stream *stream)
         answer_http(stream, stream->is_post ? "415" : "405");
         return true;
     }
-    return false;
+    if (stream->odd_timeout)
+        fail(stream, GRPC_INTERNAL, "Error parsing 'grpc-timeout' metadata");
+    return stream->odd_timeout;
 }
 
 void stream_headers_done(struct pn_stream *stream)
