@@ -235,7 +235,7 @@ struct pn_event *bridge_take_events(void)
     struct pn_event *last = NULL;
     pthread_mutex_lock(&lock);
     struct pn_event *first = shared_events.first, *next = first;
-    for (int count = 0; next != NULL && count < EVENTS_AT_ONCE; count++) {
+    for (int taken = 0; next != NULL && taken < EVENTS_AT_ONCE; taken++) {
         bytes += next->kind == EVENT_BEGAN ? bytes_of_begun(next) : 0;
         last = next;
         next = next->next;
