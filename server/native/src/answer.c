@@ -200,7 +200,8 @@ void answer_status(struct pn_stream *stream, int status, const char *text, size_
     stream->over = true;
     stream->course = TO_NOBODY;
     stream->status = status;
-    if (!grpc_encode_text(&stream->text, text, cut_text(text, text_size)) || !bytes_append(&stream->trailers, fields, size)) {
+    if (!grpc_encode_text(&stream->text, text, cut_text(text, text_size)) ||
+        !bytes_append(&stream->trailers, fields, size)) {
         connection_break(stream->call.connection);
         return;
     }
@@ -217,6 +218,11 @@ void answer_status(struct pn_stream *stream, int status, const char *text, size_
     count = add_status(stream, headers, count, number);
     stream->responded = true;
     check(stream, nghttp2_submit_response(session_of(stream), stream->id, headers, count, NULL));
+}
+
+void answer_failure(struct pn_stream *stream, int status, const char *text)
+{
+    answer_status(stream, status, text, strlen(text), NULL, 0);
 }
 
 void answer_http(struct pn_stream *stream, const char *status)

@@ -110,9 +110,6 @@ void call_resume(struct pn_call *call);
 /* The value of a header of the call, NULL without it. */
 const char *call_metadata(const struct pn_call *call, const char *name, size_t *size);
 
-/* Bytes that this connection's clients have not read yet, of all its calls. */
-size_t call_unread_bytes(const struct pn_call *call);
-
 /* Have hot_completions called whenever this descriptor is readable. Once, by a command. Gives false when epoll refuses. */
 bool loop_watch_completions(int descriptor);
 

@@ -12,7 +12,6 @@
 
 /* What streams that only hot has are ended with once Python closes them; a size of 0: they are open. */
 static struct pn_bytes closing;
-static const char broken_off[] = "the client ended the call within a message";
 
 void ending_stop_hot(struct pn_stream *stream)
 {
@@ -47,7 +46,7 @@ static void tell_half_closed(struct pn_stream *stream)
 /* What there is of the message is nobody's any more, however long the client takes to read why. */
 static void break_off(struct pn_stream *stream)
 {
-    answer_status(stream, GRPC_INTERNAL, broken_off, sizeof broken_off - 1, NULL, 0);
+    answer_failure(stream, GRPC_INTERNAL, "the client ended the call within a message");
     stream_tell_gone(stream);
 }
 

@@ -29,7 +29,7 @@ bool grpc_timeout_ns(const uint8_t *text, size_t size, uint64_t *timeout_ns)
         if (i < TIMEOUT_DIGITS_MAX)
             number = 10 * number + (uint64_t)(text[i] - '0');
     }
-    /* 99,999,999 hours are more than 64 bits of nanoseconds, and more digits than there may be are taken for as much. */
+    /* 99,999,999 hours are more than 64 bits of nanoseconds, and too many digits are taken for as much. */
     bool endless = size - 1 > TIMEOUT_DIGITS_MAX || number > UINT64_MAX / unit;
     *timeout_ns = endless ? UINT64_MAX : number * unit;
     return true;

@@ -20,22 +20,17 @@ enum { AHEAD_MESSAGES = 8, AHEAD_BYTES = 8192 };
 
 static struct pn_stream *resumed;
 
-static void fail(struct pn_stream *stream, int status, const char *text)
-{
-    answer_status(stream, status, text, strlen(text), NULL, 0);
-}
-
 void incoming_bridge(struct pn_stream *stream)
 {
     if (stream->bridge_id != 0)
         return;
     if (bridge_is_full()) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for the front end");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for the front end");
         return;
     }
     stream->bridge_id = bridge_begin(stream);
     if (stream->bridge_id == 0)
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
 }
 
 static void to_python(struct pn_stream *stream)
@@ -49,7 +44,7 @@ static void to_python(struct pn_stream *stream)
 static void begin_message(struct pn_stream *stream)
 {
     if (stream->prefix[0] > 1) {
-        fail(stream, GRPC_INTERNAL, "invalid flag byte before a message");
+        answer_failure(stream, GRPC_INTERNAL, "invalid flag byte before a message");
         return;
     }
     if (stream->length > limits.message_bytes) {
@@ -61,7 +56,7 @@ static void begin_message(struct pn_stream *stream)
         char text[96];
         snprintf(text, sizeof text, "SERVER: Received message larger than max (%zu vs. %llu)", stream->length,
                  (unsigned long long)limits.message_bytes);
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, text);
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, text);
         return;
     }
     if (!stream->hot || (stream_is_hot_unary(stream) && stream->prefix[0] != 0)) {
@@ -108,7 +103,7 @@ static void deliver(struct pn_stream *stream)
     if (stream->bridge_id == 0 || !(stream->hungry || stream->ahead == 0 || small))
         return;
     if (!bridge_message(stream->bridge_id, &stream->message, stream->prefix[0] == 1)) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
     }
     if (stream_is_hot_stream(stream))
@@ -122,7 +117,7 @@ void incoming_take_back(struct pn_stream *stream)
 {
     upload_end(stream);
     if (!bytes_reserve(&stream->message, stream->fed)) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
     }
     hot_replay(&stream->call, stream->message.data, stream->fed);
@@ -187,7 +182,7 @@ static size_t fill_python(struct pn_stream *stream, const uint8_t *bytes, size_t
     size_t left = stream->length - stream->fed;
     size_t taken = size < left ? size : left;
     if (!bytes_append(&stream->message, bytes, taken)) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return size;
     }
     stream->fed += taken;
@@ -243,7 +238,7 @@ void stream_data(struct pn_stream *stream, const uint8_t *bytes, size_t size)
     if (stream->pending.size == 0)
         taken = take(stream, bytes, size);
     if (taken != size && !bytes_append(&stream->pending, bytes + taken, size - taken))
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
     taken_for_now(stream, taken);
 }
 

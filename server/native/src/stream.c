@@ -41,15 +41,10 @@ static bool is(const uint8_t *name, size_t size, const char *wanted)
     return size == strlen(wanted) && memcmp(name, wanted, size) == 0;
 }
 
-static void fail(struct pn_stream *stream, int status, const char *text)
-{
-    answer_status(stream, status, text, strlen(text), NULL, 0);
-}
-
 static void on_deadline(struct pn_timer *timer)
 {
     struct pn_stream *stream = (struct pn_stream *)(void *)((char *)timer - offsetof(struct pn_stream, deadline));
-    fail(stream, GRPC_DEADLINE_EXCEEDED, "Deadline Exceeded");
+    answer_failure(stream, GRPC_DEADLINE_EXCEEDED, "Deadline Exceeded");
     stream_tell_gone(stream);
 }
 
@@ -169,7 +164,7 @@ static bool refuse_headers(struct pn_stream *stream)
         char text[128];
         snprintf(text, sizeof text, "received metadata size exceeds hard limit (%llu vs. %llu)",
                  (unsigned long long)stream->header_bytes, (unsigned long long)limits.metadata_bytes);
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, text);
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, text);
         return true;
     }
     if (!stream->is_post || !stream->is_grpc) {
@@ -177,7 +172,7 @@ static bool refuse_headers(struct pn_stream *stream)
         return true;
     }
     if (stream->odd_timeout)
-        fail(stream, GRPC_INTERNAL, "Error parsing 'grpc-timeout' metadata");
+        answer_failure(stream, GRPC_INTERNAL, "Error parsing 'grpc-timeout' metadata");
     return stream->odd_timeout;
 }
 
@@ -187,7 +182,7 @@ void stream_headers_done(struct pn_stream *stream)
         return;
     stream->call.method = method_of(stream);
     if (stream->call.deadline_ns != 0 && !timer_set(&stream->deadline, stream->call.deadline_ns)) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
     }
     enum pn_verdict verdict = PN_BRIDGE;
@@ -292,9 +287,4 @@ const char *call_metadata(const struct pn_call *call, const char *name, size_t *
         }
     }
     return NULL;
-}
-
-size_t call_unread_bytes(const struct pn_call *call)
-{
-    return call->connection->unread_bytes + call->connection->output.pending_bytes;
 }

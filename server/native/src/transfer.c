@@ -13,8 +13,8 @@
 
 /* One connection reads so much, so often, in one round. */
 enum { READ_BYTES = 256 * 1024, READS_AT_ONCE = 4, RECORDS_AT_ONCE = 64, PENDING_BYTES_MAX = 1024 * 1024 };
-/* Frames that are owed to a client that does not read them, and goes on to send what calls for more of them: beyond those
- * of its calls. */
+/* Frames that are owed to a client that does not read them, and goes on to send what calls for more of them: those of its
+ * calls, and so many. */
 enum { FRAMES_OWED_MAX = 10000, FRAMES_OF_A_CALL = 4 };
 
 static uint8_t received[READ_BYTES];
