@@ -169,6 +169,21 @@ def test_clients_that_do_not_go_on_cost_nothing(authority: Authority) -> None:
     run(test)
 
 
+def test_clients_that_do_not_go_on_do_not_hold_up_the_end(authority: Authority) -> None:
+    async def test() -> None:
+        async with encrypted(authority.sign("server", _LOCAL)) as (served, address):
+            host, _, port = address.rpartition(":")
+            with ExitStack() as stack:
+                for said in (b"", _HELLO):
+                    silent = stack.enter_context(socket.create_connection((host, int(port)), 20))
+                    silent.sendall(said)
+                assert await echo(address, authority.certificate) == b"x"
+                async with asyncio.timeout(30):
+                    await served.server.stop(300)
+
+    run(test)
+
+
 def test_clients_that_must_show_a_certificate_are_known_by_it(authority: Authority, tmp_path: Path) -> None:
     async def test() -> None:
         pair = authority.sign("server", _LOCAL)

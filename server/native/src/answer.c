@@ -56,12 +56,12 @@ static size_t add_status(struct pn_stream *stream, nghttp2_nv *headers, size_t c
     return add_fields(headers, count, stream->trailers.data, stream->trailers.size);
 }
 
-static void submit_trailers(struct pn_stream *stream)
+static int submit_trailers(struct pn_stream *stream)
 {
     nghttp2_nv headers[FIELDS_MAX];
     char number[16];
     size_t count = add_status(stream, headers, 0, number);
-    nghttp2_submit_trailer(session_of(stream), stream->id, headers, count);
+    return nghttp2_submit_trailer(session_of(stream), stream->id, headers, count);
 }
 
 static size_t queued_bytes(const struct pn_stream *stream, size_t enough)
@@ -90,7 +90,8 @@ static ssize_t offer(nghttp2_session *session, int32_t id, uint8_t *buffer, size
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (size <= room && stream->over) {
         *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-        submit_trailers(stream);
+        if (submit_trailers(stream) != 0)
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     return (ssize_t)(size < room ? size : room);
 }

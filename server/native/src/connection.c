@@ -258,6 +258,11 @@ static void on_due(struct pn_timer *timer)
 void connection_leave(struct pn_connection *connection)
 {
     int failed = 0;
+    if (tls_is_shaking_hands(connection)) {
+        /* It cannot be told anything. */
+        connection_close(connection);
+        return;
+    }
     if (connection->leaving == STAYS) {
         connection->leaving = NOTIFIED;
         connection->cut_at_ns = loop_now_ns() + LEAVING_NS;

@@ -165,10 +165,12 @@ static size_t fill_hot(struct pn_stream *stream, const uint8_t *bytes, size_t si
     if (taken != 0) {
         stream->fed += taken;
         enum pn_verdict verdict = hot_feed(&stream->call, bytes, taken);
-        if (verdict == PN_BRIDGE)
+        if (verdict == PN_BRIDGE) {
             incoming_take_back(stream);
-        else if (verdict == PN_REFUSE)
+        } else if (verdict == PN_REFUSE) {
+            upload_end(stream);
             stream->course = TO_NOBODY;
+        }
     }
     if (stream->course != TO_HOT)
         return taken;

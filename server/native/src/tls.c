@@ -210,6 +210,11 @@ ssize_t tls_write(struct pn_connection *connection, const uint8_t *bytes, size_t
     return result == 1 ? (ssize_t)taken : outcome(ssl, result);
 }
 
+bool tls_is_shaking_hands(const struct pn_connection *connection)
+{
+    return connection->tls != NULL && !SSL_is_init_finished((SSL *)(void *)connection->tls);
+}
+
 bool tls_waits_for_room(const struct pn_connection *connection)
 {
     return SSL_want_write((SSL *)(void *)connection->tls);
