@@ -163,7 +163,7 @@ def test_clients_that_do_not_go_on_cost_nothing(authority: Authority) -> None:
                 before = time.process_time()
                 await asyncio.sleep(1)
                 # A loop that turns without end takes all that there is, which on a busy machine is little.
-                assert time.process_time() - before < 0.05
+                assert time.process_time() - before < 0.2
                 assert await echo(address, authority.certificate) == b"x"
 
     run(test)
