@@ -107,6 +107,11 @@ void hot_replay(struct pn_call *call, uint8_t *to, size_t fed)
         memcpy(to, part->bytes, fed);
 }
 
+void hot_drop(struct pn_call *call)
+{
+    part_of(call)->size = 0;
+}
+
 void hot_half_closed(struct pn_call *call)
 {
     if (part_of(call)->half_closed)

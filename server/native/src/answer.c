@@ -12,6 +12,8 @@
 
 /* Trailers of one call: more than any adapter gives. */
 enum { FIELDS_MAX = 64 };
+/* A longer text would not fit into the header of any client, and none into nghttp2's. */
+enum { TEXT_BYTES_MAX = 2048 };
 
 enum { NO_COPY = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE };
 
@@ -64,12 +66,12 @@ static size_t add_status(struct pn_stream *stream, nghttp2_nv *headers, size_t c
     return add_fields(headers, count, stream->trailers.data, stream->trailers.size);
 }
 
-static void submit_trailers(struct pn_stream *stream)
+static int submit_trailers(struct pn_stream *stream)
 {
     nghttp2_nv headers[FIELDS_MAX];
     char number[16];
     size_t count = add_status(stream, headers, 0, number);
-    nghttp2_submit_trailer(session_of(stream), stream->id, headers, count);
+    return nghttp2_submit_trailer(session_of(stream), stream->id, headers, count);
 }
 
 static size_t queued_bytes(const struct pn_stream *stream, size_t enough)
@@ -98,7 +100,8 @@ static ssize_t offer(nghttp2_session *session, int32_t id, uint8_t *buffer, size
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (size <= room && stream->over) {
         *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-        submit_trailers(stream);
+        if (submit_trailers(stream) != 0)
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     return (ssize_t)(size < room ? size : room);
 }
@@ -189,6 +192,17 @@ void answer_message(struct pn_stream *stream, struct pn_message *message)
     proceed(stream);
 }
 
+/* As much of a text as is sent: whole letters of UTF-8. */
+static size_t cut_text(const char *text, size_t size)
+{
+    if (size <= TEXT_BYTES_MAX)
+        return size;
+    size = TEXT_BYTES_MAX;
+    while (size != 0 && ((uint8_t)text[size] & 0xC0) == 0x80)
+        size--;
+    return size;
+}
+
 void answer_status(struct pn_stream *stream, int status, const char *text, size_t text_size, const uint8_t *fields,
                    size_t size)
 {
@@ -197,7 +211,8 @@ void answer_status(struct pn_stream *stream, int status, const char *text, size_
     stream->over = true;
     stream->course = TO_NOBODY;
     stream->status = status;
-    if (!grpc_encode_text(&stream->text, text, text_size) || !bytes_append(&stream->trailers, fields, size)) {
+    if (!grpc_encode_text(&stream->text, text, cut_text(text, text_size)) ||
+        !bytes_append(&stream->trailers, fields, size)) {
         connection_break(stream->call.connection);
         return;
     }
@@ -210,9 +225,15 @@ void answer_status(struct pn_stream *stream, int status, const char *text, size_
     size_t count = 0;
     headers[count++] = LITERAL(":status", "200");
     headers[count++] = LITERAL("content-type", "application/grpc");
+    headers[count++] = LITERAL("grpc-accept-encoding", "identity, deflate, gzip");
     count = add_status(stream, headers, count, number);
     stream->responded = true;
     check(stream, nghttp2_submit_response(session_of(stream), stream->id, headers, count, NULL));
+}
+
+void answer_failure(struct pn_stream *stream, int status, const char *text)
+{
+    answer_status(stream, status, text, strlen(text), NULL, 0);
 }
 
 void answer_http(struct pn_stream *stream, const char *status)
