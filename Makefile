@@ -73,7 +73,7 @@ $(STAMP): pyproject.toml clients/pyproject.toml requirements.lock hatch_build.py
 
 # Tried anew by each make as long as it cannot be had. One of older sources must not stay.
 $(NATIVE): $(STAMP) $(C_PART) deploy/make_native_wheel
-	@test ! -e $@ || echo 'Building predictd-native anew ...'
+	@rm -f $@
 	@if deploy/make_native_wheel $(BIN) $(VENV)/native; then \
 	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall $(VENV)/native/*.whl && touch $@; \
 	elif $(BIN)/python -c 'import predictd.native' 2>/dev/null; then \
