@@ -2,9 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grpc.h"
 #include "hot.h"
-
-enum { STATUS_INTERNAL = 13 };
 
 /* Before the bytes of the message. The Python side is in frontend/native/recovery.py. */
 struct handed_event {
@@ -86,7 +85,7 @@ static void give_up(struct request *request)
     if (rpc->stream)
         rpc_answer(request, NULL, 0);
     else
-        call_fail(rpc->call, STATUS_INTERNAL, text, sizeof text - 1, NULL, 0);
+        call_fail(rpc->call, GRPC_INTERNAL, text, sizeof text - 1, NULL, 0);
     end_request(request);
 }
 
