@@ -70,15 +70,17 @@ class Caller:
 
     def one(self, path: str, request: bytes) -> tuple[int, str]:
         try:
-            self._channel.unary_unary(path)(request, **self._about)
+            call: Any = self._channel.unary_unary(path)
+            call(request, **self._about)
         except grpc.RpcError as error:
-            code: Any = error
-            return code.code().value[0], code.details()
+            refused: Any = error
+            return refused.code().value[0], refused.details()
         return 0, ""
 
     def many(self, requests: list[bytes]) -> tuple[list[tuple[int, str]], int]:
         path = "/predictd.v1.PredictionService/PredictStream"
-        opened: Any = self._channel.stream_stream(path)(iter(requests), **self._about)
+        call: Any = self._channel.stream_stream(path)
+        opened = call(iter(requests), **self._about)
         answers: list[tuple[int, str]] = []
         try:
             parsed = map(v1.PredictStreamResponse.FromString, opened)
