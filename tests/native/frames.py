@@ -13,6 +13,23 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION =
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 NO_ERROR, ENHANCE_YOUR_CALM = 0, 11
 LAST_STREAM_ID = 2**31 - 1
+# To be sent first: every header of an answer is written out, none stands for one that was sent before.
+WRITTEN_OUT = b"\0\1" + bytes(4)
+# As HPACK compresses them.
+GRPC_STATUS = bytes.fromhex("889acac8b21234da8f")
+GRPC_ACCEPT_ENCODING = (
+    bytes.fromhex("8e9acac8b0c842d6958b510f21aa9b")
+    + b"\x91"
+    + bytes.fromhex(
+        "3485a9264fafa5242cb40d25fa526f66af"  # identity, deflate, gzip
+    )
+)
+
+
+def grpc_status(trailers: bytes) -> int | None:
+    """The status in trailers that are written out; None where there is none."""
+    _, found, rest = trailers.partition(GRPC_STATUS)
+    return int(rest[1 : 1 + rest[0]]) if found else None
 
 
 @dataclass(frozen=True)

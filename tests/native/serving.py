@@ -63,7 +63,8 @@ def handlers(seen: dict[str, Any]) -> Any:
         return request
 
     async def abort(request: bytes, context: Any) -> None:
-        await context.abort(grpc.StatusCode.NOT_FOUND, request.decode(), (("why", "because"),))
+        text = request.decode(errors="surrogateescape")
+        await context.abort(grpc.StatusCode.NOT_FOUND, text, (("why", "because"),))
 
     async def broken(_: bytes, __: Any) -> bytes:
         raise ValueError("as asked")

@@ -6,8 +6,9 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import grpc.aio
 import pytest
 
 from tests.fixtures.processes import free_port
+from tests.native.frames import ACK, PING, PREFACE, SETTINGS, frame
 from tests.native.serving import SERVICE, Served, failure, run, serving
 
 
@@ -58,6 +60,19 @@ class Authority:
 
 
 _NEW_KEY = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+def _hello() -> bytes:
+    """The first message of a handshake."""
+    sent = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(
+            ssl.MemoryBIO(), sent, server_hostname="localhost"
+        ).do_handshake()
+    return sent.read()
+
+
+_HELLO = _hello()
 _LOCAL = "DNS:localhost,IP:127.0.0.1"
 
 
@@ -81,9 +96,10 @@ async def echo(address: str, root: bytes, client: Pair | None = None, message: b
 
 
 def handshake(address: str, root: bytes, newest: ssl.TLSVersion, protocol: str = "h2") -> str | None:
-    """What a client and the server agree on."""
+    """What a client and the server agree on; a client that offers no protocol learns whether it is heard."""
     context = ssl.create_default_context(cadata=root.decode())
-    context.set_alpn_protocols([protocol])
+    if protocol:
+        context.set_alpn_protocols([protocol])
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.maximum_version = newest
     host, _, port = address.rpartition(":")
@@ -91,6 +107,12 @@ def handshake(address: str, root: bytes, newest: ssl.TLSVersion, protocol: str =
         socket.create_connection((host, int(port)), 20) as plain,
         context.wrap_socket(plain, server_hostname=host) as secure,
     ):
+        if not protocol:
+            secure.sendall(PREFACE + frame(SETTINGS, 0, 0) + frame(PING, 0, 0, bytes(8)))
+            with suppress(ConnectionResetError):
+                while received := secure.recv(1000):
+                    if frame(PING, ACK, 0, bytes(8)) in received:
+                        return "unasked"
         return secure.selected_alpn_protocol()
 
 
@@ -116,6 +138,8 @@ def test_old_tls_and_other_protocols_are_refused(authority: Authority) -> None:
                 )
             with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises((ssl.SSLError, ValueError)):
                 await asyncio.to_thread(handshake, address, authority.certificate, ssl.TLSVersion.TLSv1_1)
+            newest = ssl.TLSVersion.TLSv1_3
+            assert await asyncio.to_thread(handshake, address, authority.certificate, newest, "") is None
             # What is no TLS at all.
             reader, writer = await asyncio.open_connection(*address.rsplit(":", 1))
             writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" * 20)
@@ -123,6 +147,39 @@ def test_old_tls_and_other_protocols_are_refused(authority: Authority) -> None:
                 await reader.read()
             writer.close()
             assert await echo(address, authority.certificate) == b"x"
+
+    run(test)
+
+
+def test_clients_that_do_not_go_on_cost_nothing(authority: Authority) -> None:
+    async def test() -> None:
+        async with encrypted(authority.sign("server", _LOCAL)) as (_, address):
+            host, _, port = address.rpartition(":")
+            with ExitStack() as stack:
+                for said in (b"", b"\x16\x03\x01\x02\0", _HELLO):
+                    silent = stack.enter_context(socket.create_connection((host, int(port)), 20))
+                    silent.sendall(said)
+                assert await echo(address, authority.certificate) == b"x"
+                before = time.process_time()
+                await asyncio.sleep(1)
+                # A loop that turns without end takes all that there is, which on a busy machine is little.
+                assert time.process_time() - before < 0.2
+                assert await echo(address, authority.certificate) == b"x"
+
+    run(test)
+
+
+def test_clients_that_do_not_go_on_do_not_hold_up_the_end(authority: Authority) -> None:
+    async def test() -> None:
+        async with encrypted(authority.sign("server", _LOCAL)) as (served, address):
+            host, _, port = address.rpartition(":")
+            with ExitStack() as stack:
+                for said in (b"", _HELLO):
+                    silent = stack.enter_context(socket.create_connection((host, int(port)), 20))
+                    silent.sendall(said)
+                assert await echo(address, authority.certificate) == b"x"
+                async with asyncio.timeout(30):
+                    await served.server.stop(300)
 
     run(test)
 

@@ -110,6 +110,11 @@ void hot_replay(struct pn_call *call, uint8_t *to, size_t fed)
         memcpy(to, part->bytes, fed);
 }
 
+void hot_drop(struct pn_call *call)
+{
+    part_of(call)->size = 0;
+}
+
 void hot_half_closed(struct pn_call *call)
 {
     if (part_of(call)->half_closed)
@@ -135,6 +140,7 @@ void hot_gone(struct pn_call *call)
 }
 
 void hot_round(void) {}
+void hot_round_over(void) {}
 void hot_completions(void) {}
 void hot_start(void) {}
 void hot_stop(void) {}

@@ -61,12 +61,6 @@ void call_peer(const struct pn_call *call, char *text, size_t room)
     snprintf(text, room, "unix:");
 }
 
-size_t call_unread_bytes(const struct pn_call *call)
-{
-    (void)call;
-    return 0;
-}
-
 bool loop_watch_completions(int descriptor) { return descriptor >= 0; }
 void loop_wake_hot_at(uint64_t at_ns) { (void)at_ns; }
 uint64_t loop_now_ns(void) { return ++no_net.now_ns; }

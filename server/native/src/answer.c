@@ -12,14 +12,22 @@
 
 /* Trailers of one call: more than any adapter gives. */
 enum { FIELDS_MAX = 64 };
+/* A longer text would not fit into the header of any client, and none into nghttp2's. */
+enum { TEXT_BYTES_MAX = 2048 };
 
-/* A header of two literals. */
-#define LITERAL(name, value) pair(name, sizeof(name) - 1, value, sizeof(value) - 1)
+enum { NO_COPY = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE };
+
+/* A header of two literals, which stay where they are. */
+#define LITERAL(name, value) header(name, sizeof(name) - 1, value, sizeof(value) - 1, NO_COPY)
+
+static nghttp2_nv header(const void *name, size_t name_size, const void *value, size_t value_size, uint8_t flags)
+{
+    return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, name_size, value_size, flags};
+}
 
 static nghttp2_nv pair(const void *name, size_t name_size, const void *value, size_t value_size)
 {
-    return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, name_size, value_size,
-                        NGHTTP2_NV_FLAG_NONE};
+    return header(name, name_size, value, value_size, NGHTTP2_NV_FLAG_NONE);
 }
 
 static size_t add_fields(nghttp2_nv *headers, size_t count, const uint8_t *fields, size_t size)
@@ -47,19 +55,23 @@ static void check(struct pn_stream *stream, int result)
 
 static size_t add_status(struct pn_stream *stream, nghttp2_nv *headers, size_t count, char number[16])
 {
-    int size = snprintf(number, 16, "%d", stream->status);
-    headers[count++] = pair("grpc-status", 11, number, (size_t)size);
+    if (stream->status == GRPC_OK) {
+        headers[count++] = LITERAL("grpc-status", "0");
+    } else {
+        int size = snprintf(number, 16, "%d", stream->status);
+        headers[count++] = pair("grpc-status", 11, number, (size_t)size);
+    }
     if (stream->text.size != 0)
         headers[count++] = pair("grpc-message", 12, stream->text.data, stream->text.size);
     return add_fields(headers, count, stream->trailers.data, stream->trailers.size);
 }
 
-static void submit_trailers(struct pn_stream *stream)
+static int submit_trailers(struct pn_stream *stream)
 {
     nghttp2_nv headers[FIELDS_MAX];
     char number[16];
     size_t count = add_status(stream, headers, 0, number);
-    nghttp2_submit_trailer(session_of(stream), stream->id, headers, count);
+    return nghttp2_submit_trailer(session_of(stream), stream->id, headers, count);
 }
 
 static size_t queued_bytes(const struct pn_stream *stream, size_t enough)
@@ -88,7 +100,8 @@ static ssize_t offer(nghttp2_session *session, int32_t id, uint8_t *buffer, size
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (size <= room && stream->over) {
         *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-        submit_trailers(stream);
+        if (submit_trailers(stream) != 0)
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     return (ssize_t)(size < room ? size : room);
 }
@@ -179,6 +192,17 @@ void answer_message(struct pn_stream *stream, struct pn_message *message)
     proceed(stream);
 }
 
+/* As much of a text as is sent: whole letters of UTF-8. */
+static size_t cut_text(const char *text, size_t size)
+{
+    if (size <= TEXT_BYTES_MAX)
+        return size;
+    size = TEXT_BYTES_MAX;
+    while (size != 0 && ((uint8_t)text[size] & 0xC0) == 0x80)
+        size--;
+    return size;
+}
+
 void answer_status(struct pn_stream *stream, int status, const char *text, size_t text_size, const uint8_t *fields,
                    size_t size)
 {
@@ -187,7 +211,8 @@ void answer_status(struct pn_stream *stream, int status, const char *text, size_
     stream->over = true;
     stream->course = TO_NOBODY;
     stream->status = status;
-    if (!grpc_encode_text(&stream->text, text, text_size) || !bytes_append(&stream->trailers, fields, size)) {
+    if (!grpc_encode_text(&stream->text, text, cut_text(text, text_size)) ||
+        !bytes_append(&stream->trailers, fields, size)) {
         connection_break(stream->call.connection);
         return;
     }
@@ -200,9 +225,15 @@ void answer_status(struct pn_stream *stream, int status, const char *text, size_
     size_t count = 0;
     headers[count++] = LITERAL(":status", "200");
     headers[count++] = LITERAL("content-type", "application/grpc");
+    headers[count++] = LITERAL("grpc-accept-encoding", "identity, deflate, gzip");
     count = add_status(stream, headers, count, number);
     stream->responded = true;
     check(stream, nghttp2_submit_response(session_of(stream), stream->id, headers, count, NULL));
+}
+
+void answer_failure(struct pn_stream *stream, int status, const char *text)
+{
+    answer_status(stream, status, text, strlen(text), NULL, 0);
 }
 
 void answer_http(struct pn_stream *stream, const char *status)

@@ -16,6 +16,8 @@ void answer_message(struct pn_stream *stream, struct pn_message *message);
 /* The status, behind all messages. */
 void answer_status(struct pn_stream *stream, int status, const char *text, size_t text_size, const uint8_t *fields,
                    size_t size);
+/* The same with a text of ours. */
+void answer_failure(struct pn_stream *stream, int status, const char *text);
 /* An answer of HTTP's own, to what is not gRPC. */
 void answer_http(struct pn_stream *stream, const char *status);
 /* The session sends `length` bytes of messages behind the header of their frame. Gives 0 or an error of nghttp2. */

@@ -1,6 +1,7 @@
 #include "bridge.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -32,6 +33,14 @@ static struct queue_of_commands shared_commands;
 /* The loop is gone: commands are answered by those who give them. */
 static bool closed = true;
 static const char ended[] = "the loop has ended";
+
+/* A call may end, by its deadline, before Python has looked at it, and make room for the next one on its connection: so
+ * what waits for Python is bounded by itself. */
+enum { EVENTS_AT_ONCE = 256 };
+#define BEGUN_BYTES_MAX (UINT64_C(32) * 1024 * 1024)
+#define CALL_BYTES UINT64_C(1024) /* of one without metadata, what Python makes of it included */
+static uint64_t begun_bytes;  /* of calls that Python was told of ... */
+static _Atomic uint64_t taken_bytes; /* ... and those of them that it has taken; both only grow */
 
 /* Of this round, not shared yet. */
 static struct queue_of_events events;
@@ -95,6 +104,16 @@ static void push(struct pn_event *event)
     events.last = event;
 }
 
+static uint64_t bytes_of_begun(const struct pn_event *event)
+{
+    return CALL_BYTES + event->one.size + event->other.size + event->fourth.size;
+}
+
+bool bridge_is_full(void)
+{
+    return begun_bytes - atomic_load_explicit(&taken_bytes, memory_order_relaxed) > BEGUN_BYTES_MAX;
+}
+
 uint64_t bridge_begin(struct pn_stream *stream)
 {
     char peer[PN_PEER_BYTES];
@@ -113,6 +132,7 @@ uint64_t bridge_begin(struct pn_stream *stream)
         event_free(event);
         return 0;
     }
+    begun_bytes += bytes_of_begun(event);
     push(event);
     return event->id;
 }
@@ -204,10 +224,24 @@ struct pn_event *bridge_take_events(void)
     /* Before the queue is looked at, so that nothing that comes later is slept through. */
     ssize_t ignored = read(event_descriptor, &count, sizeof count);
     (void)ignored;
+    uint64_t bytes = 0;
+    struct pn_event *last = NULL;
     pthread_mutex_lock(&lock);
-    struct pn_event *first = shared_events.first;
-    shared_events = (struct queue_of_events){0};
+    struct pn_event *first = shared_events.first, *next = first;
+    for (int taken = 0; next != NULL && taken < EVENTS_AT_ONCE; taken++) {
+        bytes += next->kind == EVENT_BEGAN ? bytes_of_begun(next) : 0;
+        last = next;
+        next = next->next;
+    }
+    shared_events.first = next;
+    if (next == NULL)
+        shared_events.last = NULL;
     pthread_mutex_unlock(&lock);
+    if (last != NULL)
+        last->next = NULL;
+    atomic_fetch_add_explicit(&taken_bytes, bytes, memory_order_relaxed);
+    if (next != NULL)
+        wake(event_descriptor);
     return first;
 }
 
@@ -319,17 +353,22 @@ void bridge_stop(void)
     }
 }
 
+static void free_events(struct pn_event *event)
+{
+    while (event != NULL) {
+        struct pn_event *next = event->next;
+        event_free(event);
+        event = next;
+    }
+}
+
 void bridge_close(void)
 {
-    for (struct pn_event *next, *event = bridge_take_events(); event != NULL; event = next) {
-        next = event->next;
-        event_free(event);
-    }
-    for (struct pn_event *next, *event = events.first; event != NULL; event = next) {
-        next = event->next;
-        event_free(event);
-    }
-    events = (struct queue_of_events){0};
+    free_events(shared_events.first);
+    free_events(events.first);
+    shared_events = events = (struct queue_of_events){0};
+    begun_bytes = 0;
+    atomic_store_explicit(&taken_bytes, 0, memory_order_relaxed);
     ids_forget();
     close(event_descriptor);
     close(commands_watch.descriptor);

@@ -77,6 +77,8 @@ void bridge_close(void);
 void bridge_run_commands(void);
 /* Wakes Python if there are events. */
 void bridge_notify(void);
+/* Python has not looked yet at as many calls as may wait for it: it gets no more of them for now. */
+bool bridge_is_full(void);
 /* A new call, and the id by which Python names it; 0: no memory. */
 uint64_t bridge_begin(struct pn_stream *stream);
 /* Takes the bytes. False: no memory. */
@@ -90,7 +92,8 @@ void bridge_empty(void);
 
 /* Readable when there are events. */
 int bridge_event_descriptor(void);
-/* All events since the last time, in order; to be freed by event_free. */
+/* The next events, in order; to be freed by event_free. A few at once, so that Python's loop has time for others; NULL:
+ * there are none. */
 struct pn_event *bridge_take_events(void);
 void event_free(struct pn_event *event);
 /* NULL: no memory. */

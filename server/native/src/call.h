@@ -53,6 +53,9 @@ enum pn_verdict hot_message_end(struct pn_call *call);
  * the message, those of this feed included, to `to`. Afterwards hot has nothing of this message any more. */
 void hot_replay(struct pn_call *call, uint8_t *to, size_t fed);
 
+/* At any time between two feeds: the rest of the message does not come, and nobody answers it. */
+void hot_drop(struct pn_call *call);
+
 /* The client sends no more messages. For a stream hot calls call_done when it owes nothing any more, now or later. */
 void hot_half_closed(struct pn_call *call);
 
@@ -64,8 +67,9 @@ bool hot_bridged_answer(struct pn_call *call, uint8_t *message, size_t length);
  * never begun to the end. The last that hot hears of it; the pointer dies here. What is out stays out, for nobody. */
 void hot_gone(struct pn_call *call);
 
-/* End of an epoll round, before connections are flushed: write tickets and releases. */
+/* End of an epoll round: write tickets, before connections are flushed; and after that releases, which nobody waits for. */
 void hot_round(void);
+void hot_round_over(void);
 
 /* The descriptor of hot_completions_fd is readable. */
 void hot_completions(void);
@@ -120,9 +124,6 @@ const uint8_t *call_identity(const struct pn_call *call, size_t *size);
 /* The client, as gRPC writes it. */
 enum { PN_PEER_BYTES = 80 };
 void call_peer(const struct pn_call *call, char *text, size_t room);
-
-/* Bytes that this connection's clients have not read yet, of all its calls. */
-size_t call_unread_bytes(const struct pn_call *call);
 
 /* Have hot_completions called whenever this descriptor is readable. Once, by a command. Gives false when epoll refuses. */
 bool loop_watch_completions(int descriptor);

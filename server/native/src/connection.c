@@ -120,7 +120,8 @@ static void on_ready(struct pn_watch *watch, uint32_t events)
     struct pn_connection *connection = (struct pn_connection *)(void *)watch;
     if (connection->closed)
         return;
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+    /* Of TLS either direction may wait for the other. */
+    if (connection->tls != NULL || events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
         if (!transfer_in(connection)) {
             connection_close(connection);
             return;
@@ -138,6 +139,12 @@ static bool is_over(const struct pn_connection *connection)
     return !nghttp2_session_want_read(connection->session) && !nghttp2_session_want_write(connection->session);
 }
 
+static bool waits_for_room(const struct pn_connection *connection)
+{
+    return connection->tls != NULL ? tls_waits_for_room(connection)
+                                   : connection->output.count != connection->output.first;
+}
+
 void connections_flush(void)
 {
     while (due != NULL) {
@@ -151,7 +158,7 @@ void connections_flush(void)
             continue;
         }
         unread_look_again(connection);
-        bool waits = connection->output.count != connection->output.first;
+        bool waits = waits_for_room(connection);
         if (waits != connection->writes_wait) {
             connection->writes_wait = waits;
             loop_change(&connection->watch, waits ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -240,6 +247,8 @@ static void on_due(struct pn_timer *timer)
                 now_ns >= connection->idle_ns + limits.max_idle_ns;
     if (connection->leaving == STAYS && (idle || now_ns >= connection->leave_at_ns))
         connection_leave(connection);
+    if (connection->closed)
+        return;
     uint64_t next = next_due(connection);
     if (next != UINT64_MAX && !timer_set(timer, next > now_ns ? next : now_ns + 1000000))
         connection_close(connection);
@@ -249,6 +258,11 @@ static void on_due(struct pn_timer *timer)
 void connection_leave(struct pn_connection *connection)
 {
     int failed = 0;
+    if (tls_is_shaking_hands(connection)) {
+        /* It cannot be told anything. */
+        connection_close(connection);
+        return;
+    }
     if (connection->leaving == STAYS) {
         connection->leaving = NOTIFIED;
         connection->cut_at_ns = loop_now_ns() + LEAVING_NS;
@@ -290,13 +304,13 @@ void connection_on_ping(struct pn_connection *connection)
     uint64_t now_ns = loop_now_ns();
     bool often = connection->client_ping_ns != 0 && now_ns < connection->client_ping_ns + limits.min_ping_interval_ns;
     connection->client_ping_ns = now_ns;
-    if (!often || limits.max_ping_strikes == 0 || ++connection->ping_strikes <= limits.max_ping_strikes)
+    if (!often || limits.max_ping_strikes == 0 || ++connection->ping_strikes != limits.max_ping_strikes + 1)
         return;
     /* gRPC's clients know this word, and ask less often from then on. */
     static const uint8_t reason[] = "too_many_pings";
     int32_t last = nghttp2_session_get_last_proc_stream_id(connection->session);
     connection->leaving = LEAVES;
-    connection->cut_at_ns = now_ns + CALMED_NS;
+    connection->cut_at_ns = earlier(connection->cut_at_ns, now_ns + CALMED_NS);
     if (nghttp2_submit_goaway(connection->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_ENHANCE_YOUR_CALM, reason,
                               sizeof reason - 1) != 0 ||
         !timer_set(&connection->timer, connection->cut_at_ns))

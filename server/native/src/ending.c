@@ -8,13 +8,17 @@
 #include "grpc.h"
 #include "incoming.h"
 #include "stream.h"
+#include "upload.h"
 
 /* What streams that only hot has are ended with once Python closes them; a size of 0: they are open. */
 static struct pn_bytes closing;
-static const char broken_off[] = "the client ended the call within a message";
 
 void ending_stop_hot(struct pn_stream *stream)
 {
+    if (stream->course == TO_HOT) {
+        upload_end(stream);
+        hot_drop(&stream->call);
+    }
     stream->course = TO_NOBODY;
     if (!stream->half_closed_told) {
         stream->half_closed_told = true;
@@ -39,6 +43,13 @@ static void tell_half_closed(struct pn_stream *stream)
         bridge_half_closed(stream->bridge_id);
 }
 
+/* What there is of the message is nobody's any more, however long the client takes to read why. */
+static void break_off(struct pn_stream *stream)
+{
+    answer_failure(stream, GRPC_INTERNAL, "the client ended the call within a message");
+    stream_tell_gone(stream);
+}
+
 void ending_half_closed(struct pn_stream *stream)
 {
     if (stream->half_closed_told || stream->pending.size != 0)
@@ -47,7 +58,7 @@ void ending_half_closed(struct pn_stream *stream)
     if (whole)
         tell_half_closed(stream);
     else if (stream->course != WAITS && stream->course != HELD)
-        answer_status(stream, GRPC_INTERNAL, broken_off, sizeof broken_off - 1, NULL, 0);
+        break_off(stream);
 }
 
 static bool hot_owes(const struct pn_stream *stream)

@@ -19,19 +19,19 @@ static uint64_t unit_ns(uint8_t unit)
 
 bool grpc_timeout_ns(const uint8_t *text, size_t size, uint64_t *timeout_ns)
 {
-    if (size < 2 || size > TIMEOUT_DIGITS_MAX + 1)
+    uint64_t unit = size < 2 ? 0 : unit_ns(text[size - 1]);
+    if (unit == 0)
         return false;
     uint64_t number = 0;
     for (size_t i = 0; i < size - 1; i++) {
         if (text[i] < '0' || text[i] > '9')
             return false;
-        number = 10 * number + (uint64_t)(text[i] - '0');
+        if (i < TIMEOUT_DIGITS_MAX)
+            number = 10 * number + (uint64_t)(text[i] - '0');
     }
-    uint64_t unit = unit_ns(text[size - 1]);
-    if (unit == 0)
-        return false;
-    /* 99,999,999 hours are more than 64 bits of nanoseconds. */
-    *timeout_ns = number > UINT64_MAX / unit ? UINT64_MAX : number * unit;
+    /* 99,999,999 hours are more than 64 bits of nanoseconds, and too many digits are taken for as much. */
+    bool endless = size - 1 > TIMEOUT_DIGITS_MAX || number > UINT64_MAX / unit;
+    *timeout_ns = endless ? UINT64_MAX : number * unit;
     return true;
 }
 

@@ -18,7 +18,8 @@ enum {
     GRPC_UNAVAILABLE = 14,
 };
 
-/* A grpc-timeout in nanoseconds: at most eight digits and a unit. False: it is none. */
+/* A grpc-timeout in nanoseconds: digits and a unit. UINT64_MAX where there are more than eight, as gRPC's own server has
+ * it. False: it is none. */
 bool grpc_timeout_ns(const uint8_t *text, size_t size, uint64_t *timeout_ns);
 /* application/grpc, with a suffix or parameters. */
 bool grpc_is_content_type(const uint8_t *text, size_t size);

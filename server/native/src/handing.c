@@ -2,10 +2,9 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "grpc.h"
 #include "hot.h"
 #include "request_log.h"
-
-enum { STATUS_INTERNAL = 13 };
 
 /* Before the bytes of the message. The Python side is in frontend/native/recovery.py. */
 struct handed_event {
@@ -98,7 +97,7 @@ static void give_up(struct request *request)
     if (rpc->stream)
         rpc_answer(request, NULL, 0);
     else
-        call_fail(rpc->call, STATUS_INTERNAL, text, sizeof text - 1, NULL, 0);
+        call_fail(rpc->call, GRPC_INTERNAL, text, sizeof text - 1, NULL, 0);
     end_request(request);
 }
 

@@ -161,8 +161,12 @@ enum pn_verdict hot_feed(struct pn_call *call, const uint8_t *bytes, size_t size
         if (step == PB_OTHER)
             return bridge_rest(request, WAY_CONTENT);
         uint8_t *to = place(request);
+        if (!to && request->refused) {
+            end_request(request);
+            return PN_REFUSE;
+        }
         if (!to)
-            return request->refused ? PN_REFUSE : PN_BRIDGE;
+            return PN_BRIDGE;
         pb_place(&request->reader, to);
     }
 }
@@ -250,6 +254,13 @@ void hot_replay(struct pn_call *call, uint8_t *to, size_t fed)
     /* As many as were given is as many as the reader has: it loses none. */
     if (fed)
         pb_replay(&request->reader, to);
+    hot_drop(call);
+}
+
+void hot_drop(struct pn_call *call)
+{
+    struct rpc *rpc = call->hot;
+    struct request *request = rpc->reading;
     if (request->turn)
         request->turn->bridged = true;
     ways_count(request->why);
@@ -294,11 +305,9 @@ static void retry_later(bool done)
         loop_wake_hot_at(loop_now_ns() + again_ns);
 }
 
-void hot_round(void)
-{
-    tickets_flush();
-    retry_later(links_flush_releases());
-}
+void hot_round(void) { tickets_flush(); }
+
+void hot_round_over(void) { retry_later(links_flush_releases()); }
 
 void hot_completions(void) { retry_later(completions_read()); }
 

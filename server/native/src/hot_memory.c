@@ -106,7 +106,8 @@ COMMAND(segment_add)
     uint8_t *base = take_address(&take);
     if (!is_read(&take))
         return misread;
-    return pool ? arena_add(&pool->arena, number, base, block_bytes, blocks) : "there is no such pool";
+    /* It may have gone while the segment was made. */
+    return pool ? arena_add(&pool->arena, number, base, block_bytes, blocks) : NULL;
 }
 
 COMMAND(segments_retire)

@@ -20,18 +20,17 @@ enum { AHEAD_MESSAGES = 8, AHEAD_BYTES = 8192 };
 
 static struct pn_stream *resumed;
 
-static void fail(struct pn_stream *stream, int status, const char *text)
-{
-    answer_status(stream, status, text, strlen(text), NULL, 0);
-}
-
 void incoming_bridge(struct pn_stream *stream)
 {
     if (stream->bridge_id != 0)
         return;
+    if (bridge_is_full()) {
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "too many calls wait for the front end");
+        return;
+    }
     stream->bridge_id = bridge_begin(stream);
     if (stream->bridge_id == 0)
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
 }
 
 static void to_python(struct pn_stream *stream)
@@ -45,7 +44,7 @@ static void to_python(struct pn_stream *stream)
 static void begin_message(struct pn_stream *stream)
 {
     if (stream->prefix[0] > 1) {
-        fail(stream, GRPC_INTERNAL, "invalid flag byte before a message");
+        answer_failure(stream, GRPC_INTERNAL, "invalid flag byte before a message");
         return;
     }
     if (stream->length > limits.message_bytes) {
@@ -57,7 +56,7 @@ static void begin_message(struct pn_stream *stream)
         char text[96];
         snprintf(text, sizeof text, "SERVER: Received message larger than max (%zu vs. %llu)", stream->length,
                  (unsigned long long)limits.message_bytes);
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, text);
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, text);
         return;
     }
     if (!stream->hot || (stream_is_hot_unary(stream) && stream->prefix[0] != 0)) {
@@ -105,7 +104,7 @@ static void deliver(struct pn_stream *stream)
     if (stream->bridge_id == 0 || !(stream->hungry || stream->ahead == 0 || small))
         return;
     if (!bridge_message(stream->bridge_id, &stream->message, stream->prefix[0] == 1)) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
     }
     if (stream_is_hot_stream(stream))
@@ -119,7 +118,7 @@ void incoming_take_back(struct pn_stream *stream)
 {
     upload_end(stream);
     if (!bytes_reserve(&stream->message, stream->fed)) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
     }
     hot_replay(&stream->call, stream->message.data, stream->fed);
@@ -167,17 +166,17 @@ static size_t fill_hot(struct pn_stream *stream, const uint8_t *bytes, size_t si
     if (taken != 0) {
         stream->fed += taken;
         enum pn_verdict verdict = hot_feed(&stream->call, bytes, taken);
-        if (verdict == PN_BRIDGE)
+        if (verdict == PN_BRIDGE) {
             incoming_take_back(stream);
-        else if (verdict == PN_REFUSE)
+        } else if (verdict == PN_REFUSE) {
+            upload_end(stream);
             stream->course = TO_NOBODY;
+        }
     }
     if (stream->course != TO_HOT)
         return taken;
     if (stream->fed == stream->length)
         end_hot_message(stream);
-    else if (!upload_lasts(stream))
-        incoming_take_back(stream);
     return taken;
 }
 
@@ -186,7 +185,7 @@ static size_t fill_python(struct pn_stream *stream, const uint8_t *bytes, size_t
     size_t left = stream->length - stream->fed;
     size_t taken = size < left ? size : left;
     if (!bytes_append(&stream->message, bytes, taken)) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return size;
     }
     stream->fed += taken;
@@ -227,15 +226,23 @@ static size_t take(struct pn_stream *stream, const uint8_t *bytes, size_t size)
     }
 }
 
+/* So many bytes were taken, and what there is to take is taken. */
+static void taken_for_now(struct pn_stream *stream, size_t taken)
+{
+    if (stream->course == TO_HOT && !upload_lasts(stream))
+        incoming_take_back(stream);
+    stream->owed_bytes += taken;
+    upload_give_back_window(stream);
+}
+
 void stream_data(struct pn_stream *stream, const uint8_t *bytes, size_t size)
 {
     size_t taken = 0;
     if (stream->pending.size == 0)
         taken = take(stream, bytes, size);
     if (taken != size && !bytes_append(&stream->pending, bytes + taken, size - taken))
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
-    stream->owed_bytes += taken;
-    upload_give_back_window(stream);
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+    taken_for_now(stream, taken);
 }
 
 /* Something changed: goes on with what is pending. */
@@ -250,8 +257,7 @@ static void go_on(struct pn_stream *stream)
     bytes_drop(&stream->pending, taken);
     if (stream->pending.size == 0)
         bytes_free(&stream->pending);
-    stream->owed_bytes += taken;
-    upload_give_back_window(stream);
+    taken_for_now(stream, taken);
     if (stream->half_closed)
         ending_half_closed(stream);
 }

@@ -13,7 +13,6 @@ static struct pool *pools;
 static struct worker *workers;
 
 struct pool *links_pools(void) { return pools; }
-struct worker *links_workers(void) { return workers; }
 
 struct pool *links_pool(uint32_t id)
 {

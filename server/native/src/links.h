@@ -62,7 +62,6 @@ struct worker {
 struct pool *links_pool(uint32_t id);
 struct worker *links_worker(uint32_t id);
 struct pool *links_pools(void);
-struct worker *links_workers(void);
 
 /* Descriptors are theirs from then on. Each gives a text of what is wrong, or NULL. */
 const char *links_add_pool(struct pool *pool); /* a malloc'ed one */

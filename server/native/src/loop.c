@@ -108,6 +108,7 @@ static void handle(const struct epoll_event *events, int count)
     streams_resume();
     hot_round();
     connections_flush();
+    hot_round_over();
     connections_bury();
     bridge_notify();
 }

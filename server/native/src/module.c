@@ -8,9 +8,10 @@
 #include "bounds.h"
 #include "loop.h"
 #include "orders.h"
+#include "records.h"
 
 /* What the Python half has to know of this module; see predictd/native/__init__.py. */
-enum { BRIDGE_VERSION = 1, TRANSPORT_VERSION = 1 };
+enum { BRIDGE_VERSION = 1, TRANSPORT_VERSION = ABI_VERSION };
 
 static pthread_t thread;
 static bool running;

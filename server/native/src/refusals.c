@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "grpc.h"
 #include "hot.h"
 #include "request_log.h"
 
-enum { STATUS_RESOURCE_EXHAUSTED = 8 };
 /* Python cuts longer ones. */
 enum { TEXT_MAX = 1024 };
 enum { LANES_ASKED_MAX = 16 };
@@ -64,7 +64,7 @@ static void put_status(struct buffer *buffer, const char *text, size_t text_size
     put_field(&info, 0x0a, delay.bytes, delay.size);
     put_field(&any, 0x0a, retry_info, sizeof retry_info - 1);
     put_field(&any, 0x12, info.bytes, info.size);
-    put_number(buffer, 0x08, STATUS_RESOURCE_EXHAUSTED);
+    put_number(buffer, 0x08, GRPC_RESOURCE_EXHAUSTED);
     put_field(buffer, 0x12, text, text_size);
     put_field(buffer, 0x1a, any.bytes, any.size);
 }
@@ -117,7 +117,7 @@ static bool refuse(struct pn_call *call, const struct lane *lane, uint64_t exces
     put_status(&status, text, (size_t)size, (uint64_t)rint(retry_seconds * 1e9));
     put_pair(&trailers, "grpc-retry-pushback-ms", pushback, (size_t)digits);
     put_pair(&trailers, "grpc-status-details-bin", encoded, encode(&status, encoded));
-    call_fail(call, STATUS_RESOURCE_EXHAUSTED, text, (size_t)size, trailers.bytes, trailers.size);
+    call_fail(call, GRPC_RESOURCE_EXHAUSTED, text, (size_t)size, trailers.bytes, trailers.size);
     return true;
 }
 

@@ -42,15 +42,10 @@ static bool is(const uint8_t *name, size_t size, const char *wanted)
     return size == strlen(wanted) && memcmp(name, wanted, size) == 0;
 }
 
-static void fail(struct pn_stream *stream, int status, const char *text)
-{
-    answer_status(stream, status, text, strlen(text), NULL, 0);
-}
-
 static void on_deadline(struct pn_timer *timer)
 {
     struct pn_stream *stream = (struct pn_stream *)(void *)((char *)timer - offsetof(struct pn_stream, deadline));
-    fail(stream, GRPC_DEADLINE_EXCEEDED, "Deadline Exceeded");
+    answer_failure(stream, GRPC_DEADLINE_EXCEEDED, "Deadline Exceeded");
     stream_tell_gone(stream);
 }
 
@@ -125,6 +120,12 @@ static bool keep_metadata(struct pn_stream *stream, const uint8_t *name, size_t 
            bytes_append_field(&stream->metadata, value, value_size);
 }
 
+static void set_deadline(struct pn_stream *stream, uint64_t timeout_ns)
+{
+    uint64_t now_ns = stream->call.accepted_ns;
+    stream->call.deadline_ns = timeout_ns < UINT64_MAX / 2 - now_ns ? now_ns + timeout_ns : 0;
+}
+
 bool stream_header(struct pn_stream *stream, const uint8_t *name, size_t name_size, const uint8_t *value,
                    size_t value_size)
 {
@@ -139,11 +140,13 @@ bool stream_header(struct pn_stream *stream, const uint8_t *name, size_t name_si
             return bytes_append(&stream->path, value, value_size);
         return true;
     }
-    if (is(name, name_size, "content-type"))
+    if (is(name, name_size, "content-type")) {
         stream->is_grpc = grpc_is_content_type(value, value_size);
-    else if (is(name, name_size, "grpc-timeout") && grpc_timeout_ns(value, value_size, &timeout_ns)) {
-        uint64_t now_ns = stream->call.accepted_ns;
-        stream->call.deadline_ns = timeout_ns < UINT64_MAX / 2 - now_ns ? now_ns + timeout_ns : 0;
+    } else if (is(name, name_size, "grpc-timeout")) {
+        if (grpc_timeout_ns(value, value_size, &timeout_ns))
+            set_deadline(stream, timeout_ns);
+        else
+            stream->odd_timeout = true;
     }
     return keep_metadata(stream, name, name_size, value, value_size);
 }
@@ -162,14 +165,16 @@ static bool refuse_headers(struct pn_stream *stream)
         char text[128];
         snprintf(text, sizeof text, "received metadata size exceeds hard limit (%llu vs. %llu)",
                  (unsigned long long)stream->header_bytes, (unsigned long long)limits.metadata_bytes);
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, text);
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, text);
         return true;
     }
     if (!stream->is_post || !stream->is_grpc) {
         answer_http(stream, stream->is_post ? "415" : "405");
         return true;
     }
-    return false;
+    if (stream->odd_timeout)
+        answer_failure(stream, GRPC_INTERNAL, "Error parsing 'grpc-timeout' metadata");
+    return stream->odd_timeout;
 }
 
 void stream_headers_done(struct pn_stream *stream)
@@ -178,7 +183,7 @@ void stream_headers_done(struct pn_stream *stream)
         return;
     stream->call.method = method_of(stream);
     if (stream->call.deadline_ns != 0 && !timer_set(&stream->deadline, stream->call.deadline_ns)) {
-        fail(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
+        answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, "no memory");
         return;
     }
     enum pn_verdict verdict = PN_BRIDGE;
@@ -302,9 +307,4 @@ const uint8_t *call_identity(const struct pn_call *call, size_t *size)
 void call_peer(const struct pn_call *call, char *text, size_t room)
 {
     connection_peer(call->connection, text, room);
-}
-
-size_t call_unread_bytes(const struct pn_call *call)
-{
-    return call->connection->unread_bytes + call->connection->output.pending_bytes;
 }

@@ -36,6 +36,7 @@ struct pn_stream {
     uint64_t header_bytes;
     bool is_post;
     bool is_grpc;
+    bool odd_timeout; /* what should be one is none */
 
     /* What comes. */
     enum pn_course course;

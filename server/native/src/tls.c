@@ -140,6 +140,13 @@ void tls_close(struct pn_connection *connection)
     connection->tls = NULL;
 }
 
+/* What was left by another connection would be taken for an error of this one. */
+static void prepare(void)
+{
+    ERR_clear_error();
+    errno = 0;
+}
+
 /* What -1 of OpenSSL means, in the words of recv and send. */
 static ssize_t outcome(SSL *ssl, int result)
 {
@@ -152,23 +159,36 @@ static ssize_t outcome(SSL *ssl, int result)
     case SSL_ERROR_ZERO_RETURN:
         return 0;
     case SSL_ERROR_SYSCALL:
-        ERR_clear_error();
         errno = saved != 0 && saved != EAGAIN ? saved : ECONNRESET;
         return -1;
     default:
-        ERR_clear_error();
         errno = EPROTO;
         return -1;
     }
+}
+
+/* A client that has not asked for HTTP/2 does not get it; OpenSSL asks choose_protocol only about those that offer
+ * something. */
+static bool agreed(const SSL *ssl)
+{
+    const unsigned char *chosen;
+    unsigned int size;
+    SSL_get0_alpn_selected(ssl, &chosen, &size);
+    return size != 0;
 }
 
 ssize_t tls_read(struct pn_connection *connection, uint8_t *bytes, size_t room)
 {
     SSL *ssl = (SSL *)(void *)connection->tls;
     size_t size;
-    errno = 0;
+    prepare();
     int result = SSL_read_ex(ssl, bytes, room, &size);
-    return result == 1 ? (ssize_t)size : outcome(ssl, result);
+    if (result != 1)
+        return outcome(ssl, result);
+    if (connection->began || agreed(ssl))
+        return (ssize_t)size;
+    errno = EPROTO;
+    return -1;
 }
 
 bool tls_identify(struct pn_connection *connection)
@@ -189,7 +209,17 @@ ssize_t tls_write(struct pn_connection *connection, const uint8_t *bytes, size_t
 {
     SSL *ssl = (SSL *)(void *)connection->tls;
     size_t taken;
-    errno = 0;
+    prepare();
     int result = SSL_write_ex(ssl, bytes, size, &taken);
     return result == 1 ? (ssize_t)taken : outcome(ssl, result);
+}
+
+bool tls_is_shaking_hands(const struct pn_connection *connection)
+{
+    return connection->tls != NULL && !SSL_is_init_finished((SSL *)(void *)connection->tls);
+}
+
+bool tls_waits_for_room(const struct pn_connection *connection)
+{
+    return SSL_want_write((SSL *)(void *)connection->tls);
 }

@@ -36,6 +36,11 @@ ssize_t tls_read(struct pn_connection *connection, uint8_t *bytes, size_t room);
 bool tls_identify(struct pn_connection *connection);
 /* Bytes were received that tls_read has not given. */
 bool tls_has_more(struct pn_connection *connection);
+/* The handshake is not over: no call can have come. */
+bool tls_is_shaking_hands(const struct pn_connection *connection);
 ssize_t tls_write(struct pn_connection *connection, const uint8_t *bytes, size_t size);
+/* The last of the two stopped because the socket is full. What is to be written may as well wait for the client's part of
+ * the handshake. */
+bool tls_waits_for_room(const struct pn_connection *connection);
 
 #endif

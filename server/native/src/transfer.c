@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "bounds.h"
 #include "call.h"
 #include "connection.h"
 #include "session.h"
@@ -12,6 +13,9 @@
 
 /* One connection reads so much, so often, in one round. */
 enum { READ_BYTES = 256 * 1024, READS_AT_ONCE = 4, RECORDS_AT_ONCE = 64, PENDING_BYTES_MAX = 1024 * 1024 };
+/* Frames that are owed to a client that does not read them, and goes on to send what calls for more of them: those of its
+ * calls, and so many. */
+enum { FRAMES_OWED_MAX = 10000, FRAMES_OF_A_CALL = 4 };
 
 static uint8_t received[READ_BYTES];
 
@@ -66,6 +70,12 @@ static ssize_t write_pieces(struct pn_connection *connection)
     return sendmsg(connection->watch.descriptor, &message, MSG_NOSIGNAL);
 }
 
+static bool owes_too_much(const struct pn_connection *connection)
+{
+    return nghttp2_session_get_outbound_queue_size(connection->session) >
+           FRAMES_OWED_MAX + FRAMES_OF_A_CALL * limits.streams;
+}
+
 bool transfer_out(struct pn_connection *connection)
 {
     for (;;) {
@@ -74,8 +84,10 @@ bool transfer_out(struct pn_connection *connection)
         if (connection->output.pending_bytes == 0)
             return true;
         ssize_t size = write_pieces(connection);
+        if (size == 0)
+            return false;
         if (size < 0)
-            return errno == EAGAIN || errno == EINTR;
+            return (errno == EAGAIN || errno == EINTR) && !owes_too_much(connection);
         output_written(&connection->output, (size_t)size);
     }
 }

@@ -163,6 +163,8 @@ class Call:
         self._read = 0
 
     async def _wait(self) -> None:
+        if self._gone:
+            raise asyncio.CancelledError("the call has ended")
         self._reader = asyncio.get_running_loop().create_future()
         try:
             await self._reader
@@ -205,11 +207,12 @@ class Call:
         """Send the status, unless one was sent."""
         if self._status_sent:
             return
-        self._status_sent = True
         number, _ = code.value
-        self._native.send_status(
-            self._number, number, details.encode(), metadata.pack(self._trailers) if self._trailers else b""
-        )
+        # What cannot be written in UTF-8, a file's name perhaps, is no reason to leave the client without a status.
+        text = details.encode(errors="backslashreplace")
+        trailers = metadata.pack(self._trailers) if self._trailers else b""
+        self._status_sent = True
+        self._native.send_status(self._number, number, text, trailers)
 
     def finish(self) -> None:
         """The handler has ended a call whose answers it wrote."""

@@ -34,12 +34,14 @@ def inflate(data: bytes, encoding: str, limit_bytes: int) -> bytes:
         UnreadableMessageError: It is broken, or larger, or nobody knows the encoding.
     """
     if encoding == "identity":
-        return data
+        raise UnreadableMessageError(StatusCode.INTERNAL, "Compression bit set but no encoding configured")
     bits = _WINDOW_BITS.get(encoding)
     if bits is None:
         raise UnreadableMessageError(
             StatusCode.UNIMPLEMENTED, f"Compression algorithm '{encoding}' is disabled."
         )
+    if not data:
+        return data
     stream = zlib.decompressobj(bits)
     try:
         plain = stream.decompress(data, limit_bytes + 1)
@@ -52,7 +54,7 @@ def inflate(data: bytes, encoding: str, limit_bytes: int) -> bytes:
             StatusCode.RESOURCE_EXHAUSTED,
             f"the message has more than {limit_bytes} bytes without compression",
         )
-    if not stream.eof:
+    if not stream.eof or stream.unused_data:
         raise UnreadableMessageError(
             StatusCode.INTERNAL, f"Unexpected error decompressing data for algorithm {encoding}"
         )

@@ -37,9 +37,11 @@ def unpack(fields: bytes) -> Metadata:
         if name == ENCODING:
             continue
         if not name.endswith(_BINARY):
-            found.append((name, value.decode("ascii", errors="replace")))
-        elif (plain := _decoded(value)) is not None:
-            found.append((name, plain))
+            found.append((name, value.decode(errors="replace")))
+            continue
+        # Several values of one name may come as one.
+        parts = map(_decoded, value.split(b","))
+        found.extend((name, plain) for plain in parts if plain is not None)
     return tuple(found)
 
 
