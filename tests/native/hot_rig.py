@@ -15,18 +15,26 @@ from typing_extensions import override
 
 from predictd.protos.oip import grpc_service_pb2 as oip_pb
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.server.access.methods import INFER as INFER_RULE
+from predictd.server.access.rules import AccessRules
+from predictd.server.access.tokens import Keyring
+from predictd.server.config.request_log import RequestLogRule
 from predictd.server.control.memory import SegmentAdded
+from predictd.server.frontend.access import Access
 from predictd.server.frontend.apis import oip, predictd_v1
 from predictd.server.frontend.apis.streams import Streams
-from predictd.server.frontend.clients import ClientLimit
+from predictd.server.frontend.clients import ClientNames
 from predictd.server.frontend.dispatch import Dispatcher
+from predictd.server.frontend.guarded import GuardedCore
 from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.native.hot import Hot
 from predictd.server.frontend.native.server import NativeServer, load_native
 from predictd.server.frontend.pools import ArenaGrowth
+from predictd.server.frontend.registry import Registry
+from predictd.server.frontend.request_log import LoggedService, NotedCalls
 from predictd.server.frontend.routing import Routes
 from predictd.server.frontend.service import Service
-from predictd.server.frontend.uploads import Uploads
+from predictd.server.frontend.uploads import Received, Uploads
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.pipes import make_pipe
@@ -41,6 +49,7 @@ PREDICT_STREAM = "/predictd.v1.PredictionService/PredictStream"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 INFER_STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 BOUND_SECONDS = 60
+_NO_LOG = RequestLogRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,16 @@ class _Limits:
 class HotRig(Rig):
     """A front end in the test's process, whose requests come over a connection."""
 
-    def __init__(self, *, in_flight: int = 64, queue_records: int = 1024, frontends: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        in_flight: int = 64,
+        queue_records: int = 1024,
+        frontends: int = 1,
+        keyring: Keyring | None = None,
+        client_limit: int = 0,
+        log: RequestLogRule = _NO_LOG,
+    ) -> None:
         self._queue_records = queue_records
         self._refusal = None
         self._answers = True
@@ -67,7 +85,8 @@ class HotRig(Rig):
         self.workers = {}
         self.recorder = FrontendRecorder()
         self.growth = ArenaGrowth(FRONTEND, self._send)
-        self.server = NativeServer(load_native(), RULES, MESSAGE_BYTES_MAX, UNREAD_BYTES_MAX)
+        interceptors = [ClientNames(), NotedCalls()]
+        self.server = NativeServer(load_native(), RULES, MESSAGE_BYTES_MAX, UNREAD_BYTES_MAX, interceptors)
         limits = _Limits(FRONTEND, in_flight, self._arena_limit_bytes, KEEP_NS, MESSAGE_BYTES_MAX)
         self.hot = Hot(self.server.command, limits, self.completions.read_fd)
         self.dispatcher = Dispatcher(
@@ -81,17 +100,22 @@ class HotRig(Rig):
             self.hot,
         )
         self.routes = Routes(SECRET)
-        self.service = Service(
-            self.routes, self.dispatcher, self.recorder, lambda *_: None, ClientLimit(0), Uploads()
-        )
+        uploads = Uploads()
+        clients = self.hot.client_limit(client_limit)
+        parts = (self.routes, self.dispatcher, self.recorder, lambda *_: None, clients, uploads)
+        self.service = Service(*parts) if log.off else LoggedService(*parts, log)
+        self.access = Access(AccessRules(tokens=keyring is not None), self.recorder.refused)
+        self.access.take(keyring or Keyring())
+        core = GuardedCore(self.service, self.access) if self.access.by_model else self.service
         self.streams = Streams()
-        self.server.add_generic_rpc_handlers(
-            (
-                predictd_v1.handlers(self.service, self.streams, MESSAGE_BYTES_MAX),
-                oip.handlers(self.service, self.streams, MESSAGE_BYTES_MAX),
-            )
-        )
+        received = [
+            Received(predictd_v1.handlers(core, self.streams, MESSAGE_BYTES_MAX), uploads),
+            Received(oip.handlers(core, self.streams, MESSAGE_BYTES_MAX), uploads),
+        ]
+        rules = dict.fromkeys((PREDICT, PREDICT_STREAM, INFER, INFER_STREAM), INFER_RULE)
+        self.server.add_generic_rpc_handlers((Registry(received, self.access, rules),))
         self.hot.connect(self.dispatcher, self.routes, self.service, self.recorder, self.growth)
+        self.hot.know_callers(self.access)
         self.server.on_hot = self.hot.on_event
         self.hot.enable(enabled=True)
         loop = asyncio.get_running_loop()
@@ -228,18 +252,18 @@ def call(rig: HotRig, request: v1.PredictRequest | oip_pb.ModelInferRequest, **o
     return stub(request.SerializeToString(), **options)
 
 
-async def started(rig: HotRig, *learn: float) -> tuple[FakePool, FakeWorker]:
-    """A pool with a worker, and a shape that the loop knows: that of these values."""
+async def started(rig: HotRig, *learn: float, **options: Any) -> tuple[FakePool, FakeWorker]:
+    """A pool with a worker, and a shape that the loop knows: that of these values, sent with these options."""
     pool = rig.add_pool()
     worker = rig.add_worker(1, pool)
     rig.publish()
-    waiting = call(rig, predict(*learn))
+    waiting = call(rig, predict(*learn), **options)
     (ticket,) = await tickets(pool, 1)
     assert rig.mine([ticket]) == [False]
     worker.answer([ticket])
     await waiting
     # The first that meets the loop's empty arena has it grow, and goes by Python itself.
-    waiting = call(rig, predict(*learn))
+    waiting = call(rig, predict(*learn), **options)
     (ticket,) = await tickets(pool, 1)
     worker.answer([ticket])
     await waiting
@@ -250,9 +274,9 @@ async def started(rig: HotRig, *learn: float) -> tuple[FakePool, FakeWorker]:
 
 
 @asynccontextmanager
-async def stream(rig: HotRig, method: str) -> AsyncIterator[Any]:
+async def stream(rig: HotRig, method: str, **options: Any) -> AsyncIterator[Any]:
     """An open stream."""
-    opened = rig.channel.stream_stream(method)()
+    opened = rig.channel.stream_stream(method)(**options)
     try:
         yield opened
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from predictd.server.frontend.expectation import Expectation
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
+from predictd.server.observe.deltas import NATIVE_WAYS
 from predictd.server.transport import records
 from predictd.server.transport.allocator import size_class
 from predictd.server.transport.blocks import (
@@ -51,6 +53,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @settings(max_examples=300)
 def test_sizes_of_blocks(library: Any, size: int) -> None:
     assert library.arena_class_bytes(size) == size_class(size)
+
+
+def test_ways_have_the_same_numbers() -> None:
+    names = re.findall(r"WAY_(\w+),", (SOURCES / "ways.h").read_text())
+    in_c = {"LANE": "model", "CLIENT": "client_limit", "SLOW": "upload"}
+    assert [in_c.get(name, name.lower()) for name in names] == list(NATIVE_WAYS)
 
 
 ANSWER = st.tuples(st.integers(0, 500), st.integers(0, 10**11), st.integers(0, 10**10), st.integers(0, 10**9))

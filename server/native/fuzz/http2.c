@@ -51,8 +51,11 @@ enum pn_verdict hot_begin(struct pn_call *call)
         call_fail(call, 8, "no", 2, NULL, 0);
         return PN_REFUSE;
     }
-    return PN_MORE;
+    bool stream = call->method == PN_PREDICT_STREAM || call->method == PN_MODEL_STREAM_INFER;
+    return stream && choose(4) == 0 ? PN_BOTH : PN_MORE;
 }
+
+void hot_pass(struct pn_call *call, bool compressed) { (void)call, (void)compressed; }
 
 enum pn_verdict hot_message_begin(struct pn_call *call, size_t length)
 {

@@ -104,13 +104,6 @@ static void push(struct pn_event *event)
     events.last = event;
 }
 
-static bool identify(struct pn_connection *connection)
-{
-    if (!connection->identified)
-        connection->identified = tls_identity(connection, &connection->identity);
-    return connection->identified;
-}
-
 static uint64_t bytes_of_begun(const struct pn_event *event)
 {
     return CALL_BYTES + event->one.size + event->other.size + event->fourth.size;
@@ -123,7 +116,7 @@ bool bridge_is_full(void)
 
 uint64_t bridge_begin(struct pn_stream *stream)
 {
-    char peer[80];
+    char peer[PN_PEER_BYTES];
     connection_peer(stream->call.connection, peer, sizeof peer);
     struct pn_event *event = event_new(EVENT_BEGAN, 0);
     if (event == NULL)
@@ -131,7 +124,7 @@ uint64_t bridge_begin(struct pn_stream *stream)
     event->number = stream->call.deadline_ns;
     bool whole = bytes_append(&event->one, stream->path.data, stream->path.size) &&
                  bytes_append(&event->other, stream->metadata.data, stream->metadata.size) &&
-                 bytes_append(&event->third, peer, strlen(peer)) && identify(stream->call.connection) &&
+                 bytes_append(&event->third, peer, strlen(peer)) && tls_identify(stream->call.connection) &&
                  bytes_append(&event->fourth, stream->call.connection->identity.data,
                               stream->call.connection->identity.size);
     event->id = whole ? id_new(stream) : 0;

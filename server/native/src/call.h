@@ -14,6 +14,7 @@ enum pn_verdict {
     PN_TAKEN,  /* the message is hot's: an answer comes by call_answer or call_fail */
     PN_BRIDGE, /* the message, or of hot_begin the call, is Python's */
     PN_WAIT,   /* not now: nothing was taken, ask again after call_resume */
+    PN_BOTH,   /* of hot_begin of a stream: as PN_MORE, and Python hears of the call now, to look at who calls */
     PN_REFUSE, /* call_fail was called: nothing more of this call is wanted */
 };
 
@@ -30,7 +31,7 @@ struct pn_call {
 
 /* net -> hot ------------------------------------------------------------------------------------------------------ */
 
-/* The headers are there. PN_MORE: messages are offered to hot; PN_BRIDGE: the whole call is Python's, and hot hears no
+/* The headers are there. PN_MORE, PN_BOTH: messages are offered to hot; PN_BRIDGE: the whole call is Python's, and hot hears no
  * more of it, not even hot_gone; PN_REFUSE. Called for the four methods only, not for PN_OTHER. */
 enum pn_verdict hot_begin(struct pn_call *call);
 
@@ -38,6 +39,9 @@ enum pn_verdict hot_begin(struct pn_call *call);
  * question). PN_MORE, PN_BRIDGE, PN_WAIT, PN_REFUSE. `length` may be 0. Window for the whole of a message that hot takes
  * is granted to the client at once. */
 enum pn_verdict hot_message_begin(struct pn_call *call, size_t length);
+
+/* A message begins that is Python's without a question: it is compressed, or much else is uploaded. */
+void hot_pass(struct pn_call *call, bool compressed);
 
 /* More bytes of the message, in order, as they come. PN_MORE, PN_BRIDGE (of this message), PN_REFUSE. */
 enum pn_verdict hot_feed(struct pn_call *call, const uint8_t *bytes, size_t size);
@@ -110,6 +114,16 @@ void call_resume(struct pn_call *call);
 
 /* The value of a header of the call, NULL without it. */
 const char *call_metadata(const struct pn_call *call, const char *name, size_t *size);
+
+/* All headers but gRPC's and HTTP's own: fields, names and values by turns, as in bytes.h. */
+const uint8_t *call_fields(const struct pn_call *call, size_t *size);
+
+/* What the client's certificate says, as fields: see identity.h. A size of 0 without one, and without memory. */
+const uint8_t *call_identity(const struct pn_call *call, size_t *size);
+
+/* The client, as gRPC writes it. */
+enum { PN_PEER_BYTES = 80 };
+void call_peer(const struct pn_call *call, char *text, size_t room);
 
 /* Have hot_completions called whenever this descriptor is readable. Once, by a command. Gives false when epoll refuses. */
 bool loop_watch_completions(int descriptor);

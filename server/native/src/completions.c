@@ -6,6 +6,7 @@
 
 #include "hot.h"
 #include "pb_write.h"
+#include "request_log.h"
 
 /* An answer so large is given back before the next one is copied. */
 enum { LARGE_BYTES = 256 * 1024 };
@@ -180,6 +181,8 @@ static void complete(struct request *request, const struct completion *record, s
     if (request->rpc && record->status == STATUS_OK && make_message(request, record, worker, &message, &length)) {
         uint64_t total_ns = now_ns > request->accepted_ns ? now_ns - request->accepted_ns : 0;
         counts_answered(request_counts(request), total_ns, record->queue_ns, record->compute_ns, request->rows);
+        ways_count(WAY_HOT);
+        request_log_answered(request, record, total_ns);
         rpc_answer(request, message, length);
     } else if (request->rpc) {
         hand_over(request, HANDED_COMPLETED, record);

@@ -1,9 +1,10 @@
 /* Requests that come to no plain end are handed to Python, which has all the rules and all the words for them. */
-#include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "grpc.h"
 #include "hot.h"
+#include "request_log.h"
 
 /* Before the bytes of the message. The Python side is in frontend/native/recovery.py. */
 struct handed_event {
@@ -12,12 +13,20 @@ struct handed_event {
     uint64_t accepted_ns, deadline_ns;
     uint64_t excess_ns, left_ns;
     struct completion record;
+    uint64_t about_size; /* of what is told of the call, between this and the message, where the log needs it */
 };
-_Static_assert(sizeof(struct handed_event) == 112, "as Python reads it");
+_Static_assert(sizeof(struct handed_event) == 120, "as Python reads it");
 
 struct counts *request_counts(const struct request *request)
 {
     return &request->lane->counts[request->reader.oip ? 1 : 0];
+}
+
+void leave_client(struct request *request)
+{
+    if (request->client)
+        client_leave(request->client);
+    request->client = NULL;
 }
 
 static void leave_queue(struct request *request)
@@ -54,6 +63,7 @@ void end_request(struct request *request)
 {
     struct lane *lane = request->lane;
     leave_queue(request);
+    leave_client(request);
     rpc_detach(request);
     free_block(request);
     requests_end(request);
@@ -65,16 +75,17 @@ void end_request(struct request *request)
     bridge_hot_event(HOT_EVENT_LANE_IDLE, (const uint8_t *)&lane->id, sizeof lane->id);
 }
 
-static bool tell(const struct request *request, const struct handed_event *event)
+static bool tell(const struct request *request, struct handed_event *event)
 {
     size_t length = request->reader.length;
-    uint8_t *bytes = malloc(sizeof *event + length);
-    if (!bytes)
-        return false;
-    memcpy(bytes, event, sizeof *event);
-    bool told = pb_replay(&request->reader, bytes + sizeof *event) == length &&
-                bridge_hot_event(HOT_EVENT_HANDED, bytes, sizeof *event + length);
-    free(bytes);
+    struct pn_bytes about = {0}, bytes = {0};
+    bool told = !request_log_on() || request_log_about(request->rpc->call, &about);
+    event->about_size = about.size;
+    told = told && bytes_append(&bytes, event, sizeof *event) && bytes_append(&bytes, about.data, about.size) &&
+           bytes_reserve(&bytes, length) && pb_replay(&request->reader, bytes.data + bytes.size) == length &&
+           bridge_hot_event(HOT_EVENT_HANDED, bytes.data, bytes.size + length);
+    bytes_free(&about);
+    bytes_free(&bytes);
     return told;
 }
 
@@ -82,6 +93,7 @@ static void give_up(struct request *request)
 {
     static const char text[] = "no memory is left in the front end";
     struct rpc *rpc = request->rpc;
+    ways_count(WAY_HOT);
     if (rpc->stream)
         rpc_answer(request, NULL, 0);
     else
@@ -107,6 +119,7 @@ static void hand(struct request *request, struct handed_event *event, const stru
         give_up(request);
         return;
     }
+    ways_count(WAY_HANDED);
     leave_queue(request);
     free_block(request);
     request->state = REQUEST_HANDED;

@@ -1,53 +1,29 @@
 /* The inference half: from the bytes of a message to its ticket. */
 #include "hot.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "request_log.h"
 
 /* Releases or records that found a full pipe are tried again so soon. */
 static const uint64_t again_ns = 5000000;
 
 struct hot_settings hot_settings = {.completions = -1, .python_records = -1};
 
-static struct rpc *free_rpcs;
-
-static struct rpc *new_rpc(struct pn_call *call)
+/* The message is Python's from its first byte on. */
+static enum pn_verdict bridge(struct rpc *rpc, enum way why)
 {
-    struct rpc *rpc = free_rpcs;
-    if (rpc)
-        free_rpcs = rpc->next_free;
-    else if (!(rpc = malloc(sizeof *rpc)))
-        return NULL;
-    *rpc = (struct rpc){.call = call};
-    rpc->oip = call->method == PN_MODEL_INFER || call->method == PN_MODEL_STREAM_INFER;
-    rpc->stream = call->method == PN_PREDICT_STREAM || call->method == PN_MODEL_STREAM_INFER;
-    return rpc;
-}
-
-enum pn_verdict hot_begin(struct pn_call *call)
-{
-    size_t size;
-    const char *encoding = call_metadata(call, "grpc-encoding", &size);
-    bool plain = !encoding || (size == strlen("identity") && memcmp(encoding, "identity", size) == 0);
-    /* Messages that may be compressed are Python's, and then all of the call's are, so that their order is one's. */
-    if (!hot_settings.enabled || !plain)
-        return PN_BRIDGE;
-    bool unary = call->method == PN_PREDICT || call->method == PN_MODEL_INFER;
-    if (unary && refuse_unread(call))
-        return PN_REFUSE;
-    if (!(call->hot = new_rpc(call)))
-        return PN_BRIDGE;
-    return PN_MORE;
-}
-
-/* The message is Python's from its first byte on, or from here on. */
-static enum pn_verdict bridge(struct rpc *rpc, struct turn *turn)
-{
-    if (turn)
-        turn->bridged = true;
-    else if (rpc->stream && rpc->oip)
+    ways_count(why);
+    if (rpc->stream && rpc->oip)
         rpc_new_turn(rpc, true);
+    return PN_BRIDGE;
+}
+
+/* The message that is read is Python's from here on. */
+static enum pn_verdict bridge_rest(struct request *request, enum way why)
+{
+    request->why = why;
     return PN_BRIDGE;
 }
 
@@ -60,10 +36,11 @@ enum pn_verdict hot_message_begin(struct pn_call *call, size_t length)
     }
     bool first = rpc->stream || !rpc->in_flight;
     bool ours = hot_settings.enabled && length && first;
-    struct request *request = ours ? requests_take(links_python_out(loop_now_ns())) : NULL;
+    bool busy = request_log_is_behind();
+    struct request *request = ours && !busy ? requests_take(links_python_out(loop_now_ns())) : NULL;
     rpc->in_flight++;
     if (!request)
-        return bridge(rpc, NULL);
+        return bridge(rpc, ours ? WAY_BUSY : hot_settings.enabled ? WAY_CONTENT : WAY_CLOSED);
     request->rpc = rpc;
     request->turn = rpc->stream && rpc->oip ? rpc_new_turn(rpc, false) : NULL;
     request->next = rpc->requests;
@@ -74,6 +51,13 @@ enum pn_verdict hot_message_begin(struct pn_call *call, size_t length)
     request->deadline_ns = call->deadline_ns;
     pb_begin(&request->reader, rpc->oip, length);
     return PN_MORE;
+}
+
+void hot_pass(struct pn_call *call, bool compressed)
+{
+    struct rpc *rpc = call->hot;
+    rpc->in_flight++;
+    bridge(rpc, compressed ? WAY_COMPRESSED : WAY_SLOW);
 }
 
 /* The number that a version is written as; 0 for none, UINT64_MAX for what is Python's to read. */
@@ -103,27 +87,37 @@ static bool has_room(struct pool *pool, unsigned level)
     return !pool->shared || 2 * links_ahead(pool, level, loop_now_ns()) < pool->limit;
 }
 
-/* The first tensor comes: which lane, which shape, which block? False: Python is to see this. */
-static bool settle(struct request *request)
+/* Whether the caller may have a lane, as far as is known here. */
+static bool is_granted(const struct rpc *rpc, const struct lane *lane)
+{
+    const struct grant *grant = rpc_grant(rpc);
+    return !hot_settings.guarded || (grant && grant_has(grant, lane->id));
+}
+
+/* The first tensor comes: which lane, which shape, which block? Anything but WAY_HOT: Python is to see this. */
+static enum way settle(struct request *request)
 {
     const struct pb_reader *reader = &request->reader;
     if (!reader->has_model)
-        return false;
+        return WAY_CONTENT;
     request->named_version = reader->has_version;
     struct lane *lane = routes_find(reader->head + reader->model.at, reader->model.size, named_version(reader));
-    if (!lane || lane->dropped || !lane->pool || lane->pool->gone || (lane->needs_deadline && !request->deadline_ns) ||
-        !has_room(lane->pool, lane->level))
-        return false;
-    if (!request->rpc->stream && refuse_late(request->rpc->call, lane)) {
+    if (!lane || lane->dropped || !lane->pool || lane->pool->gone || (lane->needs_deadline && !request->deadline_ns))
+        return WAY_LANE;
+    if (!is_granted(request->rpc, lane))
+        return WAY_CALLER;
+    if (!has_room(lane->pool, lane->level))
+        return WAY_BUSY;
+    if (!request->rpc->stream && refuse_late(request->rpc->call, lane, request)) {
         request->refused = true;
-        return false;
+        return WAY_BUSY;
     }
     struct admission *admission = admissions_find(&lane->admissions, reader);
     if (!admission)
-        return false;
+        return WAY_SHAPE;
     if (!arena_take(&lane->pool->arena, admission->bytes, &request->block)) {
         ask_growth(lane->pool, admission->bytes);
-        return false;
+        return WAY_MEMORY;
     }
     request->has_block = true;
     lane->pool->held++;
@@ -134,7 +128,7 @@ static bool settle(struct request *request)
     uint8_t *block = arena_block(request->block);
     memcpy(block, admission->head, admission->head_size);
     memcpy(block + offsetof(struct request_header, generation), &request->generation, sizeof request->generation);
-    return true;
+    return WAY_HOT;
 }
 
 /* Where the next tensor goes, NULL where Python is to see this. */
@@ -142,10 +136,15 @@ static uint8_t *place(struct request *request)
 {
     const struct pb_reader *reader = &request->reader;
     unsigned number = reader->holes_count;
-    if (!number && !settle(request))
+    request->why = number ? WAY_HOT : settle(request);
+    if (request->why != WAY_HOT)
         return NULL;
+    /* From here on only time can be a reason. */
+    request->why = WAY_SLOW;
     const struct admission *admission = request->admission;
     if (!admission_has(admission, reader, number) || reader->next.size != admission->inputs[number].nbytes)
+        request->why = WAY_SHAPE;
+    if (request->why == WAY_SHAPE)
         return NULL;
     return arena_block(request->block) + admission->inputs[number].offset;
 }
@@ -159,13 +158,15 @@ enum pn_verdict hot_feed(struct pn_call *call, const uint8_t *bytes, size_t size
         enum pb_step step = pb_read(&request->reader);
         if (step == PB_MORE)
             return PN_MORE;
-        uint8_t *to = step == PB_TENSOR ? place(request) : NULL;
+        if (step == PB_OTHER)
+            return bridge_rest(request, WAY_CONTENT);
+        uint8_t *to = place(request);
         if (!to && request->refused) {
             end_request(request);
             return PN_REFUSE;
         }
         if (!to)
-            return bridge(rpc, request->turn);
+            return PN_BRIDGE;
         pb_place(&request->reader, to);
     }
 }
@@ -225,13 +226,16 @@ enum pn_verdict hot_message_end(struct pn_call *call)
     struct rpc *rpc = call->hot;
     struct request *request = rpc->reading;
     if (!is_complete(request) || !choose_outputs(request))
-        return bridge(rpc, request->turn);
+        return bridge_rest(request, WAY_CONTENT);
+    if (rpc->client && !client_enter(rpc->client))
+        return bridge_rest(request, WAY_CLIENT);
+    request->client = rpc->client;
     uint64_t now_ns = loop_now_ns();
     uint64_t excess_ns = expected_excess_ns(request, now_ns);
     request->rows = request->admission->rows;
     request->queued_ns = clock_ns();
     if (!excess_ns && !tickets_put(request))
-        return bridge(rpc, request->turn);
+        return bridge_rest(request, WAY_MEMORY);
     requests_read(request, excess_ns ? REQUEST_HANDED : REQUEST_OUT);
     rpc->reading = NULL;
     if (excess_ns) {
@@ -259,6 +263,7 @@ void hot_drop(struct pn_call *call)
     struct request *request = rpc->reading;
     if (request->turn)
         request->turn->bridged = true;
+    ways_count(request->why);
     end_request(request);
 }
 
@@ -282,13 +287,16 @@ void hot_gone(struct pn_call *call)
         } else {
             bool late = call->deadline_ns && call->deadline_ns <= now_ns;
             uint64_t total_ns = now_ns > request->accepted_ns ? now_ns - request->accepted_ns : 0;
-            counts_failed(request_counts(request), late ? COUNTS_DEADLINE_EXCEEDED : COUNTS_CANCELLED, total_ns);
+            enum counts_status status = late ? COUNTS_DEADLINE_EXCEEDED : COUNTS_CANCELLED;
+            counts_failed(request_counts(request), status, total_ns);
+            ways_count(WAY_HOT);
+            request_log_failed(request, call, status, total_ns);
+            leave_client(request);
             arena_block(request->block)[offsetof(struct request_header, cancelled)] = 1;
         }
     }
     rpc_end_turns(rpc);
-    rpc->next_free = free_rpcs;
-    free_rpcs = rpc;
+    rpc_free(rpc);
 }
 
 static void retry_later(bool done)
@@ -315,13 +323,12 @@ void hot_stop(void)
 {
     completions_clear();
     refusals_clear();
+    clients_clear();
+    grants_forget();
+    request_log_set(&(struct request_log_rule){0});
     requests_clear();
     routes_clear();
     links_clear();
-    for (; free_rpcs;) {
-        struct rpc *rpc = free_rpcs;
-        free_rpcs = rpc->next_free;
-        free(rpc);
-    }
+    rpcs_clear();
     hot_settings = (struct hot_settings){.completions = -1, .python_records = -1};
 }

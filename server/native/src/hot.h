@@ -3,8 +3,11 @@
 #define PN_HOT_H
 
 #include "call.h"
+#include "clients.h"
+#include "grants.h"
 #include "records.h"
 #include "requests.h"
+#include "ways.h"
 
 enum { STREAM_IN_FLIGHT_MAX = 256 };
 
@@ -27,12 +30,16 @@ struct rpc {
     struct request *requests;
     struct request *reading;
     struct turn *first_turn, *last_turn; /* of oip streams */
+    bool shown; /* the caller shows this */
+    struct credential credential;
+    struct client *client; /* where these have limits */
 };
 
 /* Of the whole front end, as Python said. */
 struct hot_settings {
     bool enabled;  /* else everything is Python's */
     bool complete; /* all lanes that there are are known here */
+    bool guarded;  /* callers may have some lanes and not others: see grants.h */
     uint32_t frontend;
     uint64_t message_limit; /* bytes of an answer's message */
     uint64_t *pressed_until_ns; /* for Python to read: requests were refused lately */
@@ -52,7 +59,19 @@ enum handed_reason {
 };
 
 /* The numbers of events, and of methods in them. */
-enum hot_event { HOT_EVENT_HANDED = 1, HOT_EVENT_CLIENT_GONE = 2, HOT_EVENT_LANE_IDLE = 3, HOT_EVENT_GROW = 4, HOT_EVENT_POOL_IDLE = 5 };
+enum hot_event {
+    HOT_EVENT_HANDED = 1,
+    HOT_EVENT_CLIENT_GONE,
+    HOT_EVENT_LANE_IDLE,
+    HOT_EVENT_GROW,
+    HOT_EVENT_POOL_IDLE,
+    HOT_EVENT_LINE, /* for the log of requests */
+};
+
+/* beginning.c */
+void rpc_free(struct rpc *rpc);
+const struct grant *rpc_grant(const struct rpc *rpc); /* what its caller may have now; NULL: that is not known */
+void rpcs_clear(void);
 
 /* streams.c: an answer, or NULL for none, to what the request came by; the request has no rpc any more. */
 void rpc_answer(struct request *request, uint8_t *message, size_t length);
@@ -74,12 +93,13 @@ void completions_clear(void);
 void hand_over(struct request *request, enum handed_reason reason, const struct completion *record);
 void hand_late(struct request *request, uint64_t excess_ns, uint64_t left_ns);
 void end_request(struct request *request); /* whose ticket is accounted for */
+void leave_client(struct request *request); /* which has it in flight no more */
 void end_pool_if_idle(struct pool *pool); /* one that is gone */
 void ask_growth(struct pool *pool, uint64_t size);
 
 /* refusals.c: the call is ended, if no answer is expected by its deadline */
-bool refuse_late(struct pn_call *call, struct lane *lane);
-bool refuse_unread(struct pn_call *call); /* of which only the headers have come */
+bool refuse_late(struct pn_call *call, struct lane *lane, const struct request *request); /* NULL: is not read yet */
+bool refuse_unread(struct pn_call *call, const struct grant *grant); /* of which only the headers have come */
 void refusals_clear(void);
 
 /* counting */

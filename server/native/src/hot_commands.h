@@ -30,7 +30,7 @@ uint8_t *make_result(struct hot_result *result, size_t size);
 extern const char misread[];
 extern const char no_memory[];
 
-/* hot_memory.c, hot_lanes.c, hot_requests.c: the functions of hot_commands. */
+/* hot_memory.c, hot_lanes.c, hot_requests.c, hot_callers.c: the functions of hot_commands. */
 #define COMMAND(name) const char *command_##name(const uint8_t *arguments, size_t size, struct hot_result *result)
 COMMAND(setup);
 COMMAND(enable);
@@ -59,5 +59,14 @@ COMMAND(answer);
 COMMAND(fail);
 COMMAND(end);
 COMMAND(counts);
+COMMAND(guard);
+COMMAND(grant);
+COMMAND(grants_clear);
+COMMAND(client_limit);
+COMMAND(client_enter);
+COMMAND(client_leave);
+COMMAND(client_in_flight);
+COMMAND(request_log);
+COMMAND(ways);
 
 #endif

@@ -68,11 +68,12 @@ static void begin_message(struct pn_stream *stream)
         stream->call.connection->waits_unread = true;
         return;
     }
-    if (stream->prefix[0] != 0) {
+    if (stream->prefix[0] != 0 || !upload_may_begin(stream)) {
+        hot_pass(&stream->call, stream->prefix[0] != 0);
         to_python(stream);
         return;
     }
-    switch (upload_may_begin(stream) ? hot_message_begin(&stream->call, stream->length) : PN_BRIDGE) {
+    switch (hot_message_begin(&stream->call, stream->length)) {
     case PN_MORE:
         upload_begin(stream);
         upload_widen(stream);

@@ -8,6 +8,7 @@
 
 #include "grpc.h"
 #include "hot.h"
+#include "request_log.h"
 
 /* Python cuts longer ones. */
 enum { TEXT_MAX = 1024 };
@@ -126,7 +127,7 @@ static uint64_t expected_excess_ns(struct lane *lane, const struct pn_call *call
     return expectation_excess_ns(&lane->expectation, ahead, (int64_t)(call->deadline_ns - now_ns), now_ns);
 }
 
-bool refuse_late(struct pn_call *call, struct lane *lane)
+bool refuse_late(struct pn_call *call, struct lane *lane, const struct request *request)
 {
     uint64_t now_ns = loop_now_ns();
     uint64_t excess_ns = call->deadline_ns ? expected_excess_ns(lane, call, now_ns) : 0;
@@ -136,7 +137,10 @@ bool refuse_late(struct pn_call *call, struct lane *lane)
     if (hot_settings.pressed_until_ns)
         __atomic_store_n(hot_settings.pressed_until_ns, pressed_until_ns, __ATOMIC_RELAXED);
     struct counts *counts = &lane->counts[call->method == PN_PREDICT ? 0 : 1];
-    counts_failed(counts, COUNTS_RESOURCE_EXHAUSTED, now_ns > call->accepted_ns ? now_ns - call->accepted_ns : 0);
+    uint64_t total_ns = now_ns > call->accepted_ns ? now_ns - call->accepted_ns : 0;
+    counts_failed(counts, COUNTS_RESOURCE_EXHAUSTED, total_ns);
+    ways_count(WAY_HOT);
+    request_log_refused(call, lane, request, total_ns);
     return true;
 }
 
@@ -163,7 +167,7 @@ static struct lane *least_late(const struct pn_call *call, const char *model, si
     return mildest;
 }
 
-bool refuse_unread(struct pn_call *call)
+bool refuse_unread(struct pn_call *call, const struct grant *grant)
 {
     uint64_t now_ns = loop_now_ns();
     if (now_ns >= pressed_until_ns || !call->deadline_ns || !hot_settings.complete)
@@ -171,12 +175,13 @@ bool refuse_unread(struct pn_call *call)
     size_t size = 0;
     const char *model = call_metadata(call, "predictd-model", &size);
     struct lane *lane = least_late(call, model, size, now_ns);
-    if (!lane)
+    /* A refusal names a model, which is to be one of the caller's. */
+    if (!lane || (grant && !(model ? grant_has(grant, lane->id) : grant_has_every_lane(grant))))
         return false;
     /* It may be of a priority that would have been served. */
     if (!model && (unseen = (unseen + 1) % (REFUSED_FOR_ONE_SEEN + 1)) == 0)
         return false;
-    return refuse_late(call, lane);
+    return refuse_late(call, lane, NULL);
 }
 
 void refusals_clear(void)

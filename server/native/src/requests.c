@@ -48,6 +48,8 @@ struct request *requests_take(uint32_t others)
     request->turn = NULL;
     request->lane = NULL;
     request->admission = NULL;
+    request->client = NULL;
+    request->why = WAY_SLOW;
     request->has_block = request->refused = false;
     return request;
 }

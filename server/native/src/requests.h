@@ -9,7 +9,9 @@
 
 #include "pb_read.h"
 #include "routes.h"
+#include "ways.h"
 
+struct client;
 struct rpc;
 struct turn;
 
@@ -28,6 +30,8 @@ struct request {
     struct turn *turn;               /* in a stream whose answers are in order */
     struct lane *lane;               /* since its first tensor */
     struct admission *admission;     /* while it is read */
+    struct client *client;           /* where it is counted, while it is */
+    enum way why;                    /* it becomes Python's, if it does while it is read */
     bool has_block, named_version, refused;
     struct block block;
     uint64_t accepted_ns, queued_ns;

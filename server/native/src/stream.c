@@ -12,6 +12,7 @@
 #include "ending.h"
 #include "grpc.h"
 #include "incoming.h"
+#include "tls.h"
 #include "unread.h"
 #include "upload.h"
 
@@ -190,7 +191,7 @@ void stream_headers_done(struct pn_stream *stream)
         verdict = hot_begin(&stream->call);
         stream->hot = verdict != PN_BRIDGE;
     }
-    if (verdict == PN_BRIDGE)
+    if (verdict == PN_BRIDGE || verdict == PN_BOTH)
         incoming_bridge(stream);
 }
 
@@ -287,4 +288,23 @@ const char *call_metadata(const struct pn_call *call, const char *name, size_t *
         }
     }
     return NULL;
+}
+
+const uint8_t *call_fields(const struct pn_call *call, size_t *size)
+{
+    const struct pn_stream *stream = (const struct pn_stream *)(const void *)call;
+    *size = stream->metadata.size;
+    return stream->metadata.data;
+}
+
+const uint8_t *call_identity(const struct pn_call *call, size_t *size)
+{
+    const struct pn_connection *connection = call->connection;
+    *size = tls_identify(call->connection) ? connection->identity.size : 0;
+    return connection->identity.data;
+}
+
+void call_peer(const struct pn_call *call, char *text, size_t room)
+{
+    connection_peer(call->connection, text, room);
 }

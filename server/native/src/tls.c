@@ -191,9 +191,13 @@ ssize_t tls_read(struct pn_connection *connection, uint8_t *bytes, size_t room)
     return -1;
 }
 
-bool tls_identity(struct pn_connection *connection, struct pn_bytes *fields)
+bool tls_identify(struct pn_connection *connection)
 {
-    return connection->tls == NULL || identity_fields((SSL *)(void *)connection->tls, fields);
+    if (!connection->identified && connection->tls != NULL)
+        connection->identified = identity_fields((SSL *)(void *)connection->tls, &connection->identity);
+    if (!connection->identified)
+        bytes_free(&connection->identity);
+    return connection->identified || connection->tls == NULL;
 }
 
 bool tls_has_more(struct pn_connection *connection)

@@ -32,8 +32,8 @@ bool tls_open(struct pn_connection *connection);
 void tls_close(struct pn_connection *connection);
 /* As recv and send, with errno EAGAIN. */
 ssize_t tls_read(struct pn_connection *connection, uint8_t *bytes, size_t room);
-/* Who the client is by its certificate: see identity.h. False: no memory. */
-bool tls_identity(struct pn_connection *connection, struct pn_bytes *fields);
+/* Has the connection's identity found: who the client is by its certificate. False: no memory. */
+bool tls_identify(struct pn_connection *connection);
 /* Bytes were received that tls_read has not given. */
 bool tls_has_more(struct pn_connection *connection);
 /* The handshake is not over: no call can have come. */

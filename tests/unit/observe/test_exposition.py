@@ -92,6 +92,7 @@ def busy() -> Aggregate:
     frontend.accepted(1, "kserve")
     frontend.shed(1, "expected_wait")
     frontend.refused("role")
+    frontend.went({"hot": 5, "shape": 1})
     frontend.waits(1, 250_000_000)
     frontend.poisoned(1)
     worker.ran(1, 8, 2, 1_000_000)
@@ -161,6 +162,13 @@ def test_callers_that_are_not_let_in_are_counted_by_reason_and_no_certificate_is
     assert value(series, "predictd_credentials_reload_failures_total", what="certificate") == 2
     without = scrape(aggregate, dataclasses.replace(gauges(), certificate_expiry_unix_seconds=None))
     assert [name for name, _ in without if name == expiry] == []
+
+
+def test_what_a_front_end_in_c_answers_is_counted_by_way_and_without_one_there_is_no_series() -> None:
+    name = "predictd_native_requests_total"
+    series = scrape(busy(), gauges())
+    assert [value(series, name, way=way) for way in ("hot", "shape")] == [5, 1]
+    assert [each for each, _ in scrape(Aggregate(), gauges()) if each == name] == []
 
 
 def test_kills_are_counted_by_role_and_reason() -> None:

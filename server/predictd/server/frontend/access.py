@@ -10,20 +10,18 @@ import logging
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from predictd.server.access.decisions import model_refusal, refusal
 from predictd.server.access.identity import Identity, Role
-from predictd.server.access.methods import ANY, Rule
+from predictd.server.access.methods import ANY, INFER, Rule
 from predictd.server.access.rules import LOCAL, AccessRules
 from predictd.server.access.tokens import Credential, Keyring, digest_of
 from predictd.server.errors import ForbiddenError, RefusalReason, RequestError, UnauthenticatedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from predictd.server.frontend.apis.rpc import Context
 
 _HEADER = "authorization"
 _SCHEME = "bearer "
@@ -34,6 +32,32 @@ _OF_ROLE = {role: Rule(frozenset({role})) for role in Role}
 _log = logging.getLogger(__name__)
 
 
+class Calling(Protocol):
+    """A call, as far as it says who makes it."""
+
+    def peer(self) -> str:
+        """The client, as gRPC writes it."""
+
+    def invocation_metadata(self) -> Any:
+        """What came with the call: names and values."""
+
+    def auth_context(self) -> Any:
+        """What the client's certificate says."""
+
+
+class Memory(Protocol):
+    """Whoever remembers what was decided, and lets calls in without asking."""
+
+    def shown(self, context: Calling) -> bytes:
+        """What a call shows of its caller, as it is remembered; empty if it is nothing to remember."""
+
+    def infers(self, shown: bytes, identity: Identity) -> None:
+        """Whoever shows this was let infer, with the models that are its own, until it expires."""
+
+    def clear(self) -> None:
+        """Nothing that was decided holds any more."""
+
+
 class Caller:
     """Who makes the present call.
 
@@ -41,14 +65,16 @@ class Caller:
         credential: What it showed.
         peer: Where it calls from.
         local: That is the unix socket.
+        shown: What it showed, as a `Memory` has it.
     """
 
-    __slots__ = ("_identity", "_keyring", "credential", "local", "peer")
+    __slots__ = ("_identity", "_keyring", "credential", "local", "peer", "shown")
 
-    def __init__(self, credential: Credential, peer: str, *, local: bool) -> None:
+    def __init__(self, credential: Credential, peer: str, *, local: bool, shown: bytes = b"") -> None:
         self.credential = credential
         self.peer = peer
         self.local = local
+        self.shown = shown
         self._keyring: Keyring | None = None
         self._identity: Identity | None = None
 
@@ -75,6 +101,9 @@ class Access:
     Args:
         rules: Who is let in.
         count: Told the reason of each refusal.
+
+    Attributes:
+        memory: Told who may infer.
     """
 
     def __init__(self, rules: AccessRules, count: Callable[[RefusalReason], None]) -> None:
@@ -82,10 +111,13 @@ class Access:
         self._count = count
         self._keyring = Keyring()
         self._anybody = rules.anybody(local=False)
+        self.memory: Memory | None = None
 
     def take(self, keyring: Keyring) -> None:
         """Know these tokens and certificates from now on, and no others."""
         self._keyring = keyring
+        if self.memory is not None:
+            self.memory.clear()
 
     @property
     def by_model(self) -> bool:
@@ -96,7 +128,7 @@ class Access:
         """Whether calls of a method have to be looked at. Those that anybody may make cost nothing."""
         return self._rules.tokens or (Role.CONTROL in rule.roles and self._anybody != LOCAL)
 
-    def admit(self, rule: Rule, context: Context) -> None:
+    def admit(self, rule: Rule, context: Calling) -> None:
         """Let a call in, of which the headers have come.
 
         Raises:
@@ -108,6 +140,17 @@ class Access:
         reason = refusal(rule, self._identity(caller), time.time())
         if reason is not None:
             raise self._refused(reason, rule, caller)
+
+    def note(self, context: Calling) -> None:
+        """Have the present call be of this caller, who was let in elsewhere."""
+        caller = self._recognise(context)
+        _caller.set(caller)
+        self._identity(caller)
+
+    def name_of(self, context: Calling) -> str:
+        """The name of a call's caller; empty where it needs none, or is known no more."""
+        identity = self._identity(self._recognise(context))
+        return "" if identity is None else identity.name
 
     def require(self, role: Role, model: str | None = None) -> None:
         """Have the present call's caller be let do something.
@@ -132,6 +175,14 @@ class Access:
         reason = refusal(rule, identity, time.time()) or model_refusal(identity, model)
         if reason is not None:
             raise self._refused(reason, rule, caller, model)
+        if (
+            self.memory is not None
+            and rule == INFER
+            and caller is not None
+            and caller.shown
+            and identity is not None
+        ):
+            self.memory.infers(caller.shown, identity)
 
     def sees(self, model: str | None) -> bool:
         """Whether the present call's caller may know of a model; of all that there are, for None."""
@@ -147,13 +198,14 @@ class Access:
             return None if caller is None else caller.identity(self._keyring)
         return self._anybody if caller is None else self._rules.anybody(local=caller.local)
 
-    def _recognise(self, context: Context) -> Caller:
+    def _recognise(self, context: Calling) -> Caller:
         peer = context.peer()
         local = peer.startswith(_UNIX)
         credential = self._credential(context, local=local) if self._rules.tokens else _NOTHING
-        return Caller(credential, peer, local=local)
+        shown = self.memory.shown(context) if self.memory is not None else b""
+        return Caller(credential, peer, local=local, shown=shown)
 
-    def _credential(self, context: Context, *, local: bool) -> Credential:
+    def _credential(self, context: Calling, *, local: bool) -> Credential:
         shown = [value for key, value in context.invocation_metadata() or () if key == _HEADER]
         if shown:
             return Credential(_token_digest(shown))

@@ -45,11 +45,8 @@ class ClientLimit:
 
     def check(self) -> None:
         """See whether the current call's client may have one more request. Raises OverloadedError if not."""
-        if self._limit and self._in_flight[_client.get()] >= self._limit:
-            raise OverloadedError(
-                f"this client has {self._limit} requests in flight, which is its limit (max_concurrent_per_client)",
-                limit="client_limit",
-            )
+        if self._limit and self._count(_client.get()) >= self._limit:
+            raise self._too_many()
 
     def request(self) -> AbstractContextManager[None]:
         """Have a request of the current call's client in flight.
@@ -61,15 +58,35 @@ class ClientLimit:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        self.check()
         client = _client.get()
-        self._in_flight[client] += 1
+        if not self._enter(client):
+            raise self._too_many()
         try:
             yield
         finally:
-            self._in_flight[client] -= 1
-            if not self._in_flight[client]:
-                del self._in_flight[client]
+            self._leave(client)
+
+    def _too_many(self) -> OverloadedError:
+        return OverloadedError(
+            f"this client has {self._limit} requests in flight, which is its limit (max_concurrent_per_client)",
+            limit="client_limit",
+        )
+
+    # Who else has requests of the same clients counts them elsewhere.
+
+    def _count(self, client: str) -> int:
+        return self._in_flight[client]
+
+    def _enter(self, client: str) -> bool:
+        if self._in_flight[client] >= self._limit:
+            return False
+        self._in_flight[client] += 1
+        return True
+
+    def _leave(self, client: str) -> None:
+        self._in_flight[client] -= 1
+        if not self._in_flight[client]:
+            del self._in_flight[client]
 
 
 class Noting(grpc.aio.ServerInterceptor):

@@ -119,7 +119,8 @@ class Frontend:
         )
         limit = ResponseLimit.of(init.max_response_bytes, init.max_message_bytes)
         self._routes = Routes(init.shape_secret, response_limit=limit)
-        clients = ClientLimit(init.max_concurrent_per_client)
+        limit_of_client = init.max_concurrent_per_client
+        clients = self._hot.client_limit(limit_of_client) if self._hot else ClientLimit(limit_of_client)
         self._uploads = Uploads(init.upload_limit_bytes)
         core = (self._routes, self._dispatcher, self._recorder, self.send, clients, self._uploads)
         rule = init.request_log
@@ -135,9 +136,10 @@ class Frontend:
         self._add_services()
         if self._hot is not None and isinstance(self._server, NativeServer):
             self._hot.connect(self._dispatcher, self._routes, self._service, self._recorder, self._growth)
+            self._hot.know_callers(self._access)
             self._server.on_hot = self._hot.on_event
             self._server.before_end = self._part
-            self._let_hot(enabled=True)
+            self._hot.enable(enabled=True)
         self._finished = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
@@ -167,13 +169,6 @@ class Frontend:
         if self._hot is not None:
             self._hot.end()
         self._mirror = self._dispatcher.mirror = NO_MIRROR
-
-    def _let_hot(self, *, enabled: bool) -> None:
-        """Whether the loop in C may answer requests by itself, where nothing is to be asked of Python about each."""
-        init = self._init
-        if self._hot is not None:
-            plain = init.request_log.off and not init.max_concurrent_per_client and not self._access.by_model
-            self._hot.enable(enabled=enabled and plain)
 
     # Control --------------------------------------------------------------------------------------------------
 
@@ -357,7 +352,8 @@ class Frontend:
         loop, service = asyncio.get_running_loop(), self._service
         deadline = loop.time() + seconds
         service.refusing, seen = True, -1
-        self._let_hot(enabled=False)
+        if self._hot is not None:
+            self._hot.enable(enabled=False)
         while service.refused != seen and loop.time() < deadline:
             seen = service.refused
             await asyncio.sleep(QUIET_SECONDS)

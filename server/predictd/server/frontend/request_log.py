@@ -9,7 +9,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -25,6 +25,7 @@ from predictd.server.observe.logs import REQUESTS
 
 if TYPE_CHECKING:
     from predictd.server.frontend.clients import ClientLimit
+    from predictd.server.frontend.handed import Handed
     from predictd.server.frontend.heading import Heading
     from predictd.server.frontend.inference import InferRequest, InferResponse
     from predictd.server.frontend.pending import Reply
@@ -43,7 +44,7 @@ class NotedCalls(Noting):
     """Notes for each call what a line may need of it, and reads none of it before there is a line."""
 
     def __init__(self) -> None:
-        super().__init__(_call.set)
+        super().__init__(note_call)
 
 
 class Sampler:
@@ -72,6 +73,10 @@ class Sampler:
         self._budget -= 1
         return True
 
+    def takes_drawn(self, now_seconds: float) -> bool:
+        """The same for one that was drawn elsewhere, where the others of this process are not known."""
+        return not self._rule.per_second or self.takes(now_seconds)
+
 
 class LoggedService(Service):
     """A service that logs requests."""
@@ -87,15 +92,31 @@ class LoggedService(Service):
         rule: RequestLogRule,
     ) -> None:
         super().__init__(routes, dispatcher, recorder, send, clients, uploads)
+        self.rule = rule
         self._sampler = Sampler(rule)
 
     # typing.override needs Python 3.12.
     async def infer(  # type: ignore[explicit-override]
         self, request: InferRequest, api: str, deadline_ns: int
     ) -> InferResponse:
-        start_ns = time.monotonic_ns()
+        answer = super().infer(request, api, deadline_ns)
+        return await self._logged(answer, request, api, deadline_ns, time.monotonic_ns())
+
+    async def resume(self, handed: Handed, api: str) -> InferResponse:  # type: ignore[explicit-override]
+        answer = super().resume(handed, api)
+        return await self._logged(answer, handed.request, api, handed.deadline_ns, handed.accepted_ns)
+
+    async def _logged(
+        self,
+        answer: Awaitable[InferResponse],
+        request: InferRequest,
+        api: str,
+        deadline_ns: int,
+        start_ns: int,
+    ) -> InferResponse:
+        """An answer, or what is raised instead, with a line about it."""
         try:
-            response = await super().infer(request, api, deadline_ns)
+            response = await answer
         except BaseException as error:
             self._failed_request(request, api, status_of(error, deadline_ns), start_ns)
             raise
@@ -103,7 +124,8 @@ class LoggedService(Service):
             _write(
                 api,
                 "OK",
-                start_ns,
+                _seconds_since(start_ns),
+                **_of_call(),
                 model=response.model,
                 version=response.version,
                 request_id=request.id,
@@ -113,6 +135,28 @@ class LoggedService(Service):
                 compute_seconds=response.compute_ns / 1e9,
             )
         return response
+
+    def ended(
+        self,
+        context: Any,
+        caller: str,
+        api: str,
+        status: str,
+        duration_seconds: float,
+        fields: Mapping[str, str | float | None],
+    ) -> None:
+        """Log a request that ended elsewhere, and was drawn there.
+
+        Args:
+            context: Of its call.
+            caller: Who made that.
+            api: The protocol's name.
+            status: The gRPC status code's name.
+            duration_seconds: From its arrival to its end.
+            fields: What else the line has.
+        """
+        if self._sampler.takes_drawn(time.monotonic()):
+            _write(api, status, duration_seconds, **_about(context, caller), **fields)
 
     def begin(  # type: ignore[explicit-override]
         self, request: InferRequest, api: str, deadline_ns: int, reply: Reply
@@ -140,7 +184,8 @@ class LoggedService(Service):
             _write(
                 api,
                 status,
-                start_ns,
+                _seconds_since(start_ns),
+                **_of_call(),
                 model=request.model,
                 version=request.version,
                 label=request.label,
@@ -148,27 +193,28 @@ class LoggedService(Service):
             )
 
 
-def _write(api: str, status: str, start_ns: int, **fields: str | float | None) -> None:
-    about = {
-        "api": api,
-        "status": status,
-        "duration_seconds": (time.monotonic_ns() - start_ns) / 1e9,
-        **fields,
-        **_of_call(),
-    }
+def _seconds_since(start_ns: int) -> float:
+    return (time.monotonic_ns() - start_ns) / 1e9
+
+
+def _write(api: str, status: str, duration_seconds: float, **fields: str | float | None) -> None:
+    about = {"api": api, "status": status, "duration_seconds": duration_seconds, **fields}
     _log.info("request", extra={name: value for name, value in about.items() if value not in (None, "")})
+
+
+def note_call(context: Any) -> None:
+    """Have the present call be this one."""
+    _call.set(context)
 
 
 def _of_call() -> dict[str, str]:
     """What the present call says of itself beside its request."""
     context = _call.get()
-    if context is None:
-        return {}
-    return {
-        "client": unquote(context.peer()),
-        "caller": caller_name(),
-        **ids(context.invocation_metadata() or ()),
-    }
+    return {} if context is None else _about(context, caller_name())
+
+
+def _about(context: Any, caller: str) -> dict[str, str]:
+    return {"client": unquote(context.peer()), "caller": caller, **ids(context.invocation_metadata() or ())}
 
 
 def ids(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

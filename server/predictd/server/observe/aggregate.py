@@ -19,6 +19,7 @@ from predictd.server.observe.deltas import (
     DropReason,
     FrontendDelta,
     LaneStatisticsRow,
+    NativeWay,
     RequestSeries,
     RunSeries,
     TimeSeries,
@@ -175,6 +176,7 @@ class Aggregate:
         loop_lag: How late the event loops of front ends were.
         gc_pauses: How long garbage collections held them up.
         refusals: Calls and HTTP requests whose callers were not let in, by protocol and reason.
+        ways: Requests of front ends in C by the way that they went.
     """
 
     def __init__(self) -> None:
@@ -187,6 +189,7 @@ class Aggregate:
         self.loop_lag = TimeTotals()
         self.gc_pauses = TimeTotals()
         self.refusals: Counter[tuple[Protocol, RefusalReason]] = Counter()
+        self.ways: Counter[NativeWay] = Counter()
 
     def name_lane(self, lane: int, model: str, version: int) -> None:
         """Say which model version a lane serves, before its first delta comes."""
@@ -232,6 +235,7 @@ class Aggregate:
                 runs.shed[shed.reason] = runs.shed.get(shed.reason, 0) + shed.requests
         for reason, calls in delta.refusals.items():
             self.refusals["grpc", reason] += calls
+        self.ways.update(delta.ways)
         self.loop_lag.add(delta.loop_lag)
         self.gc_pauses.add(delta.gc_pauses)
         for retries in delta.retries:

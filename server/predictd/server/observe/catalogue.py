@@ -51,6 +51,13 @@ METRICS: tuple[MetricSpec, ...] = (
         "may not do this, or not with this model. They count nowhere else.",
     ),
     MetricSpec(
+        "predictd_native_requests_total",
+        "counter",
+        ("way",),
+        "Requests to the front end in C, where that serves. hot: it did all of it. handed: it began, Python brought "
+        "it to its end. Anything else says why Python had the whole request; native.md has a table of it.",
+    ),
+    MetricSpec(
         "predictd_tls_certificate_expiry_timestamp_seconds",
         "gauge",
         (),

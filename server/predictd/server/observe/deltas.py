@@ -17,6 +17,22 @@ SUCCESS = "OK"
 """The status of an answered request; every other status is a failure."""
 
 DropReason = Literal["expired", "too_near", "cancelled"]
+NativeWay = Literal[
+    "hot",
+    "handed",
+    "closed",
+    "compressed",
+    "caller",
+    "client_limit",
+    "model",
+    "shape",
+    "content",
+    "memory",
+    "busy",
+    "upload",
+]
+NATIVE_WAYS: tuple[NativeWay, ...] = get_args(NativeWay)
+"""How requests go through a front end in C; it knows them by number."""
 REFUSAL_REASONS: tuple[RefusalReason, ...] = get_args(RefusalReason)
 SHED_REASONS: tuple[ShedReason, ...] = get_args(ShedReason)
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
@@ -135,6 +151,7 @@ class FrontendDelta(msgspec.Struct, frozen=True, array_like=True):
         gc_pauses: How long garbage collections took.
         more: The recorder holds more than a message carries: take again.
         refusals: Calls whose callers were not let in, by reason.
+        ways: Requests of a front end in C by the way that they went.
     """
 
     requests: list[RequestSeries] = []
@@ -146,6 +163,7 @@ class FrontendDelta(msgspec.Struct, frozen=True, array_like=True):
     loop_lag: TimeSeries = TimeSeries()
     gc_pauses: TimeSeries = TimeSeries()
     refusals: dict[RefusalReason, int] = {}
+    ways: dict[NativeWay, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self.requests or self.retries or self.accepted or self.shed or self.refusals)

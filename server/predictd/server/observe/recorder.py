@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from threading import Lock
 
@@ -24,6 +24,7 @@ from predictd.server.observe.deltas import (
     AcceptedSeries,
     DropReason,
     FrontendDelta,
+    NativeWay,
     RequestSeries,
     RetrySeries,
     RunSeries,
@@ -101,6 +102,7 @@ class FrontendRecorder:
         self._accepted: dict[tuple[int | None, str], int] = {}
         self._shed: dict[tuple[int, ShedReason], int] = {}
         self._refusals: dict[RefusalReason, int] = {}
+        self._ways: dict[NativeWay, int] = {}
         self._waits: dict[int, int] = {}
         self._waited: set[int] = set()
         self._more = False
@@ -123,6 +125,11 @@ class FrontendRecorder:
     def refused(self, reason: RefusalReason) -> None:
         """Count a call whose caller was not let in. It is no request: nothing else is counted of it."""
         self._refusals[reason] = self._refusals.get(reason, 0) + 1
+
+    def went(self, ways: Mapping[NativeWay, int]) -> None:
+        """Count requests by the way that they went through a front end in C."""
+        for way, requests in ways.items():
+            self._ways[way] = self._ways.get(way, 0) + requests
 
     def waits(self, lane: int, expected_ns: int) -> None:
         """Tell how long a request of a lane that came now was expected to wait."""
@@ -221,6 +228,7 @@ class FrontendRecorder:
         waits = {lane: self._waits.pop(lane) for lane in list(islice(self._waits, room))}
         self._more = bool(self._cells or self._retries or self._accepted or self._shed or self._waits)
         refusals, self._refusals = self._refusals, {}
+        ways, self._ways = self._ways, {}
         return FrontendDelta(
             requests,
             retries,
@@ -231,6 +239,7 @@ class FrontendRecorder:
             loop_lag=self.loop_lag.take(),
             gc_pauses=self.gc_pauses.take(),
             refusals=refusals,
+            ways=ways,
         )
 
 

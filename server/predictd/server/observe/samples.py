@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from predictd.server.observe.aggregate import PROTOCOLS, Aggregate, RunTotals, Served, TimeTotals, Waiting
 from predictd.server.observe.buckets import DURATION_BUCKETS_SECONDS, ROWS_BUCKETS
-from predictd.server.observe.deltas import DROP_REASONS, REFUSAL_REASONS, SHED_REASONS, SUCCESS
+from predictd.server.observe.deltas import DROP_REASONS, NATIVE_WAYS, REFUSAL_REASONS, SHED_REASONS, SUCCESS
 from predictd.server.observe.gauges import LANE_STATES, Gauges, MemoryGauge
 from predictd.server.observe.processes import Memory
 
@@ -135,6 +135,12 @@ def _refused(view: View) -> Numbers:
     }
 
 
+def _ways(view: View) -> Numbers:
+    # Where no front end is in C, there are none to tell of.
+    counted = view.aggregate.ways
+    return {(way,): counted[way] for way in NATIVE_WAYS} if counted else {}
+
+
 def _certificate_expiry(view: View) -> Numbers:
     expiry = view.gauges.certificate_expiry_unix_seconds
     return {} if expiry is None else {(): expiry}
@@ -238,6 +244,7 @@ NUMBERS: Mapping[str, Callable[[View], Numbers]] = {
     "predictd_dropped_total": _dropped,
     "predictd_shed_total": _shed,
     "predictd_refused_calls_total": _refused,
+    "predictd_native_requests_total": _ways,
     "predictd_tls_certificate_expiry_timestamp_seconds": _certificate_expiry,
     "predictd_credentials_reload_failures_total": lambda view: {
         (what,): count for what, count in view.gauges.credential_failures.items()

@@ -46,10 +46,8 @@ class Call:
         "_code",
         "_deadline_ns",
         "_details",
-        "_fields",
         "_gone",
         "_half_closed",
-        "_identity",
         "_message_bytes_max",
         "_messages",
         "_metadata",
@@ -63,6 +61,8 @@ class Call:
         "_trailers",
         "_writers",
         "deserialize",
+        "fields",
+        "identity",
         "path",
         "serialize",
         "task",
@@ -83,9 +83,9 @@ class Call:
         self._number = number
         self._deadline_ns = deadline_ns
         self.path = path
-        self._fields = fields
+        self.fields = fields
         self._peer = peer
-        self._identity = identity
+        self.identity = identity
         self._message_bytes_max = message_bytes_max
         self._metadata: metadata.Metadata | None = None
         self._messages: deque[tuple[bytes, bool]] = deque()
@@ -153,7 +153,7 @@ class Call:
         self._read += 1
         if compressed:
             try:
-                data = inflate(data, metadata.encoding(self._fields), self._message_bytes_max)
+                data = inflate(data, metadata.encoding(self.fields), self._message_bytes_max)
             except UnreadableMessageError as error:
                 await self.abort(error.code, str(error))
         return data if self.deserialize is None else self.deserialize(data)
@@ -251,7 +251,7 @@ class Call:
     def invocation_metadata(self) -> metadata.Metadata:
         """What the client sent with the call."""
         if self._metadata is None:
-            self._metadata = metadata.unpack(self._fields)
+            self._metadata = metadata.unpack(self.fields)
         return self._metadata
 
     def peer(self) -> str:
@@ -260,7 +260,7 @@ class Call:
 
     def auth_context(self) -> dict[str, list[bytes]]:
         """What the client's certificate says, by gRPC's names; empty without one."""
-        return metadata.grouped(self._identity)
+        return metadata.grouped(self.identity)
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, None without one."""

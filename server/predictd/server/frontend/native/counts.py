@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from predictd.server.frontend.apis import oip, predictd_v1
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
-from predictd.server.observe.deltas import RequestSeries
+from predictd.server.observe.deltas import NATIVE_WAYS, NativeWay, RequestSeries
 
 # What is refused there is refused for its expected wait.
 SHED = "RESOURCE_EXHAUSTED"
-# As the C half has them: `lane->counts`, `enum counts_status`.
+# As the C half has them: `lane->counts`, `enum counts_status`; and NATIVE_WAYS is `enum way`.
 APIS = (predictd_v1.API, oip.API)
 STATUSES = ("OK", "CANCELLED", "DEADLINE_EXCEEDED", SHED)
 _BUCKETS = len(DURATION_BOUNDS_NS) + 1
+_COUNT = struct.Struct("<Q")
 _ROW = struct.Struct(f"<IIQ{2 * len(STATUSES) + 3 + 2 * _BUCKETS}Q")
 
 
@@ -64,3 +65,9 @@ def parse(data: bytes) -> Iterator[Counted]:
                 )
             )
         yield Counted(lane, expected_ns, tuple(series))
+
+
+def parse_ways(data: bytes) -> dict[NativeWay, int]:
+    """What the command `ways` gives: how many requests went which way."""
+    # None once the loop has ended.
+    return {way: count for way, (count,) in zip(NATIVE_WAYS, _COUNT.iter_unpack(data), strict=False)}

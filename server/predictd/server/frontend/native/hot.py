@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -23,17 +23,24 @@ from predictd.server.frontend.calls import waiting_series
 from predictd.server.frontend.mirror import Mirror
 from predictd.server.frontend.native import counts
 from predictd.server.frontend.native.admissions import Admissions, encode_lane, is_plain
+from predictd.server.frontend.native.clients import SharedClientLimit
+from predictd.server.frontend.native.ended import EndedRequests
 from predictd.server.frontend.native.expected import SharedExpectation
+from predictd.server.frontend.native.grants import Grants
 from predictd.server.frontend.native.memory import NativeArena, ResponseMemory, later
 from predictd.server.frontend.native.packing import Command, Line, address, longs, numbers, text
 from predictd.server.frontend.native.recovery import Reason, Recovery
+from predictd.server.frontend.request_log import LoggedService
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
 from predictd.server.transport.claims import ClaimState
 from predictd.server.transport.pipes import Pipe, make_pipe
 
 if TYPE_CHECKING:
+    from predictd.server.frontend.access import Access
+    from predictd.server.frontend.clients import ClientLimit
     from predictd.server.frontend.dispatch import Dispatcher
     from predictd.server.frontend.lost import Probe
+    from predictd.server.frontend.native.limits import Limits
     from predictd.server.frontend.pools import ArenaGrowth, PoolLink, WorkerLink
     from predictd.server.frontend.routing import Lane, Routes
     from predictd.server.frontend.service import Service
@@ -47,31 +54,7 @@ _GROW = struct.Struct("<IIQ")
 _NOT_YET = b"\0"
 
 # `enum hot_event`.
-_HANDED, _CLIENT_GONE, _LANE_IDLE, _GROW_ASKED, _POOL_IDLE = range(1, 6)
-
-
-class Limits(Protocol):
-    """What the supervisor said of this front end, as far as it is asked for here. See `FrontendInit`."""
-
-    @property
-    def frontend(self) -> int:
-        """Its id."""
-
-    @property
-    def in_flight_limit(self) -> int:
-        """Requests that it may have in flight."""
-
-    @property
-    def arena_limit_bytes(self) -> int:
-        """Of the requests to one pool."""
-
-    @property
-    def arena_keep_ns(self) -> int:
-        """How long memory is kept that nobody needs."""
-
-    @property
-    def max_message_bytes(self) -> int:
-        """Of a request, and of an answer."""
+_HANDED, _CLIENT_GONE, _LANE_IDLE, _GROW_ASKED, _POOL_IDLE, _LINE = range(1, 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +96,8 @@ class Hot(Mirror):
         self._before_probes_ns: dict[int, int] = {}
         self._idle: dict[int, Any] = {}
         self._responses = ResponseMemory(command)
+        self._grants: Grants | None = None
+        self._lines: EndedRequests | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         command(
             "setup",
@@ -142,6 +127,7 @@ class Hot(Mirror):
         self._routes = routes
         self._recorder = recorder
         self._growth = growth
+        self._service = service
         self.recovery = Recovery(
             self._command,
             service,
@@ -150,6 +136,18 @@ class Hot(Mirror):
             self._init.frontend,
             self._init.max_message_bytes,
         )
+
+    def know_callers(self, access: Access) -> None:
+        """Have calls looked at by what Python decided of their callers, and the log of requests written."""
+        if access.by_model:
+            access.memory = self._grants = Grants(self._command, self._lanes)
+        if isinstance(self._service, LoggedService):
+            self._lines = EndedRequests(self._command, self._service, access)
+            self.recovery.note = self._lines.note
+
+    def client_limit(self, limit: int) -> ClientLimit:
+        """Counts requests of each client, of both halves."""
+        return SharedClientLimit(self._command, limit)
 
     def enable(self, *, enabled: bool) -> None:
         """Whether requests may be taken; else all are Python's."""
@@ -181,6 +179,8 @@ class Hot(Mirror):
             (pool,) = _LANE.unpack(data)
             del self._pools[pool]
             self._shared.discard(pool)
+        elif kind == _LINE and self._lines is not None:
+            self._lines.on_line(data)
         else:
             raise TypeError(f"the loop told of event {kind}. This is a bug.")
 
@@ -347,6 +347,8 @@ class Hot(Mirror):
             self._command("lane_add", encode_lane(lane, pool, where))
             self._lanes[lane.id] = known = lane
             lane.inputs.learned = Admissions(self._command, lane).learned
+            if self._grants is not None:
+                self._grants.clear()
         return known is lane
 
     @override
@@ -373,6 +375,7 @@ class Hot(Mirror):
 
     @override
     def collect(self) -> None:
+        self._recorder.went(counts.parse_ways(self._command("ways", b"")))
         for counted in counts.parse(self._command("counts", b"")):
             self._recorder.waits(counted.lane, counted.expected_ns)
             for series in counted.series:

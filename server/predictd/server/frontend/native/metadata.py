@@ -30,9 +30,9 @@ def pack(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
 def unpack(fields: bytes) -> Metadata:
     """What a client sent. Binary values that are none are left out."""
     found: list[tuple[str, str | bytes]] = []
-    each = _each(fields)
-    for key in each:
-        value = next(each)
+    parts = each(fields)
+    for key in parts:
+        value = next(parts)
         name = key.decode("ascii", errors="replace")
         if name == ENCODING:
             continue
@@ -47,24 +47,31 @@ def unpack(fields: bytes) -> Metadata:
 
 def encoding(fields: bytes) -> str:
     """How the messages of a call are compressed that say that they are."""
-    each = _each(fields)
-    for key in each:
-        value = next(each)
+    parts = each(fields)
+    for key in parts:
+        value = next(parts)
         if key == ENCODING.encode():
             return value.decode("ascii", errors="replace")
     return "identity"
 
 
+def values(fields: bytes, name: bytes) -> list[bytes]:
+    """The values of a name."""
+    parts = each(fields)
+    return [value for key, value in zip(parts, parts, strict=True) if key == name]
+
+
 def grouped(fields: bytes) -> dict[str, list[bytes]]:
     """The values of each name."""
     found: dict[str, list[bytes]] = {}
-    each = _each(fields)
-    for key in each:
-        found.setdefault(key.decode(), []).append(next(each))
+    parts = each(fields)
+    for key in parts:
+        found.setdefault(key.decode(), []).append(next(parts))
     return found
 
 
-def _each(fields: bytes) -> Iterator[bytes]:
+def each(fields: bytes) -> Iterator[bytes]:
+    """The fields, names and values alike."""
     place = 0
     while place < len(fields):
         (length,) = _LENGTH.unpack_from(fields, place)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _HEAD = struct.Struct("<IIIBB2xQQQQ")
 _COMPLETION = struct.Struct(COMPLETION_STRUCT)
+_SIZE = struct.Struct("<Q")
 _CLIENT_GONE = struct.Struct("<II")
 _NOWHERE = Block(NO_SEGMENT, 0, 0)
 
@@ -113,6 +114,7 @@ class HandedEvent:
         excess_ns: If no answer is expected in time: by how much it would be late.
         left_ns: And how long there was.
         record: Its completion, if that is the reason.
+        about: What is told of its call, where the log needs it.
         message: As it came.
     """
 
@@ -126,6 +128,7 @@ class HandedEvent:
     excess_ns: int
     left_ns: int
     record: tuple[int, ...]
+    about: bytes
     message: bytes
 
     @classmethod
@@ -134,6 +137,8 @@ class HandedEvent:
         slot, generation, lane, method, reason, accepted_ns, deadline_ns, excess_ns, left_ns = (
             _HEAD.unpack_from(data)
         )
+        (about_bytes,) = _SIZE.unpack_from(data, _HEAD.size + _COMPLETION.size)
+        begin = _HEAD.size + _COMPLETION.size + _SIZE.size
         return cls(
             slot,
             generation,
@@ -145,7 +150,8 @@ class HandedEvent:
             excess_ns,
             left_ns,
             _COMPLETION.unpack_from(data, _HEAD.size),
-            data[_HEAD.size + _COMPLETION.size :],
+            data[begin : begin + about_bytes],
+            data[begin + about_bytes :],
         )
 
 
@@ -159,6 +165,9 @@ class Recovery:
         workers: Those that live, by id.
         frontend: Our id.
         max_message_bytes: Of an answer.
+
+    Attributes:
+        note: Told what is known of a request's call before it is served, in the context of that.
     """
 
     def __init__(
@@ -177,6 +186,7 @@ class Recovery:
         self._frontend = frontend
         self._max_message_bytes = max_message_bytes
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self.note: Callable[[bytes], None] | None = None
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -205,6 +215,8 @@ class Recovery:
     async def _serve(self, event: HandedEvent) -> None:
         key = numbers(event.slot, event.generation)
         protocol = _PROTOCOLS[event.method]
+        if self.note is not None:
+            self.note(event.about)
         try:
             message = await self._answer(event, protocol)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status
