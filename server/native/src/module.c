@@ -10,7 +10,7 @@
 #include "orders.h"
 
 /* What the Python half has to know of this module; see predictd/native/__init__.py. */
-enum { BRIDGE_VERSION = 1, TRANSPORT_VERSION = 1 };
+enum { BRIDGE_VERSION = 2, TRANSPORT_VERSION = 1 };
 
 static pthread_t thread;
 static bool running;
