@@ -1,10 +1,11 @@
 """The native front end beside the grpcio one and the bare echo, with h2load as the client, all three by turns.
 
-h2load costs little, so that what is measured is the server; it keeps one CPU of two busy even so.
+h2load costs little, so that what is measured is the server; how much is told, as it shares the CPUs.
 """
 
 from __future__ import annotations
 
+import resource
 import statistics
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -135,12 +136,12 @@ def _start(subject: Subject, settings: Settings, stack: ExitStack) -> Mapping[st
 def _case(case: Case, servers: Mapping[str, _Server], settings: Settings) -> Report:
     report = Report()
     rates: dict[str, list[float]] = {kind: [] for kind in servers}
-    cpu_us: dict[str, list[dict[str, float]]] = {kind: [] for kind in servers}
+    costs: dict[str, list[_Costs]] = {kind: [] for kind in servers}
     for _ in range(settings.profile.rounds):
         for kind, server in servers.items():
-            rate, spent_us, problem = _once(case.shape, server, settings)
+            rate, cost, problem = _once(case.shape, server, settings)
             rates[kind].append(rate)
-            cpu_us[kind].append(spent_us)
+            costs[kind].append(cost)
             report.problems += [f"{case.name}, {kind}: {problem}"] if problem else []
     over, of = (rates[case.over], rates[NATIVE]) if case.alone else (rates[NATIVE], rates[case.over])
     what = "time of a request" if case.alone else "requests/s"
@@ -157,20 +158,44 @@ def _case(case: Case, servers: Mapping[str, _Server], settings: Settings) -> Rep
             f"{case.name}, {kind}",
             Spread.of(rates[kind]).text(0),
             f"{1e6 * case.shape.connections * case.shape.in_flight / statistics.median(rates[kind]):,.0f}",
-            *(f"{statistics.median(each.get(role, 0.0) for each in cpu_us[kind]):.1f}" for role in _ROLES),
+            *(
+                f"{statistics.median(each.cpu_us.get(role, 0.0) for each in costs[kind]):.1f}"
+                for role in _ROLES
+            ),
+            f"{statistics.median(each.rows_a_run for each in costs[kind]):.1f}",
         )
         for kind in servers
     ]
-    header = ("", "requests/s", "mean µs", *(f"{role}, CPU µs a request" for role in _ROLES))
+    header = ("", "requests/s", "mean µs", *(f"{role}, CPU µs a request" for role in _ROLES), "rows a run")
     report.tables.append(Table("Native front end, grpcio front end and echo, with h2load", header, rows))
     return report
 
 
-_ROLES = ("front ends", "workers")
+_CLIENT = "h2load"
+_ROLES = ("front ends", "workers", _CLIENT)
 
 
-def _once(shape: Shape, server: _Server, settings: Settings) -> tuple[float, dict[str, float], str]:
-    """Requests a second, CPU microseconds of a request by role, and what is wrong with it."""
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """What a request costs.
+
+    Attributes:
+        cpu_us: CPU microseconds by role.
+        rows_a_run: Mean rows of a batch; 0 without an engine.
+    """
+
+    cpu_us: Mapping[str, float]
+    rows_a_run: float = 0.0
+
+
+def _cpu_by_role(roles: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """CPU time so far of a server's processes, and of all clients that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {**proc.cpu_by_role(roles), _CLIENT: ended.ru_utime + ended.ru_stime}
+
+
+def _once(shape: Shape, server: _Server, settings: Settings) -> tuple[float, _Costs, str]:
+    """Requests a second, what a request costs, and what is wrong with it."""
     counted = scrape(server.http) if server.http else None
 
     def drive(requests: int) -> float:
@@ -179,13 +204,14 @@ def _once(shape: Shape, server: _Server, settings: Settings) -> tuple[float, dic
     probe = drive(_PROBE_REQUESTS)
     requests = max(_PROBE_REQUESTS, int(probe * settings.profile.seconds))
     roles = server.roles()
-    before = proc.cpu_by_role(roles)
+    before = _cpu_by_role(roles)
     rate = drive(requests)
-    spent_us = {
-        role: (seconds - before[role]) / requests * 1e6 for role, seconds in proc.cpu_by_role(roles).items()
+    cpu_us = {
+        role: (seconds - before[role]) / requests * 1e6 for role, seconds in _cpu_by_role(roles).items()
     }
     if server.http is None or counted is None:
-        return rate, spent_us, ""
+        return rate, _Costs(cpu_us), ""
     sent = requests + _PROBE_REQUESTS
-    ok = settled(server.http, counted.ok + sent).since(counted).ok
-    return rate, spent_us, "" if ok == sent else f"h2load got {sent} answers, {ok} were counted"
+    since = settled(server.http, counted.ok + sent).since(counted)
+    problem = "" if since.ok == sent else f"h2load got {sent} answers, {since.ok} were counted"
+    return rate, _Costs(cpu_us, since.mean_batch), problem

@@ -25,7 +25,7 @@ from predictd.server.frontend import main as frontend_main
 from predictd.server.observe import error_ids
 from predictd.server.supervise import keeper, starter, supervisor, watching
 from predictd.server.transport.claims import ClaimWriter
-from predictd.server.worker import intake, loading, response_memory, runner, token
+from predictd.server.worker import completions, intake, loading, response_memory, token, waiting
 from predictd.server.worker import main as worker_main
 from tests.simulation.strand import Strand
 
@@ -252,10 +252,13 @@ def _replacements() -> list[tuple[object, str, object]]:
     no_collections = SimpleNamespace(collect=lambda: 0, freeze=lambda: None, set_threshold=lambda *_: None)
     machine = Powered.machine
     return [
-        *((module, "os", stand_in_os) for module in (worker_main, intake, runner, response_memory, token)),
+        *(
+            (module, "os", stand_in_os)
+            for module in (worker_main, intake, completions, response_memory, token)
+        ),
         (frontend_main, "os", stand_in_os),
         (dispatch, "os", _FrontendOs()),
-        *((module, "select", polls) for module in (worker_main, intake, response_memory)),
+        *((module, "select", polls) for module in (worker_main, waiting, response_memory)),
         *((module, "threading", threads) for module in (worker_main, loading, response_memory)),
         *((module, "gc", no_collections) for module in (worker_main, frontend_main)),
         (error_ids, "secrets", SimpleNamespace(token_hex=lambda size: "0" * 2 * size)),

@@ -124,6 +124,7 @@ static void send(struct pn_call *call, const uint8_t *message, size_t size)
         hot_feed(call, message, size) != PN_MORE || hot_message_end(call) != PN_TAKEN)
         abort();
     hot_round();
+    hot_round_over();
 }
 
 /* Ends what was handed over, as Python would. */
@@ -173,6 +174,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     hot_completions();
     hot_round();
+    hot_round_over();
     hot_gone(&call);
     end_handed();
     empty(records[0]);

@@ -132,6 +132,7 @@ void hot_gone(struct pn_call *call)
 }
 
 void hot_round(void) {}
+void hot_round_over(void) {}
 void hot_completions(void) {}
 void hot_start(void) {}
 void hot_stop(void) {}

@@ -13,13 +13,19 @@
 /* Trailers of one call: more than any adapter gives. */
 enum { FIELDS_MAX = 64 };
 
-/* A header of two literals. */
-#define LITERAL(name, value) pair(name, sizeof(name) - 1, value, sizeof(value) - 1)
+enum { NO_COPY = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE };
+
+/* A header of two literals, which stay where they are. */
+#define LITERAL(name, value) header(name, sizeof(name) - 1, value, sizeof(value) - 1, NO_COPY)
+
+static nghttp2_nv header(const void *name, size_t name_size, const void *value, size_t value_size, uint8_t flags)
+{
+    return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, name_size, value_size, flags};
+}
 
 static nghttp2_nv pair(const void *name, size_t name_size, const void *value, size_t value_size)
 {
-    return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, name_size, value_size,
-                        NGHTTP2_NV_FLAG_NONE};
+    return header(name, name_size, value, value_size, NGHTTP2_NV_FLAG_NONE);
 }
 
 static size_t add_fields(nghttp2_nv *headers, size_t count, const uint8_t *fields, size_t size)
@@ -47,8 +53,12 @@ static void check(struct pn_stream *stream, int result)
 
 static size_t add_status(struct pn_stream *stream, nghttp2_nv *headers, size_t count, char number[16])
 {
-    int size = snprintf(number, 16, "%d", stream->status);
-    headers[count++] = pair("grpc-status", 11, number, (size_t)size);
+    if (stream->status == GRPC_OK) {
+        headers[count++] = LITERAL("grpc-status", "0");
+    } else {
+        int size = snprintf(number, 16, "%d", stream->status);
+        headers[count++] = pair("grpc-status", 11, number, (size_t)size);
+    }
     if (stream->text.size != 0)
         headers[count++] = pair("grpc-message", 12, stream->text.data, stream->text.size);
     return add_fields(headers, count, stream->trailers.data, stream->trailers.size);

@@ -60,8 +60,9 @@ bool hot_bridged_answer(struct pn_call *call, uint8_t *message, size_t length);
  * never begun to the end. The last that hot hears of it; the pointer dies here. What is out stays out, for nobody. */
 void hot_gone(struct pn_call *call);
 
-/* End of an epoll round, before connections are flushed: write tickets and releases. */
+/* End of an epoll round: write tickets, before connections are flushed; and after that releases, which nobody waits for. */
 void hot_round(void);
+void hot_round_over(void);
 
 /* The descriptor of hot_completions_fd is readable. */
 void hot_completions(void);

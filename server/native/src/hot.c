@@ -286,11 +286,9 @@ static void retry_later(bool done)
         loop_wake_hot_at(loop_now_ns() + again_ns);
 }
 
-void hot_round(void)
-{
-    tickets_flush();
-    retry_later(links_flush_releases());
-}
+void hot_round(void) { tickets_flush(); }
+
+void hot_round_over(void) { retry_later(links_flush_releases()); }
 
 void hot_completions(void) { retry_later(completions_read()); }
 

@@ -110,6 +110,7 @@ static void handle(const struct epoll_event *events, int count)
     streams_resume();
     hot_round();
     connections_flush();
+    hot_round_over();
     connections_bury();
     remains_shrink();
     bridge_notify();

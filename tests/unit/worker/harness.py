@@ -43,7 +43,8 @@ from predictd.server.transport.records import (
     Status,
     TicketFlag,
 )
-from predictd.server.worker.intake import Batch, Intake
+from predictd.server.worker.batch import Batch
+from predictd.server.worker.intake import Intake
 from predictd.server.worker.planning import LaneRules, Shares
 from predictd.server.worker.request_memory import FrontendMemory
 from predictd.server.worker.response_memory import ResponseMemory

@@ -35,7 +35,7 @@ from predictd.engines.onnxruntime.trace import Trace
 from predictd.engines.onnxruntime.unranked import unranked_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 _CPU = binding.OrtDevice(binding.OrtDevice.cpu(), binding.OrtDevice.default_memory(), 0)
@@ -152,10 +152,7 @@ class OnnxRuntimeEngine:
 
     def _run_bound(self, inputs: Sequence[Array | None], out: Sequence[Array | None]) -> list[Array]:
         bound = self._binding
-        targets = [
-            None if port.name in self._unbindable else target
-            for port, target in zip(self._outputs, out, strict=True)
-        ]
+        targets = self._bindable(out) if self._unbindable else out
         try:
             for port, array in self._given(inputs):
                 bound.bind_ortvalue_input(port.name, _share(port, array))
@@ -165,28 +162,42 @@ class OnnxRuntimeEngine:
                 else:
                     bound.bind_ortvalue_output(port.name, _share(port, target))
             self._session.run_with_iobinding(bound, self._run_options)
-            # In the order of binding.
-            values = bound.get_outputs()
-            return [
-                self._fetch(port, values[index]) if target is None else target
-                for index, (port, target) in enumerate(zip(self._outputs, targets, strict=True))
-            ]
+            return self._results(bound, targets)
         finally:
             bound.clear_binding_inputs()
             bound.clear_binding_outputs()
+
+    def _bindable(self, out: Sequence[Array | None]) -> list[Array | None]:
+        return [
+            None if port.name in self._unbindable else target
+            for port, target in zip(self._outputs, out, strict=True)
+        ]
+
+    def _results(self, bound: Any, targets: Sequence[Array | None]) -> list[Array]:
+        filled = [target for target in targets if target is not None]
+        if len(filled) == len(targets):
+            return filled
+        # In the order of binding.
+        values = bound.get_outputs()
+        return [
+            self._fetch(port, values[index]) if target is None else target
+            for index, (port, target) in enumerate(zip(self._outputs, targets, strict=True))
+        ]
 
     def _run_copying(self, inputs: Sequence[Array | None]) -> list[Array]:
         feeds = {port.name: _feed(port, array) for port, array in self._given(inputs)}
         results = self._session.run([port.name for port in self._outputs], feeds, self._run_options)
         return [self._own(port, result) for port, result in zip(self._outputs, results, strict=True)]
 
-    def _given(self, inputs: Sequence[Array | None]) -> Iterator[tuple[_Port, Array]]:
+    def _given(self, inputs: Sequence[Array | None]) -> list[tuple[_Port, Array]]:
+        given = []
         for port, array in zip(self._inputs, inputs, strict=True):
             if array is not None:
-                yield port, array
+                given.append((port, array))
             elif not port.optional:
                 # ONNX Runtime does not always notice.
                 raise InvalidInputError(f"input {port.name!r} is missing")
+        return given
 
     def _fetch(self, port: _Port, value: Any) -> Array:
         """An output's OrtValue as an array, without a copy where the memory is its own."""

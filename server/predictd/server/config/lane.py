@@ -46,7 +46,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         run_timeout_ns: A run that takes longer costs the worker its life.
         default_deadline_ns: When a request is given up whose client sets no deadline; 0 never.
         threads: Threads of one run.
-        spin: Threads that wait for each other within a run may spin.
+        spin: Threads that wait for each other within a run may spin, and the worker may wait awake for tickets.
         device: Where to run, such as "cpu".
         parameters: Engine-specific settings.
         files_by_capability: What to load instead on a GPU of a compute capability, such as "8.9".

@@ -108,8 +108,10 @@ def _spin(pool: PoolRequest, budget: Budget, *, own: bool) -> tuple[bool, str]:
         return pool.spin, f"waiting: {'spins' if pool.spin else 'sleeps'}, {pool.asked('spin')}"
     if budget.throttled:
         return False, "waiting: sleeps, as the quota counts the time of a thread that spins"
+    if len(budget.cpus) == 1:
+        return False, "waiting: sleeps, as what is waited for needs the only CPU"
     if own:
-        return True, "waiting: spins within a run, as no other worker runs on its CPUs"
+        return True, "waiting: spins, as no other worker runs on its CPUs"
     return False, "waiting: sleeps, as other workers may run on its CPUs"
 
 

@@ -38,7 +38,8 @@ class Efficiency:
 
     largest: int
     limit: int = 0
-    _costs: dict[int, deque[float]] = field(default_factory=dict)
+    _samples: dict[int, deque[float]] = field(default_factory=dict)
+    _costs: dict[int, float] = field(default_factory=dict)
     _runs: int = 0
     _trials: int = 0
     _trying: int = 0
@@ -62,7 +63,10 @@ class Efficiency:
         if rows <= self.largest:
             size = rows if rows == self.largest else 1 << rows.bit_length() - 1
             cost = (compute_ns + BATCH_OVERHEAD_NS) / rows
-            self._costs.setdefault(size, deque(maxlen=SAMPLES)).append(cost)
+            samples = self._samples.setdefault(size, deque(maxlen=SAMPLES))
+            samples.append(cost)
+            if len(samples) >= ENOUGH_SAMPLES:
+                self._costs[size] = statistics.median(samples)
             self._move(reached)
         self._runs += 1
         if self._trying > rows and self._patience:
@@ -101,8 +105,7 @@ class Efficiency:
 
     def _cost(self, rows: int) -> float | None:
         """Nanoseconds of a row in a batch of so many, up to twice as many; None while too little is known."""
-        costs = self._costs.get(rows, ())
-        return statistics.median(costs) if len(costs) >= ENOUGH_SAMPLES else None
+        return self._costs.get(rows)
 
     @staticmethod
     def _smaller(rows: int) -> int:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from predictd.engines.api import DType
 from predictd.server.transport.blocks import Placed, RequestLayout, read_request
 from predictd.server.transport.records import Records, Ticket, TicketFlag, words
+from predictd.server.worker.batch import Batch
 from predictd.server.worker.request_memory import FrontendMemory, RequestSegment
 from predictd.server.worker.strings import decode_strings
 
@@ -35,61 +36,57 @@ class Gatherer:
         self._memory = memory
         self._layouts: dict[tuple[int, int, int, int], RequestLayout] = {}
 
-    def inputs(self, batch: Records, *, uniform: bool) -> list[Array | None]:
+    def inputs(self, batch: Batch) -> list[Array | None]:
         """One array for each input, in engine order; None for an optional one that is absent.
-
-        Args:
-            batch: Tickets of one lane and one shape.
-            uniform: They have equal rows and bytes.
 
         Raises:
             ValueError: A block does not hold what its ticket says.
         """
-        if len(batch) == 1:
-            return self.lone(Ticket.unpack(batch.tobytes()))
-        if not uniform or batch[0]["flags"] & _VARYING:
-            return self._one_by_one(batch)
-        return self._together(batch)
+        if len(batch.tickets) == 1:
+            return self._lone(batch.first)
+        if not batch.uniform or batch.first.flags & _VARYING:
+            return self._one_by_one(batch.tickets)
+        return self._uniform(batch)
 
-    def lone(self, ticket: Ticket) -> list[Array | None]:
-        """The inputs of a batch of one, as `inputs` gives them."""
+    def _lone(self, ticket: Ticket) -> list[Array | None]:
         segment = self._memory.segment(ticket.frontend, ticket.segment)
         layout = self._layout(ticket, segment)
         start = ticket.block * segment.block_bytes
         return [_view(segment.view, start, placed) for placed in layout.inputs]
 
-    def _together(self, batch: Records) -> list[Array | None]:
+    def _uniform(self, batch: Batch) -> list[Array | None]:
         """All tickets have the same rows: the layout of the first is that of all."""
-        first = Ticket.unpack(batch[0].tobytes())
+        first, tickets = batch.first, batch.tickets
         segment = self._memory.segment(first.frontend, first.segment)
         layout = self._layout(first, segment)
-        count = len(batch)
-        names = words(batch)[:, 0]
-        single = bool((names == names[0]).all())
-        blocks = batch["block"]
+        count = len(tickets)
         result: list[Array | None] = []
         for placed in layout.inputs:
             if not placed.present:
                 result.append(None)
                 continue
-            start, end = placed.offset, placed.offset + placed.nbytes
-            if single and placed.nbytes <= INDEXED_COPY_LIMIT_BYTES:
-                data = segment.slab[:, start:end][blocks]
+            if batch.together and placed.nbytes <= INDEXED_COPY_LIMIT_BYTES:
+                data = segment.slab[:, placed.offset : placed.offset + placed.nbytes][tickets["block"]]
             else:
                 data = np.empty((count, placed.nbytes), np.uint8)
-                for name in np.unique(names):
-                    at = np.flatnonzero(names == name)
-                    slab = self._memory.slab(int(name))
-                    if end > slab.shape[1]:
-                        raise ValueError(_TOO_SMALL)
-                    _copy_rows(data, at, slab, blocks, start, end)
-            shape = (count * placed.shape[0], *placed.shape[1:])
-            result.append(data.reshape(-1).view(placed.dtype.numpy).reshape(shape))
+                self._copy_by_slab(data, tickets, placed)
+            array = data.reshape(-1).view(placed.dtype.numpy)
+            result.append(array.reshape(count * placed.shape[0], *placed.shape[1:]))
         return result
+
+    def _copy_by_slab(self, data: npt.NDArray[np.uint8], tickets: Records, placed: Placed) -> None:
+        """Copy an input of each ticket into its row of `data`."""
+        start, end = placed.offset, placed.offset + placed.nbytes
+        names = words(tickets)[:, 0]
+        for name in np.unique(names):
+            slab = self._memory.slab(int(name))
+            if end > slab.shape[1]:
+                raise ValueError(_TOO_SMALL)
+            _copy_rows(data, np.flatnonzero(names == name), slab, tickets["block"], start, end)
 
     def _one_by_one(self, batch: Records) -> list[Array | None]:
         """Tickets differ in rows or carry strings: each is read by its own layout."""
-        parts = [self.lone(Ticket.unpack(ticket.tobytes())) for ticket in batch]
+        parts = [self._lone(Ticket.unpack(ticket.tobytes())) for ticket in batch]
         return [_concatenate(column) for column in zip(*parts, strict=True)]
 
     def _layout(self, ticket: Ticket, segment: RequestSegment) -> RequestLayout:

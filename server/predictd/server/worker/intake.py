@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,9 +17,11 @@ import numpy as np
 from predictd.server.transport import pipes
 from predictd.server.transport.claims import CLAIMS_CAPACITY, ClaimWriter
 from predictd.server.transport.records import RECORD_BYTES, TICKET, Records, Status, Ticket
+from predictd.server.worker.batch import Batch, batch_of, lone_batch
 from predictd.server.worker.lone import runs_now
 from predictd.server.worker.planning import BatchPlan, LaneRules, Shares, plan_batch
 from predictd.server.worker.request_memory import ForgedTicketError, FrontendMemory
+from predictd.server.worker.waiting import TicketWait
 
 # Tickets that are looked at together when the head of the queue is not one homogeneous batch.
 WINDOW_TICKETS = 256
@@ -34,44 +34,6 @@ class Dropper(Protocol):
     """Completes tickets without a run."""
 
     def __call__(self, tickets: Records, status: Status, now_ns: int, *, hopeless: bool = False) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Claimed tickets of one lane and one shape.
-
-    Attributes:
-        tickets: In order.
-        uniform: They have equal rows and bytes.
-        rows: Of all together.
-        lone: The ticket, where there is but one.
-    """
-
-    tickets: Records
-    uniform: bool
-    rows: int
-    lone: Ticket | None = None
-
-    @property
-    def lane(self) -> int:
-        """Of all tickets."""
-        return self.lone.lane if self.lone is not None else int(self.tickets[0]["lane"])
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the requests' blocks that are in use."""
-        if self.uniform:
-            return len(self.tickets) * int(self.tickets[0]["bytes"])
-        return int(self.tickets["bytes"].sum())
-
-
-def claimed(tickets: Records, *, uniform: bool) -> Batch:
-    """A batch of tickets, which must not be empty."""
-    if len(tickets) == 1:
-        lone = Ticket.unpack(tickets.tobytes())
-        return Batch(tickets, uniform, lone.rows, lone)
-    rows = len(tickets) * int(tickets[0]["rows"]) if uniform else int(tickets["rows"].sum())
-    return Batch(tickets, uniform, rows)
 
 
 class Intake:
@@ -107,9 +69,7 @@ class Intake:
         self._memory = memory
         self._claims = claims
         self._drop = drop
-        self._poll = select.epoll()
-        for fd in (*queue_fds, wake_fd):
-            self._poll.register(fd, select.EPOLLIN)
+        self._wait = TicketWait((*queue_fds, wake_fd), time.monotonic_ns)
         self._wake_fd = wake_fd
 
     def next_batch(
@@ -117,6 +77,8 @@ class Intake:
         rules: Mapping[int, LaneRules],
         shares: Shares,
         keep_house: Callable[[], bool],
+        *,
+        awake: bool = False,
     ) -> Batch | None:
         """Wait for tickets and claim a batch of them.
 
@@ -124,6 +86,7 @@ class Intake:
             rules: Of every lane that this worker serves.
             shares: Compute time of each lane so far.
             keep_house: Called between decisions; false when the worker shall stop.
+            awake: Tickets came one by one, and may be waited for awake.
 
         Returns:
             The claimed tickets; None when the worker shall stop.
@@ -135,7 +98,7 @@ class Intake:
             self._carried = not self._alone
         wait_seconds = 0.0 if len(window) else None
         while keep_house():
-            window = self._read_queues(window, rules, wait_seconds)
+            window = self._read_queues(window, rules, wait_seconds, awake=awake)
             wait_seconds = None
             if not len(window):
                 continue
@@ -165,7 +128,7 @@ class Intake:
         if not self._memory.is_wanted(lone) or not runs_now(lone, rules.get(lone.lane), now_ns):
             return None
         self._claims.hold(record)
-        return Batch(window, uniform=True, rows=lone.rows, lone=lone)
+        return lone_batch(window, lone)
 
     def _carry_out(self, window: Records, plan: BatchPlan, now_ns: int) -> tuple[Batch | None, Records]:
         """Complete what is dropped, claim the batch, put back the rest: (batch, what stays in hand)."""
@@ -181,7 +144,7 @@ class Intake:
         if len(tickets):
             self._claims.hold(tickets.tobytes())
             self._put_back(rest)
-            batch, rest = claimed(tickets, uniform=plan.uniform), _EMPTY
+            batch, rest = batch_of(tickets, uniform=plan.uniform), _EMPTY
         if drops is not None:
             # After the claims: who sees the probe back must find there what was taken before it.
             self._drop_some(window[drops.probes], Status.PROBE, now_ns)
@@ -202,7 +165,7 @@ class Intake:
             self._drop(tickets, status, now_ns)
 
     def _read_queues(
-        self, window: Records, rules: Mapping[int, LaneRules], wait_seconds: float | None
+        self, window: Records, rules: Mapping[int, LaneRules], wait_seconds: float | None, *, awake: bool
     ) -> Records:
         """Wait for tickets and top the window up.
 
@@ -210,9 +173,10 @@ class Intake:
             window: What is in hand.
             rules: Of every lane.
             wait_seconds: How long to wait at most; None waits until something comes.
+            awake: As for `next_batch`.
         """
         limit = self._window_limit(rules, window)
-        ready = {fd for fd, _ in self._poll.poll(wait_seconds)}
+        ready = self._wait.until_ready(wait_seconds, awake=awake)
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
         for fd in self._queue_fds:

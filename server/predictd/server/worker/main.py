@@ -48,6 +48,7 @@ from predictd.server.observe.logs import configure_child, report_left_out, set_l
 from predictd.server.observe.recorder import WorkerRecorder
 from predictd.server.transport.abi import ABI_VERSION
 from predictd.server.transport.claims import ClaimWriter
+from predictd.server.worker.batch import Batch
 from predictd.server.worker.engine_memory import EngineMemory, inputs_bytes
 from predictd.server.worker.giving_back import ask_engines, run_made_up
 from predictd.server.worker.gpus import Gpus
@@ -174,16 +175,17 @@ class Worker:
         following = select.poll()
         following.register(self._token.baton_fd, select.POLLIN)
         following.register(self._wake_fd, select.POLLIN)
+        awake = False
         while self._keep_house():
             while self._idle_lanes:
                 self._tidy(self._idle_lanes.popleft())
             if not self._token.try_acquire():
                 self._follow(following)
                 continue
-            batch = self._intake.next_batch(self._rules, self._shares, self._may_lead_on)
+            batch = self._intake.next_batch(self._rules, self._shares, self._may_lead_on, awake=awake)
             self._token.release()
             if batch is not None:
-                lane = self._lanes[batch.lane]
+                lane = self._lanes[batch.first.lane]
                 started_ns = time.monotonic_ns()
                 compute_ns = self._runner.run(lane, batch)
                 ended_ns = time.monotonic_ns()
@@ -192,11 +194,19 @@ class Worker:
                 self._learn(lane, batch.rows, compute_ns)
                 if lane.memory is not None:
                     lane.memory.ran(batch.size_bytes)
+                awake = lane.config.spin and self._next_is_near(batch)
         self._token.resign()
         # To the end of the process: it must not hang there either.
         self._claims.busy()
         for lane in self._lanes.values():
             self._close(lane)
+
+    def _next_is_near(self, batch: Batch) -> bool:
+        """Whether it pays to wait awake: for one caller, or so many that half a batch is there at once.
+
+        Between those, callers need the CPU more.
+        """
+        return len(batch.tickets) == 1 or 2 * batch.rows >= self._rules[batch.first.lane].full
 
     def _close(self, lane: LoadedLane) -> None:
         self._memory.pins.drop_engine(lane.loaded)

@@ -26,11 +26,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from predictd.server.transport.records import NO_DEADLINE_NS, Records, TicketFlag, words
+from predictd.server.transport.records import NO_DEADLINE_NS, Records, Ticket, TicketFlag, agree
 
 Indices = npt.NDArray[np.intp]
 Selection = Indices | slice
@@ -112,8 +113,7 @@ class Drops:
     probes: Indices
 
 
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
+class BatchPlan(NamedTuple):
     """Which tickets of the window go where. Every ticket is in exactly one of the selections.
 
     Attributes:
@@ -150,36 +150,32 @@ def plan_batch(
         shares: Compute time that each lane has had.
         room: More tickets can be read, so waiting for them makes sense.
     """
-    if is_uniform(window) and not cancelled.any():
-        first = window[0]
-        lane = rules.get(int(first["lane"]))
-        if lane is not None and not first["flags"] & _PROBE and _all_in_time(window, now_ns, lane):
-            return _plan_uniform(window, now_ns, lane, alone=bool(first["flags"] & _ALONE), room=room)
+    if not np.count_nonzero(cancelled) and is_uniform(window):
+        first = Ticket.unpack(window[0].tobytes())
+        lane = rules.get(first.lane)
+        if lane is not None and not first.flags & _PROBE and _all_in_time(window, first, now_ns, lane):
+            return _plan_uniform(window, first, now_ns, lane, room=room)
     return plan_mixed(window, cancelled, now_ns, rules, shares, room=room)
 
 
 def is_uniform(window: Records) -> bool:
     """Whether all tickets agree in lane, shape, rows, bytes, priority and flags."""
-    if len(window) == 1:
-        return True
-    matrix = words(window)
-    return bool((matrix[1:, 1:4] == matrix[0, 1:4]).all())
+    return agree(window, 1, 4)
 
 
-def _all_in_time(window: Records, now_ns: int, lane: LaneRules) -> bool:
+def _all_in_time(window: Records, first: Ticket, now_ns: int, lane: LaneRules) -> bool:
     """Whether any batch of a uniform window would be in time for all of it."""
-    soonest_ns = int(window["deadline_ns"].min())
+    soonest_ns = int(np.minimum.reduce(window["deadline_ns"]))
     if soonest_ns == NO_DEADLINE_NS:
         return True
-    rows = int(window[0]["rows"])
-    largest = max(rows, min(lane.max_batch_size, rows * len(window)))
+    largest = max(first.rows, min(lane.max_batch_size, first.rows * len(window)))
     return soonest_ns > now_ns + lane.expected_ns(largest, now_ns)
 
 
-def _plan_uniform(window: Records, now_ns: int, lane: LaneRules, *, alone: bool, room: bool) -> BatchPlan:
+def _plan_uniform(window: Records, first: Ticket, now_ns: int, lane: LaneRules, *, room: bool) -> BatchPlan:
     waiting = len(window)
-    rows = max(int(window[0]["rows"]), 1)
-    alone = alone or not lane.batches
+    rows = max(first.rows, 1)
+    alone = bool(first.flags & _ALONE) or not lane.batches
     fitting = 1 if alone else max(1, lane.max_batch_size // rows)
     preferred = 0
     if lane.preferred and not alone:

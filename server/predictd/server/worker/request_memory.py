@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.memory import map_shared
-from predictd.server.transport.records import Records, Ticket, TicketFlag, words
+from predictd.server.transport.records import Records, Ticket, TicketFlag, agree, words
 from predictd.server.worker.pinning import Pins
 
 
@@ -94,7 +94,7 @@ class FrontendMemory:
             ForgedTicketError: Some of them are `forged`.
         """
         slabs = words(window)[:, 0]
-        if len(window) == 1 or (slabs[1:] == slabs[0]).all():
+        if agree(window, 0, 1):
             return self._marks(int(slabs[0]), window)
         result = np.zeros(len(window), bool)
         for slab in np.unique(slabs):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,22 +24,13 @@ from predictd.server.observe.recorder import DropReason, WorkerRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.blocks import HEADER_BYTES, ResponseLayout, encode_error
 from predictd.server.transport.claims import ClaimWriter
-from predictd.server.transport.records import (
-    COMPLETION,
-    COMPLETION_STRUCT,
-    NO_SEGMENT,
-    Records,
-    Status,
-    Ticket,
-    TicketFlag,
-    chunks,
-    words,
-)
+from predictd.server.transport.records import Records, Status, TicketFlag
+from predictd.server.worker.batch import Batch, batch_of
+from predictd.server.worker.completions import CompletionWriter, Outcome
 from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.engine_errors import EngineErrors
 from predictd.server.worker.engine_memory import EngineMemory
 from predictd.server.worker.gather import Gatherer
-from predictd.server.worker.intake import Batch, claimed
 from predictd.server.worker.request_memory import FrontendMemory
 from predictd.server.worker.response_memory import NoResponseMemoryError, ResponseMemory
 from predictd.server.worker.run_times import RunTimes
@@ -50,7 +38,6 @@ from predictd.server.worker.scatter import EncodedOutputs, fixed_layout, output_
 
 Array = npt.NDArray[Any]
 _LAYOUTS_KEPT = 1024
-_COMPLETION = struct.Struct(COMPLETION_STRUCT)
 # Blocks come back in time for reuse, and the release pipe never fills up.
 RUNS_BETWEEN_RELEASES = 16
 
@@ -96,15 +83,6 @@ class LoadedLane:
         return self.layouts[rows]
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Where a batch was answered, or why it was not."""
-
-    status: Status
-    block: Block | None
-    compute_ns: int
-
-
 class Runner:
     """Runs claimed batches. Owns nothing but the order of the steps."""
 
@@ -116,9 +94,8 @@ class Runner:
         claims: ClaimWriter,
         recorder: WorkerRecorder,
     ) -> None:
-        self._worker = worker
-        self._memory = memory
         self._gatherer = Gatherer(memory)
+        self._completions = CompletionWriter(worker, memory.completion_fds)
         self._responses = responses
         self._claims = claims
         self._recorder = recorder
@@ -140,7 +117,7 @@ class Runner:
             if answer.block is not None:
                 self._responses.discard(answer.block)
             for index in range(len(batch.tickets)):
-                single = claimed(batch.tickets[index : index + 1], uniform=True)
+                single = batch_of(batch.tickets[index : index + 1], uniform=True)
                 self._claims.busy()
                 alone = self._answer(lane, single)
                 self._complete(lane, single, alone, started_ns)
@@ -162,10 +139,7 @@ class Runner:
             now_ns: CLOCK_MONOTONIC.
             hopeless: They are before their deadline, which is too near for a run.
         """
-        completions = self._completions(tickets, now_ns, status, 0)
-        completions["segment"] = NO_SEGMENT
-        for frontend in np.unique(tickets["frontend"]):
-            self._send(int(frontend), completions[tickets["frontend"] == frontend])
+        self._completions.drop(tickets, status, now_ns)
         if status in (Status.EXPIRED, Status.CANCELLED):
             ended = (
                 tickets[(tickets["flags"] & TicketFlag.DELAY) == 0] if status is Status.EXPIRED else tickets
@@ -177,14 +151,11 @@ class Runner:
                 count = int((ended["lane"] == lane).sum())
                 self._recorder.dropped(int(lane), reason, count)
 
-    def _answer(self, lane: LoadedLane, batch: Batch) -> _Answer:
+    def _answer(self, lane: LoadedLane, batch: Batch) -> Outcome:
         """Run a batch and put its outputs, or the reason why there are none, into a response block."""
         started_ns = time.monotonic_ns()
         try:
-            if batch.lone is not None:
-                inputs = self._gatherer.lone(batch.lone)
-            else:
-                inputs = self._gatherer.inputs(batch.tickets, uniform=batch.uniform)
+            inputs = self._gatherer.inputs(batch)
             block = self._compute(lane, inputs, batch.rows if lane.signature.batches else 0)
         except (NoResponseMemoryError, MemoryError) as error:
             status, text = Status.NO_MEMORY, str(error) or "out of memory"
@@ -199,8 +170,8 @@ class Runner:
         else:
             compute_ns = time.monotonic_ns() - started_ns
             self._recorder.ran(lane.config.lane, batch.rows, len(batch.tickets), compute_ns)
-            return _Answer(Status.OK, block, compute_ns)
-        return _Answer(status, self._error_block(text), time.monotonic_ns() - started_ns)
+            return Outcome(Status.OK, block, compute_ns)
+        return Outcome(status, self._error_block(text), time.monotonic_ns() - started_ns)
 
     def _compute(self, lane: LoadedLane, inputs: Sequence[Array | None], rows: int) -> Block:
         """Run the engine, straight into a response block where the sizes are known before."""
@@ -213,9 +184,10 @@ class Runner:
                 view = self._responses.view(block)
                 out = output_views(layout, view)
                 results = lane.engine.run(inputs, out) if by_rows is None else by_rows.run_rows(inputs, out)
-                _check_types(results, lane.signature.outputs)
+                _check_count(results, lane.signature.outputs)
                 for destination, result, spec in zip(out, results, lane.signature.outputs, strict=True):
                     if result is not destination:
+                        _check_type(result, spec)
                         _check_shape(spec.name, result.shape, destination.shape)
                         np.copyto(destination, result)
                 view[: len(layout.head)] = layout.head
@@ -227,7 +199,9 @@ class Runner:
             results = by_rows.run_rows(inputs)
         else:
             results = _run_in_slices(lane.engine, inputs, rows, limit)
-        _check_types(results, lane.signature.outputs)
+        _check_count(results, lane.signature.outputs)
+        for result, spec in zip(results, lane.signature.outputs, strict=True):
+            _check_type(result, spec)
         if lane.signature.batches:
             for result, spec in zip(results, lane.signature.outputs, strict=True):
                 if not result.shape or result.shape[0] != rows:
@@ -252,95 +226,29 @@ class Runner:
         self._responses.view(block)[: len(encoded)] = encoded
         return block
 
-    def _complete(self, lane: LoadedLane, batch: Batch, answer: _Answer, started_ns: int) -> None:
+    def _complete(self, lane: LoadedLane, batch: Batch, outcome: Outcome, started_ns: int) -> None:
         """Tell each front end where its answers are."""
-        if batch.lone is not None:
-            self._complete_lone(batch.lone, answer, started_ns, batches=lane.signature.batches)
-            return
-        tickets = batch.tickets
-        completions = self._completions(tickets, started_ns, answer.status, answer.compute_ns)
-        if lane.signature.batches:
-            completions["rows"] = tickets["rows"]
-            completions["batch_rows"] = batch.rows
-            if len(tickets) > 1:
-                completions["first_row"][1:] = np.cumsum(tickets["rows"][:-1])
-        if answer.block is None:
-            completions["segment"] = NO_SEGMENT
-        else:
-            completions["segment"] = answer.block.segment
-            completions["block"] = answer.block.index
-        parts = [
-            (f, part) for f, part in _by_frontend(tickets, completions) if f in self._memory.completion_fds
-        ]
-        if answer.block is not None and parts:
-            self._responses.hold(answer.block, {frontend: len(part) for frontend, part in parts})
-        elif answer.block is not None:
-            self._responses.discard(answer.block)
-        for frontend, part in parts:
-            part["answers"] = len(part)
-            self._send(frontend, part)
-
-    def _complete_lone(self, ticket: Ticket, answer: _Answer, started_ns: int, *, batches: bool) -> None:
-        """The same for a batch of one."""
-        block = answer.block
-        fd = self._memory.completion_fds.get(ticket.frontend)
-        if fd is None:
-            if block is not None:
-                self._responses.discard(block)
-            return
-        segment, index = NO_SEGMENT, 0
-        if block is not None:
-            segment, index = block.segment, block.index
-            self._responses.hold(block, {ticket.frontend: 1})
-        rows = ticket.rows if batches else 0
-        places = (0, rows, self._worker, segment, index, rows, 1, ticket.lane)
-        queue_ns = max(started_ns - ticket.enqueued_ns, 0)
-        ends = (queue_ns, answer.compute_ns, answer.status)
-        # As in `_send`.
-        with contextlib.suppress(BrokenPipeError):
-            os.write(fd, _COMPLETION.pack(ticket.slot, ticket.generation, *places, *ends))
-
-    def _completions(self, tickets: Records, now_ns: int, status: Status, compute_ns: int) -> Records:
-        completions = np.zeros(len(tickets), COMPLETION)
-        words(completions)[:, 0] = words(tickets)[:, 4]  # slot and generation
-        completions["worker"] = self._worker
-        completions["lane"] = tickets["lane"]
-        completions["queue_ns"] = now_ns - np.minimum(tickets["enqueued_ns"], now_ns)
-        completions["compute_ns"] = compute_ns
-        completions["status"] = status
-        return completions
-
-    def _send(self, frontend: int, completions: Records) -> None:
-        """Write completions to a front end. Its in-flight limit keeps the pipe from filling up."""
-        fd = self._memory.completion_fds.get(frontend)
-        if fd is None:
-            return
-        # A front end that just died takes no answers; its clients are gone with it.
-        with contextlib.suppress(BrokenPipeError):
-            for chunk in chunks(completions.tobytes()):
-                os.write(fd, chunk)
+        parts = self._completions.parts(batch)
+        if outcome.block is not None and parts:
+            self._responses.hold(outcome.block, {part.frontend: part.answers for part in parts})
+        elif outcome.block is not None:
+            self._responses.discard(outcome.block)
+        self._completions.answer(batch, parts, outcome, started_ns, batches=lane.signature.batches)
 
 
-def _by_frontend(tickets: Records, completions: Records) -> list[tuple[int, Records]]:
-    """The completions of each front end."""
-    frontends = tickets["frontend"]
-    first = int(frontends[0])
-    if len(tickets) == 1 or (frontends == first).all():
-        return [(first, completions)]
-    return [(int(f), completions[frontends == f]) for f in np.unique(frontends)]
-
-
-def _check_types(results: Sequence[Array], outputs: Sequence[TensorSpec]) -> None:
-    """An engine gives what its signature says, or its answers would be read as something else."""
+def _check_count(results: Sequence[Array], outputs: Sequence[TensorSpec]) -> None:
     if len(results) != len(outputs):
         raise EngineError(
             f"the engine gave {len(results)} outputs, the model's signature says {len(outputs)}"
         )
-    for result, spec in zip(results, outputs, strict=True):
-        if result.dtype != spec.dtype.numpy:
-            raise EngineError(
-                f"output '{spec.name}' has type {result.dtype}, the model's signature says {spec.dtype.name}"
-            )
+
+
+def _check_type(result: Array, spec: TensorSpec) -> None:
+    """An engine gives what its signature says, or its answers would be read as something else."""
+    if result.dtype != spec.dtype.numpy:
+        raise EngineError(
+            f"output '{spec.name}' has type {result.dtype}, the model's signature says {spec.dtype.name}"
+        )
 
 
 def _check_shape(name: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> None:
