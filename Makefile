@@ -13,7 +13,7 @@ PROTOS := $(shell find protos -name '*.proto')
 export PYTHONSAFEPATH := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: run test test-gpu check bench simulate soak docs lock locks wheel audit sbom install uninstall clean
+.PHONY: run test test-gpu check bench simulate soak soak-native docs lock locks wheel audit sbom install uninstall clean
 
 run: $(NATIVE)
 	$(BIN)/predictd demo $(ARGS)
@@ -39,8 +39,19 @@ bench: $(NATIVE)
 simulate: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m tests.simulation $(ARGS)
 
+SOAK := $(BIN)/python -m pytest --timeout 3600 -o faulthandler_timeout=0
+
+# Hours: what is long, and then everything that starts a daemon with the front end in C. ARGS choose among the first.
 soak: $(NATIVE)
-	$(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=0 $(ARGS)
+	$(SOAK) -m soak $(ARGS)
+	$(if $(ARGS),,@$(MAKE) --no-print-directory soak-native)
+
+soak-native: $(NATIVE)
+	@if $(BIN)/python -c 'import predictd.native' 2>/dev/null; then \
+	  PREDICTD_FRONTEND=native $(SOAK) -m 'not gpu' $(if $(ARGS),$(ARGS),tests/deploy tests/faults tests/fuzz/test_wire.py tests/processes); \
+	else \
+	  echo 'The front end in C could not be built here: nothing was tried with it.' >&2; \
+	fi
 
 # Writes the tables of docs/configuration.md and docs/metrics.md anew.
 docs: $(STAMP)

@@ -1,4 +1,8 @@
-"""What others notice of attacks, with attackers of the same priority and with niced ones: shown, not judged."""
+"""What others notice of attacks, with attackers of the same priority and with niced ones.
+
+It is shown, and judged where the front end is the one in C and the attackers are niced: what those of the same
+priority take of the CPUs is nothing that a server could do about.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,12 @@ RATE = 100.0
 SECONDS = 3.0
 ROUNDS = 2
 NICE = 19
+NATIVE = os.environ.get("PREDICTD_FRONTEND") == "native"
+# The slowest hundredth of others' requests may take twice as long as without, and so long on any machine.
+TIMES = 2.0
+QUICK_SECONDS = 0.01
+# Of them a connection may do so much that the front end has a CPU less: docs/limits.md.
+COSTLY = {"rapid reset", "unknown frames"}
 KEPT_BYTES = 96 * MIB
 IDLE = 10_000
 IDLE_CONNECTIONS = f"{IDLE} idle connections"
@@ -113,10 +123,12 @@ async def warm_up(daemon: Daemon, jobs: Sequence[Job]) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("nice", [NICE, 0], ids=["niced", "equal"])
 @pytest.mark.parametrize("name", [*ATTACKS, IDLE_CONNECTIONS])
-def test_nothing_stays_of_attacks_and_what_others_noticed_is_shown(
+def test_nothing_stays_of_attacks_and_others_notice_little(
     served: tuple[Daemon, list[Job]], name: str, nice: int
 ) -> None:
     daemon, jobs = served
+    # On a machine that has nothing else to do; others that compete with it make it slower.
+    slack = max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
     asyncio.run(warm_up(daemon, jobs))
     pids = daemon.children()
     before = anonymous_bytes(daemon), proc.memory_of(pids).rss_bytes
@@ -125,6 +137,8 @@ def test_nothing_stays_of_attacks_and_what_others_noticed_is_shown(
         f"| {name} | {'niced' if nice else 'equal'} | {p99(calm) * 1e3:.1f} | {p99(attacked) * 1e3:.1f} "
         f"| {p99(attacked) / p99(calm):.1f} | {(anonymous_bytes(daemon) - before[0]) / MIB:.0f} |"
     )
+    if NATIVE and nice and name not in COSTLY:
+        assert p99(attacked) < slack * max(TIMES * p99(calm), QUICK_SECONDS)
     asyncio.run(warm_up(daemon, jobs))
     assert daemon.children() == pids
     daemon.wait_until(lambda: anonymous_bytes(daemon) - before[0] < KEPT_BYTES, 60, "back to where it was")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,6 +19,8 @@ from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.gated_engine import HOLD
 from tests.fixtures.processes import GATED, custom
 
+# It reads paths in C, and has no server that could end.
+NATIVE = os.environ.get("PREDICTD_FRONTEND") == "native"
 PATH = "/predictd.v1.PredictionService/Predict"
 
 
@@ -65,4 +68,5 @@ def test_calls_in_hand_are_answered_and_new_ones_taken(tmp_path: Path) -> None:
         assert daemon.children() == children
         assert daemon.metric("predictd_frontend_restarts_total") == 0
         assert "Traceback" not in daemon.output()
-        daemon.wait_said("whose name is no UTF-8")
+        if not NATIVE:
+            daemon.wait_said("whose name is no UTF-8")

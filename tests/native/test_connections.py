@@ -24,6 +24,7 @@ from tests.native.frames import (
     PREFACE,
     RST_STREAM,
     SETTINGS,
+    WINDOW_UPDATE,
     RawClient,
     frame,
     header_block,
@@ -34,6 +35,7 @@ from tests.native.serving import MESSAGE_BYTES_MAX, Served, run, serving
 
 _SECOND = 10**9
 # A literal whose name is that of ":status".
+_PRIORITY = 2
 _STATUS_405, _STATUS_415 = b"H\x03405", b"H\x03415"
 
 
@@ -208,6 +210,16 @@ def test_a_client_that_also_works_may_ask() -> None:
     scenario(check, max_ping_strikes=2)
 
 
+def test_a_client_that_works_may_move_its_windows_as_often_as_it_likes() -> None:
+    def check(raw: RawClient) -> None:
+        for stream in range(1, 2 * 400, 2):
+            raw.send(frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1") * 10)
+            raw.call(stream, b"fine")
+            raw.until(HEADERS, END_STREAM)
+
+    scenario(check)
+
+
 def _rapid_resets() -> bytes:
     block = header_block(path="/test.Echo/Forever")
     return b"".join(
@@ -226,6 +238,11 @@ FLOODS = {
     "continuations": _endless_headers(),
     "settings": frame(SETTINGS, 0, 0) * 20_000,
     "pings": frame(PING, 0, 0, bytes(8)) * 20_000,
+    "acknowledged pings": frame(PING, ACK, 0, bytes(8)) * 20_000,
+    "window updates": frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1") * 20_000,
+    "priorities": frame(_PRIORITY, 0, 1, bytes(5)) * 20_000,
+    "empty data": frame(HEADERS, END_HEADERS, 1, header_block(path="/test.Echo/Joined"))
+    + frame(DATA, 0, 1) * 20_000,
     "settings with many entries": frame(SETTINGS, 0, 0, b"\0\4\0\0\xff\xff" * 100) * 10,
 }
 

@@ -63,6 +63,7 @@ void connection_open(int descriptor, bool tls, const struct sockaddr_storage *pe
     connection->opened_ns = connection->read_ns = connection->idle_ns = now_ns;
     connection->leave_at_ns = now_ns + age_ns();
     connection->cut_at_ns = UINT64_MAX;
+    connection->glitches.since_ns = now_ns;
     connection->peer = *peer;
     connection->next = connections;
     if (connections != NULL)

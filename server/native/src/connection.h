@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "bytes.h"
+#include "glitches.h"
 #include "loop.h"
 #include "output.h"
 #include "timers.h"
@@ -48,6 +49,8 @@ struct pn_connection {
     uint64_t cut_at_ns;    /* what is left of it is cut */
     uint64_t client_ping_ns; /* the client's last PING */
     uint64_t ping_strikes;
+    struct pn_glitches glitches;
+    size_t read_bytes; /* so many are read at once: see transfer.c */
     enum pn_leaving leaving;
     bool began; /* the client speaks HTTP/2 */
     bool due;   /* in the list of those to be flushed */

@@ -19,16 +19,18 @@ COMMAND(drain)
     return NULL;
 }
 
-/* Hands requests over whose tickets died with a worker: a reason, then slots and generations. */
+/* Hands requests over whose tickets died with a worker: a reason, its pool, then slots and generations. A worker that
+ * claims what is another pool's does not know it. */
 COMMAND(hand_over)
 {
     struct arguments take = arguments_of(arguments, size);
     (void)result;
     enum handed_reason reason = (enum handed_reason)take_u32(&take);
+    uint32_t pool = take_u32(&take);
     while (take.at < take.end && !take.short_) {
         uint32_t slot = take_u32(&take), generation = take_u32(&take);
         struct request *request = requests_find(slot, generation);
-        if (!take.short_ && request && request->state == REQUEST_OUT)
+        if (!take.short_ && request && request->state == REQUEST_OUT && request->lane->pool->id == pool)
             hand_over(request, reason, NULL);
     }
     return take.short_ ? misread : NULL;

@@ -13,6 +13,7 @@
 #include "bounds.h"
 #include "listener.h"
 #include "message.h"
+#include "remains.h"
 #include "session.h"
 #include "stream.h"
 #include "timers.h"
@@ -58,6 +59,7 @@ void loop_close(void)
     bridge_close();
     timers_forget();
     messages_forget();
+    remains_forget();
     close(poller);
     poller = -1;
     completions.descriptor = -1;
@@ -87,7 +89,7 @@ void loop_forget(struct pn_watch *watch)
 static int wait_ms(void)
 {
     uint64_t next = timers_next();
-    if (streams_wait_to_resume())
+    if (streams_wait_to_resume() || remains_left())
         return 0;
     if (next <= now_ns)
         return 0;
@@ -110,6 +112,7 @@ static void handle(const struct epoll_event *events, int count)
     connections_flush();
     hot_round_over();
     connections_bury();
+    remains_shrink();
     bridge_notify();
 }
 

@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
+#include "bytes.h"
 #include "call.h"
+#include "remains.h"
 
 /* Powers of two from 256 bytes; larger ones are the allocator's. */
 enum { SMALLEST_BITS = 8, CLASSES = 9, KEPT_MAX = 256 };
@@ -73,7 +75,8 @@ void message_release(struct pn_message *message)
         return;
     int one = class_of(message->capacity);
     if (one < 0 || message->capacity != (size_t)1 << (SMALLEST_BITS + one) || kept[one].count == KEPT_MAX) {
-        free(message);
+        struct pn_bytes memory = {.data = (uint8_t *)message, .capacity = sizeof *message + message->capacity};
+        remains_free(&memory);
         return;
     }
     message->next = kept[one].first;

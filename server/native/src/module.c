@@ -11,7 +11,7 @@
 #include "records.h"
 
 /* What the Python half has to know of this module; see predictd/native/__init__.py. */
-enum { BRIDGE_VERSION = 1, TRANSPORT_VERSION = ABI_VERSION };
+enum { BRIDGE_VERSION = 2, TRANSPORT_VERSION = ABI_VERSION };
 
 static pthread_t thread;
 static bool running;

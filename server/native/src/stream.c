@@ -12,6 +12,7 @@
 #include "ending.h"
 #include "grpc.h"
 #include "incoming.h"
+#include "remains.h"
 #include "tls.h"
 #include "unread.h"
 #include "upload.h"
@@ -65,8 +66,8 @@ static struct pn_stream *allocate(void)
 
 static void release(struct pn_stream *stream)
 {
-    bytes_free(&stream->message);
-    bytes_free(&stream->pending);
+    remains_free(&stream->message);
+    remains_free(&stream->pending);
     bytes_free(&stream->text);
     bytes_free(&stream->kept_text);
     bytes_free(&stream->trailers);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bounds.h"
@@ -11,21 +12,45 @@
 #include "session.h"
 #include "tls.h"
 
-/* One connection reads so much, so often, in one round. */
+/* One connection reads so much, so often, in one round, ... */
 enum { READ_BYTES = 256 * 1024, READS_AT_ONCE = 4, RECORDS_AT_ONCE = 64, PENDING_BYTES_MAX = 1024 * 1024 };
+/* ... and keeps the others waiting for so long. Bytes of tensors take a few µs for as many as small frames take ms for:
+ * so it begins with a small piece, and has larger ones while these are cheap. */
+enum { READ_BYTES_MIN = 8 * 1024 };
+#define SHARE_NS UINT64_C(250000)
 /* Frames that are owed to a client that does not read them, and goes on to send what calls for more of them: those of its
  * calls, and so many. */
 enum { FRAMES_OWED_MAX = 10000, FRAMES_OF_A_CALL = 4 };
 
 static uint8_t received[READ_BYTES];
 
+static uint64_t clock_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+/* A whole piece was read and took so long. */
+static void choose_piece(struct pn_connection *connection, uint64_t took_ns)
+{
+    if (took_ns > SHARE_NS && connection->read_bytes > READ_BYTES_MIN)
+        connection->read_bytes /= 2;
+    else if (took_ns < SHARE_NS / 2 && connection->read_bytes < READ_BYTES)
+        connection->read_bytes *= 2;
+}
+
 bool transfer_in(struct pn_connection *connection)
 {
     /* OpenSSL reads one record of 16 KiB at a time, and what it has read is no reason for epoll to call again. */
     int times = connection->tls != NULL ? RECORDS_AT_ONCE : READS_AT_ONCE;
-    for (int i = 0; i < times || tls_has_more(connection); i++) {
-        ssize_t size = connection->tls != NULL ? tls_read(connection, received, sizeof received)
-                                               : recv(connection->watch.descriptor, received, sizeof received, 0);
+    uint64_t began_ns = clock_ns(), at_ns = began_ns;
+    if (connection->read_bytes == 0)
+        connection->read_bytes = READ_BYTES_MIN;
+    for (int i = 0; (i < times && at_ns - began_ns < SHARE_NS) || tls_has_more(connection); i++) {
+        size_t room = connection->read_bytes;
+        ssize_t size = connection->tls != NULL ? tls_read(connection, received, room)
+                                               : recv(connection->watch.descriptor, received, room, 0);
         if (size == 0)
             return false;
         if (size < 0)
@@ -34,8 +59,11 @@ bool transfer_in(struct pn_connection *connection)
         if (!session_feed(connection, received, (size_t)size))
             return false;
         /* Of plain text so much was all. */
-        if (connection->tls == NULL && (size_t)size < sizeof received)
+        if (connection->tls == NULL && (size_t)size < room)
             return true;
+        uint64_t before_ns = at_ns;
+        at_ns = clock_ns();
+        choose_piece(connection, at_ns - before_ns);
     }
     return true;
 }

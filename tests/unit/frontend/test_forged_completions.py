@@ -3,57 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import pytest
 
 from predictd.server.transport.records import NO_SEGMENT, Status
+from tests.fixtures.forgeries import FORGERIES, HUGE, Forgery, forge
 from tests.fixtures.frontend import doubled
-from tests.fixtures.scripted_workers import FakeWorker, Rig, answered, play, send, settle, start
-from tests.fixtures.tickets import Ticket
-
-HUGE = 2**32 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Forgery:
-    """What a completion says beside slot and generation; None is what it should say."""
-
-    first: int = 0
-    rows: int | None = None
-    segment: int | None = None
-    block: int | None = None
-    status: int = Status.OK
-
-
-FORGERIES = {
-    "a first row behind the batch": Forgery(first=2),
-    "a first row that would wrap": Forgery(first=HUGE),
-    "more rows than the batch has": Forgery(rows=5),
-    "rows beyond all bounds": Forgery(rows=HUGE),
-    "fewer rows than were asked": Forgery(rows=0),
-    "a segment that is not there": Forgery(segment=9),
-    "no segment": Forgery(segment=NO_SEGMENT),
-    "a block behind the last": Forgery(block=HUGE),
-    "a block that holds nothing": Forgery(block=40),
-    "a status that is none": Forgery(status=4711),
-    "an error without a text": Forgery(block=40, status=Status.INVALID_INPUT),
-}
-
-
-def forge(worker: FakeWorker, ticket: Ticket, forgery: Forgery) -> None:
-    """Complete one ticket in the block of an answer that the worker holds."""
-    segment, block = next(iter(worker.held), (0, 0))
-    worker.send(
-        ticket.slot,
-        ticket.generation,
-        forgery.first,
-        ticket.rows if forgery.rows is None else forgery.rows,
-        segment if forgery.segment is None else forgery.segment,
-        block if forgery.block is None else forgery.block,
-        2,
-        forgery.status,
-    )
+from tests.fixtures.scripted_workers import Rig, answered, play, send, settle, start
 
 
 @pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES)

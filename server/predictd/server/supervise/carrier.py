@@ -11,7 +11,7 @@ from predictd.server.transport.abi import ABI_VERSION
 
 MODULE = "predictd.native"
 # Of the calls between its C and our Python. Raised with each change that an older one would misread.
-BRIDGE_VERSION = 1
+BRIDGE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,7 +247,7 @@ class Hot(Mirror):
         self._before_probes_ns[pool] = time.monotonic_ns()
         self.drain()
         reason = Reason.ALONE if state is ClaimState.RUNNING else Reason.PUT_BACK
-        self._hand_over(reason, held)
+        self._hand_over(reason, pool, held)
 
     @override
     def worker_gone(self, worker: int) -> None:
@@ -265,13 +265,13 @@ class Hot(Mirror):
             and queued_ns < self._before_probes_ns[probe.pool]
             and (slot, generation) not in held
         ]
-        self._hand_over(Reason.PUT_BACK, lost)
+        self._hand_over(Reason.PUT_BACK, probe.pool, lost)
 
-    def _hand_over(self, reason: Reason, tickets: Iterable[tuple[int, int]]) -> None:
-        """Have the loop hand over what of these is its own."""
+    def _hand_over(self, reason: Reason, pool: int, tickets: Iterable[tuple[int, int]]) -> None:
+        """Have the loop hand over what of these is its own, and this pool's."""
         packed = b"".join(numbers(*ticket) for ticket in tickets)
         if packed:
-            self._command("hand_over", numbers(reason) + packed)
+            self._command("hand_over", numbers(reason, pool) + packed)
 
     def outstanding(self) -> Iterable[tuple[int, ...]]:
         """A row of `struct row` for each ticket that the loop has out."""
