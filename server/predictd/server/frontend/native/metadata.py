@@ -40,8 +40,8 @@ def unpack(fields: bytes) -> Metadata:
             found.append((name, value.decode(errors="replace")))
             continue
         # Several values of one name may come as one.
-        parts = map(_decoded, value.split(b","))
-        found.extend((name, plain) for plain in parts if plain is not None)
+        decoded = (_decoded(part) for part in value.split(b","))
+        found.extend((name, plain) for plain in decoded if plain is not None)
     return tuple(found)
 
 
