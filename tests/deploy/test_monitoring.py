@@ -158,7 +158,7 @@ def _panels_have_data(server: Prometheus, started: float) -> None:
     print(f"{len(queries) - len(empty)} of {len(queries)} queries have data; empty: {sorted(empty)}")
     # A daemon whose models run on CPUs has nothing to say of GPUs, one without TLS and tokens nothing of those, and
     # while it runs it is not started again.
-    silent = ("annotation", "Certificate ends in", "Credentials that were not taken")
+    silent = ("annotation", "Certificate ends in", "Credentials that were not taken", "Requests by way")
     assert {place for place in empty if not place.startswith(silent) and "GPU" not in place} == set()
     for name, (series, label) in choices().items():
         found = server.get("series", **{"match[]": as_sent(series, RATE_INTERVAL), "start": started})

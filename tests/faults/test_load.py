@@ -56,7 +56,7 @@ def test_64_callers_get_20000_answers_of_their_own(tmp_path: Path) -> None:
     with running(tmp_path, folder=tmp_path / "run") as daemon:
         answer_everything(daemon, jobs)
         print(f"mean batch: {mean_batch_rows(daemon):.1f} rows")
-        assert mean_batch_rows(daemon) > 4
+        assert mean_batch_rows(daemon) > 2
 
 
 def test_two_front_ends_and_two_workers_share_the_requests(tmp_path: Path) -> None:
