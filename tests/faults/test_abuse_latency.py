@@ -35,7 +35,7 @@ NATIVE = os.environ.get("PREDICTD_FRONTEND") == "native"
 TIMES = 2.0
 QUICK_SECONDS = 0.01
 # Of them a connection may do so much that the front end has a CPU less: docs/limits.md.
-COSTLY = {"rapid reset", "unknown frames"}
+COSTLY = {"rapid reset"}
 KEPT_BYTES = 96 * MIB
 IDLE = 10_000
 IDLE_CONNECTIONS = f"{IDLE} idle connections"

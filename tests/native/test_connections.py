@@ -36,6 +36,7 @@ from tests.native.serving import MESSAGE_BYTES_MAX, Served, run, serving
 _SECOND = 10**9
 # A literal whose name is that of ":status".
 _PRIORITY = 2
+_UNKNOWN = 0xBA
 _STATUS_405, _STATUS_415 = b"H\x03405", b"H\x03415"
 
 
@@ -210,6 +211,16 @@ def test_a_client_that_also_works_may_ask() -> None:
     scenario(check, max_ping_strikes=2)
 
 
+def test_frames_of_unknown_kinds_are_passed_over() -> None:
+    def check(raw: RawClient) -> None:
+        for kind in (_UNKNOWN, 0x0A, 0x0C, 0x10, 0xFF):
+            raw.send(frame(kind, 0, 0, b"grease"), frame(kind, 0xFF, 1))
+        raw.call(1, b"fine")
+        assert raw.until(DATA).payload == message(b"fine")
+
+    scenario(check)
+
+
 def test_a_client_that_works_may_move_its_windows_as_often_as_it_likes() -> None:
     def check(raw: RawClient) -> None:
         for stream in range(1, 2 * 400, 2):
@@ -241,6 +252,7 @@ FLOODS = {
     "acknowledged pings": frame(PING, ACK, 0, bytes(8)) * 20_000,
     "window updates": frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1") * 20_000,
     "priorities": frame(_PRIORITY, 0, 1, bytes(5)) * 20_000,
+    "frames of unknown kinds": frame(_UNKNOWN, 0, 1, bytes(8)) * 20_000,
     "empty data": frame(HEADERS, END_HEADERS, 1, header_block(path="/test.Echo/Joined"))
     + frame(DATA, 0, 1) * 20_000,
     "settings with many entries": frame(SETTINGS, 0, 0, b"\0\4\0\0\xff\xff" * 100) * 10,

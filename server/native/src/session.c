@@ -13,6 +13,8 @@
 #define CONNECTION_WINDOW_BYTES (16 * 1024 * 1024)
 /* Streams that a client resets are cheap for it and not for us: so many at once, then so many a second. */
 enum { RESETS_AT_ONCE = 1000, RESETS_PER_SECOND = 200 };
+/* nghttp2 passes over frames that HTTP/2 does not know, and asks nobody, unless somebody else reads them. */
+enum { KINDS_KNOWN = 10, KINDS = 256 };
 enum { CONTINUATIONS_MAX = 8, SETTINGS_MAX = 32, ANSWERS_OWED_MAX = 1000 };
 
 static nghttp2_session_callbacks *callbacks;
@@ -29,6 +31,16 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head
     if (glitches_allow(&connection->glitches, head, loop_now_ns()))
         return 0;
     return nghttp2_session_terminate_session(session, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+/* It was counted when it began, and means nothing. */
+static int on_unknown(nghttp2_session *session, void **payload, const nghttp2_frame_hd *head, void *user_data)
+{
+    (void)session;
+    (void)payload;
+    (void)head;
+    (void)user_data;
+    return NGHTTP2_ERR_CANCEL;
 }
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
@@ -154,6 +166,9 @@ static bool prepare(void)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
     nghttp2_session_callbacks_set_send_data_callback(callbacks, on_send_data);
+    nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, on_unknown);
+    for (int kind = KINDS_KNOWN; kind < KINDS; kind++)
+        nghttp2_option_set_user_recv_extension_type(options, (uint8_t)kind);
     nghttp2_option_set_no_auto_window_update(options, 1);
     nghttp2_option_set_no_closed_streams(options, 1);
     nghttp2_option_set_max_reserved_remote_streams(options, 0);
