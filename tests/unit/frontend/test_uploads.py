@@ -122,7 +122,8 @@ def test_without_a_limit_nobody_is_refused() -> None:
 def test_memory_is_given_back_when_it_has_grown_and_not_each_time() -> None:
     rig = Rig()
     grown = []
-    for size_mib in (10, 100, 100, 100, 200):
+    for size_mib in (10, 100, 100, 100, 100, 200, 60, 60, 200):
         rig.size_bytes = size_mib * 2**20
         grown.append([rig.uploads.trims() for _ in range(100)].count(True))
-    assert grown == [0, 1, 0, 0, 1]
+    # Again after one look and after three, as what was in use may be free by then.
+    assert grown == [0, 1, 1, 0, 1, 1, 0, 0, 1]

@@ -64,7 +64,9 @@ class Uploads:
         self._slow: set[Task] = set()
         self._ended: set[Task] = set()
         self._least_bytes = 0
+        self._smallest_bytes = 0
         self._checks = 0
+        self._looks_since_growth = 0
 
     async def read(self, context: Context, *, of_stream: bool = False) -> object:
         """The next message of a call; not bytes if there is none.
@@ -96,7 +98,7 @@ class Uploads:
             loop: Of the front end.
             idle: Nothing is in hand, so that the C library can be told to give memory back.
         """
-        self._least_bytes = self._measure()
+        self._least_bytes = self._smallest_bytes = self._measure()
 
         def look() -> None:
             self.check()
@@ -121,16 +123,22 @@ class Uploads:
                 task.cancel()
 
     def trims(self) -> bool:
-        """Whether the process has grown and nothing is received, every tenth second at most."""
+        """Whether the process has grown and nothing is received: every tenth second at most, later more rarely."""
         self._checks += 1
         if self._checks < _TRIM_CHECKS or self._messages:
             return False
         self._checks = 0
         size_bytes = self._measure()
-        grown = size_bytes - self._least_bytes > _TRIM_BYTES
-        # What is still there after a trim is in use.
+        if size_bytes - self._least_bytes > _TRIM_BYTES:
+            self._looks_since_growth = 0
+        else:
+            self._looks_since_growth += 1
+        # What is still there after a trim is in use, ...
         self._least_bytes = min(size_bytes, max(self._least_bytes, size_bytes - _TRIM_BYTES))
-        return grown
+        self._smallest_bytes = min(size_bytes, self._smallest_bytes)
+        # ... and may be free later, as that of connections is: again after one look, three, seven, and so on.
+        looks = self._looks_since_growth
+        return size_bytes - self._smallest_bytes > _TRIM_BYTES and looks & (looks + 1) == 0
 
 
 class Received(grpc.GenericRpcHandler):
