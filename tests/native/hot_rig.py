@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from typing_extensions import override
 
 from predictd.protos.oip import grpc_service_pb2 as oip_pb
@@ -250,6 +251,13 @@ def call(rig: HotRig, request: v1.PredictRequest | oip_pb.ModelInferRequest, **o
     )
     stub = rig.channel.unary_unary(method, response_deserializer=kind.FromString)
     return stub(request.SerializeToString(), **options)
+
+
+async def refusal(waiting: Any) -> tuple[grpc.StatusCode, str]:
+    """How a call fails."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await waiting
+    return caught.value.code(), str(caught.value.details())
 
 
 async def started(rig: HotRig, *learn: float, **options: Any) -> tuple[FakePool, FakeWorker]:

@@ -27,6 +27,7 @@ from tests.native.hot_rig import (
     infer,
     play,
     predict,
+    refusal,
     started,
     stream,
     tickets,
@@ -47,12 +48,6 @@ def bearer(token: str) -> dict[str, Any]:
 
 
 FRIEND = bearer("secret")
-
-
-async def refusal(waiting: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await waiting
-    return caught.value.code(), str(caught.value.details())
 
 
 async def ask(rig: HotRig, pool: FakePool, worker: FakeWorker, **options: Any) -> bool:

@@ -29,18 +29,12 @@ from tests.native.hot_rig import (
     infer,
     play,
     predict,
+    refusal,
     started,
     stream,
     tickets,
     until,
 )
-
-
-async def refusal(waiting: Any) -> tuple[grpc.StatusCode, str]:
-    """How a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await waiting
-    return caught.value.code(), str(caught.value.details())
 
 
 def test_known_shapes_are_answered_in_both_protocols() -> None:

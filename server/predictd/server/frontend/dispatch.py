@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import struct
 import time
 
 from predictd.server.errors import OverloadedError
@@ -19,8 +17,8 @@ from predictd.server.frontend.calls import (
     too_many,
     waiting,
 )
+from predictd.server.frontend.completion_pipe import read_completions
 from predictd.server.frontend.failures import LaneGoneError, check_wait, full, poison, too_late
-from predictd.server.frontend.fatal import TornPipeError
 from predictd.server.frontend.holding import Holding
 from predictd.server.frontend.links import Links
 from predictd.server.frontend.lost import Probe, Probes
@@ -38,19 +36,15 @@ from predictd.server.transport.allocator import Block
 from predictd.server.transport.blocks import CANCELLED_OFFSET
 from predictd.server.transport.claims import read_claims
 from predictd.server.transport.records import (
-    COMPLETION_STRUCT,
     NO_SEGMENT,
-    RECORD_BYTES,
     Status,
     TicketFlag,
 )
 
-_COMPLETION = struct.Struct(COMPLETION_STRUCT)
 # As plain integers: the arithmetic of flags makes objects of them.
 _PATIENCE = int(TicketFlag.PATIENCE)
 _DELAY = int(TicketFlag.DELAY)
 _ALONE = int(TicketFlag.ALONE)
-_READ_BYTES = 1024 * RECORD_BYTES
 # With so few calls in flight a ticket does not wait for others that may come in the same turn.
 FEW_CALLS = 2
 
@@ -276,17 +270,9 @@ class Dispatcher:
 
     def _drain_once(self) -> bool:
         """Handle what one read gives. False when there was nothing."""
-        try:
-            data = os.read(self._completion_fd, _READ_BYTES)
-        except BlockingIOError:
+        records = read_completions(self._completion_fd)
+        if records is None:
             return False
-        try:
-            records = _COMPLETION.iter_unpack(data)
-        except struct.error:
-            raise TornPipeError(
-                "what is no completion is in the pipe of the workers, one of which is broken or was taken over: "
-                "answers may be lost, so all that is in flight is given up"
-            ) from None
         releases: dict[tuple[int, int, int], int] = {}
         for record in records:
             worker, segment, block = record[4], record[5], record[6]
