@@ -20,7 +20,7 @@ from unittest import mock
 
 from typing_extensions import override
 
-from predictd.server.frontend import dispatch
+from predictd.server.frontend import completion_pipe
 from predictd.server.frontend import main as frontend_main
 from predictd.server.observe import error_ids
 from predictd.server.supervise import keeper, starter, supervisor, watching
@@ -257,7 +257,7 @@ def _replacements() -> list[tuple[object, str, object]]:
             for module in (worker_main, intake, completions, response_memory, token)
         ),
         (frontend_main, "os", stand_in_os),
-        (dispatch, "os", _FrontendOs()),
+        (completion_pipe, "os", _FrontendOs()),
         *((module, "select", polls) for module in (worker_main, waiting, response_memory)),
         *((module, "threading", threads) for module in (worker_main, loading, response_memory)),
         *((module, "gc", no_collections) for module in (worker_main, frontend_main)),
