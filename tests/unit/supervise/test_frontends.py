@@ -28,7 +28,6 @@ from predictd.server.control.messages import (
     Warm,
 )
 from predictd.server.control.publication import LaneView, PublishModel
-from predictd.server.supervise import starter
 from predictd.server.supervise.child import Child
 from predictd.server.supervise.credentials import Credentials
 from predictd.server.supervise.frontend_init import FrontendSettings
@@ -125,13 +124,6 @@ class Desk:
                 child.exits(0)
         self.wiring.close()
         self.nursery.children.clear()
-
-
-@pytest.fixture
-def nursery(monkeypatch: pytest.MonkeyPatch) -> Nursery:
-    one = Nursery()
-    monkeypatch.setattr(starter, "Child", one)
-    return one
 
 
 def play(nursery: Nursery, scenario: Scenario, number: int = 1) -> None:

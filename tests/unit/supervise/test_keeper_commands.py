@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from predictd.server.config.lane import LaneConfig
 from predictd.server.config.model_config import Latest, ModelConfig, Specific
 from predictd.server.errors import FailedPreconditionError, InvalidRequestError, UnknownModelError
 from predictd.server.repository.models import FoundModel, FoundVersion
@@ -20,6 +19,7 @@ from predictd.server.supervise.catalog import Catalog, LaneRecord
 from predictd.server.supervise.keeper import Keeper
 from tests.fixtures import models
 from tests.fixtures.processes import versioned
+from tests.fixtures.supervision import lane_config
 
 
 class Lanes:
@@ -39,20 +39,7 @@ class Lanes:
 
     def start_lane(self, model: FoundModel, version: FoundVersion, fingerprint: str) -> None:
         self.files.append(model.file)
-        config = LaneConfig(
-            lane=next(self._ids),
-            model=model.name,
-            version=version.version,
-            path=str(version.path),
-            engine="onnxruntime",
-            max_batch_size=8,
-            max_delay_ns=0,
-            max_queue_size=64,
-            max_request_rows=64,
-            run_timeout_ns=60 * 10**9,
-            threads=1,
-            parameters={},
-        )
+        config = lane_config(next(self._ids), model.name, version.version)
         self.catalog.add(LaneRecord(config, 1, 1, fingerprint=fingerprint))
 
     def retire_lane(self, lane: int) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from predictd.server.config.settings import Settings
 from predictd.server.control.messages import (
     AddLanes,
@@ -20,20 +18,12 @@ from predictd.server.control.messages import (
     Warm,
 )
 from predictd.server.control.publication import PublishModel
-from predictd.server.supervise import starter
 from predictd.server.supervise.stand_in import stand_in
 from predictd.server.transport.abi import ABI_VERSION
 from tests.fixtures.keeping import SIGNATURE, House, turns
 from tests.fixtures.supervision import FakeChild, Nursery, found
 
 OWN, STAND_IN = 1, 2
-
-
-@pytest.fixture
-def nursery(monkeypatch: pytest.MonkeyPatch) -> Nursery:
-    one = Nursery()
-    monkeypatch.setattr(starter, "Child", one)
-    return one
 
 
 class Scene(House):

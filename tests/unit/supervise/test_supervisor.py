@@ -7,8 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -29,37 +28,11 @@ from predictd.server.control.messages import (
 )
 from predictd.server.control.publication import PublishModel
 from predictd.server.observe.deltas import FrontendDelta, WorkerDelta
-from predictd.server.supervise import starter, supervisor
+from predictd.server.supervise import supervisor
 from predictd.server.transport.abi import ABI_VERSION
 from tests.fixtures.keeping import MIB, House, turns
-from tests.fixtures.supervision import (
-    FakeChild,
-    Nursery,
-    claims_fd,
-    segment_fd,
-)
-
-Scenario = Callable[[House], Coroutine[Any, Any, None]]
-
-
-@pytest.fixture
-def nursery(monkeypatch: pytest.MonkeyPatch) -> Nursery:
-    one = Nursery()
-    monkeypatch.setattr(starter, "Child", one)
-    return one
-
-
-def play(
-    nursery: Nursery, scenario: Scenario, *, models: int = 1, frontends: int = 1, **settings: Any
-) -> None:
-    async def run() -> None:
-        house = House(nursery, models, frontends, **settings)
-        try:
-            await scenario(house)
-        finally:
-            await house.close()
-
-    asyncio.run(run())
+from tests.fixtures.keeping import play_house as play
+from tests.fixtures.supervision import FakeChild, Nursery, claims_fd, segment_fd
 
 
 def told_ready(child: FakeChild) -> list[bool]:
