@@ -15,7 +15,8 @@ import numpy as np
 from predictd.engines.api import DType, TensorSpec
 from predictd.server.worker.planning import LaneRules
 from tests.bench.table import Ratio, Report, Spread, Table
-from tests.unit.worker.harness import FakeFrontend, FakeWorker, Sent, double, make_lane, running
+from tests.unit.worker.harness import FakeFrontend, FakeWorker, Sent, running
+from tests.unit.worker.lanes import double, make_lane
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,6 +10,6 @@ from predictd.engines.api import Array
 LARGE_WIDTH = 8192
 
 
-def rows_of(start: int, rows: int, width: int = 3) -> Array:
+def rows_of(start: int, rows: int = 1, width: int = 3) -> Array:
     """FP32 rows that no other start has."""
     return (np.arange(rows * width, dtype=np.float32) + 1000 * start).reshape(rows, width)

@@ -13,7 +13,7 @@ from predictd.server.config.labels import read_labels
 from predictd.server.config.model_config import TensorConfig
 from predictd.server.worker.declared import as_declared, declared_specs, label_digests
 from tests.fixtures.frontend import config
-from tests.unit.worker.harness import FakeEngine, double
+from tests.unit.worker.lanes import FakeEngine, double
 
 ORIGINS = {"inputs": "/m/config.pbtxt:3", "outputs": "/m/config.pbtxt:5"}
 

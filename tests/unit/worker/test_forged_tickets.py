@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from predictd.server.transport.records import NO_DEADLINE_NS, NO_SEGMENT, TICKET, Status, TicketFlag
-from tests.unit.worker.harness import Array, FakeFrontend, Sent, doubling_lane, engine_of, running
+from tests.unit.worker.harness import FakeFrontend, Sent, running
+from tests.unit.worker.lanes import doubling_lane, engine_of
+from tests.unit.worker.tensors import rows_of
 
 Forge = Callable[[bytearray], None]
 
@@ -37,10 +39,6 @@ FORGERIES: dict[str, Forge] = {
     "strings that are none": field("flags", int(TicketFlag.VARYING)),
     "another block": field("block", 7),
 }
-
-
-def rows_of(start: int) -> Array:
-    return (np.arange(3, dtype=np.float32) + 100 * start).reshape(1, 3)
 
 
 def forged(frontend: FakeFrontend, sent: Sent, forge: Forge) -> Sent:

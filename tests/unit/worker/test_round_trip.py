@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from predictd.engines.api import DType, InvalidInputError, TensorSpec
 from predictd.server.transport.records import NO_DEADLINE_NS, Status, TicketFlag
 from predictd.server.worker.runner import LoadedLane
-from tests.unit.worker.harness import Answer, Array, FakeFrontend, double, doubling_lane, make_lane, running
+from tests.unit.worker.harness import Answer, FakeFrontend, running
+from tests.unit.worker.lanes import Array, double, doubling_lane, make_lane
 
 POISON = -1.0
 

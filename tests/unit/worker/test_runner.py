@@ -10,15 +10,8 @@ import pytest
 from predictd.engines.api import DType, TensorSpec
 from predictd.server.transport.pipes import depth
 from predictd.server.transport.records import Status, TicketFlag
-from tests.unit.worker.harness import (
-    WORKER,
-    Array,
-    double,
-    doubling_lane,
-    engine_of,
-    make_lane,
-    running,
-)
+from tests.unit.worker.harness import WORKER, running
+from tests.unit.worker.lanes import Array, double, doubling_lane, engine_of, make_lane
 from tests.unit.worker.tensors import LARGE_WIDTH, rows_of
 
 

@@ -10,17 +10,26 @@ import pytest
 
 from predictd.engines.api import DeviceLostError, DType, EngineError, InvalidInputError, TensorSpec
 from predictd.server.transport.records import NO_SEGMENT, Status
-from tests.unit.worker.harness import (
-    Answer,
-    Array,
-    Compute,
-    double,
-    doubling_lane,
-    engine_of,
-    make_lane,
-    running,
-)
+from predictd.server.worker.runner import LoadedLane
+from tests.unit.worker.harness import LIMIT_BYTES, Answer, running
+from tests.unit.worker.lanes import Array, Compute, double, doubling_lane, engine_of, make_lane
 from tests.unit.worker.tensors import LARGE_WIDTH, rows_of
+
+
+def lane_of(compute: Compute, outputs: tuple[int, ...] = (-1, 3)) -> LoadedLane:
+    """FP32[-1, 3] in, and FP32 of some shape out."""
+    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
+    return make_lane(1, spec, [TensorSpec("y", DType.FP32, outputs)], compute)
+
+
+def answer_of(lane: LoadedLane, rows: Array, limit_bytes: int = LIMIT_BYTES) -> Answer:
+    """What becomes of a request that is alone."""
+    with running(lane, limit_bytes=limit_bytes) as worker:
+        frontend = worker.frontend()
+        frontend.ask(lane, rows)
+        worker.serve()
+        (answer,) = frontend.answers()
+        return answer
 
 
 def refuse_negatives(inputs: Sequence[Array | None]) -> list[Array]:
@@ -31,8 +40,7 @@ def refuse_negatives(inputs: Sequence[Array | None]) -> list[Array]:
 
 
 def test_one_bad_request_does_not_spoil_its_batch() -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], refuse_negatives)
+    lane = lane_of(refuse_negatives)
     with running(lane) as worker:
         frontend = worker.frontend()
         for at in range(4):
@@ -68,8 +76,7 @@ def raising(kind: type[Exception], *arguments: str) -> Compute:
 def test_an_engine_that_raises_is_answered_with_its_reason(
     compute: Compute, status: Status, text: str
 ) -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], compute)
+    lane = lane_of(compute)
     with running(lane) as worker:
         frontend = worker.frontend()
         frontend.ask(lane, rows_of(1, 1))
@@ -82,8 +89,7 @@ def test_an_engine_that_raises_is_answered_with_its_reason(
 
 
 def test_a_lost_device_is_answered_by_whoever_comes_next() -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(DeviceLostError, "no more"))
+    lane = lane_of(raising(DeviceLostError, "no more"))
     with running(lane) as worker:
         frontend = worker.frontend()
         frontend.ask(lane, rows_of(1, 1))
@@ -105,15 +111,10 @@ def reason(answer: Answer, caplog: pytest.LogCaptureFixture) -> str:
 def test_how_an_engine_failed_is_logged_and_not_told(
     kind: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(kind, "a secret"))
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.ENGINE_FAILED
-        assert re.fullmatch(r"the engine failed \(error [0-9a-f]{8}\)", answer.error)
+    lane = lane_of(raising(kind, "a secret"))
+    answer = answer_of(lane, rows_of(1, 1))
+    assert answer.status == Status.ENGINE_FAILED
+    assert re.fullmatch(r"the engine failed \(error [0-9a-f]{8}\)", answer.error)
     # Of what no engine should raise, where it came from, too.
     assert ("Traceback" in caplog.text) == (kind is RuntimeError)
     assert reason(answer, caplog).endswith("the engine failed on model model-1: a secret")
@@ -124,15 +125,10 @@ def test_why_an_input_was_refused_is_told_without_what_is_inside_the_model(
 ) -> None:
     caplog.set_level("INFO")
     said = "Gather node '/encoder/secret': index 7 at /srv/models/m.onnx, op.cc:12 (0x7f0012345678)"
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, (-1, 3))], raising(InvalidInputError, said))
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.INVALID_INPUT
-        assert answer.error.startswith("Gather: index 7 at m.onnx, … (…) (error ")
+    lane = lane_of(raising(InvalidInputError, said))
+    answer = answer_of(lane, rows_of(1, 1))
+    assert answer.status == Status.INVALID_INPUT
+    assert answer.error.startswith("Gather: index 7 at m.onnx, … (…) (error ")
     assert reason(answer, caplog).endswith(said)
 
 
@@ -153,15 +149,10 @@ FIXED, VARYING = (-1, 3), (-1, -1)
 def test_an_output_that_is_not_what_the_signature_says_is_refused(
     shape: tuple[int, ...], outputs: list[Array], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spec = [TensorSpec("x", DType.FP32, (-1, 3))]
-    lane = make_lane(1, spec, [TensorSpec("y", DType.FP32, shape)], lambda _: outputs)
-    with running(lane) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.ENGINE_FAILED
-        assert text in reason(answer, caplog)
+    lane = lane_of(lambda _: outputs, shape)
+    answer = answer_of(lane, rows_of(1, 1))
+    assert answer.status == Status.ENGINE_FAILED
+    assert text in reason(answer, caplog)
 
 
 def test_a_block_that_does_not_hold_what_its_ticket_says_fails_alone(
@@ -199,21 +190,13 @@ def test_a_ticket_that_does_not_name_the_size_of_its_request_fails(
 
 def test_without_memory_for_the_answer_the_requests_are_told() -> None:
     lane = doubling_lane(width=LARGE_WIDTH)
-    with running(lane, limit_bytes=4096) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1, LARGE_WIDTH))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.NO_MEMORY
-        assert "arena_limit" in answer.error
+    answer = answer_of(lane, rows_of(1, 1, LARGE_WIDTH), limit_bytes=4096)
+    assert answer.status == Status.NO_MEMORY
+    assert "arena_limit" in answer.error
 
 
 def test_without_memory_even_for_the_reason_the_requests_are_told_without_one() -> None:
     lane = doubling_lane()
-    with running(lane, limit_bytes=0) as worker:
-        frontend = worker.frontend()
-        frontend.ask(lane, rows_of(1, 1))
-        worker.serve()
-        (answer,) = frontend.answers()
-        assert answer.status == Status.NO_MEMORY
-        assert answer.completion["segment"] == NO_SEGMENT
+    answer = answer_of(lane, rows_of(1, 1), limit_bytes=0)
+    assert answer.status == Status.NO_MEMORY
+    assert answer.completion["segment"] == NO_SEGMENT

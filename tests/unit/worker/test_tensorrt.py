@@ -12,13 +12,11 @@ from predictd.engines.tensorrt import load
 from predictd.server.worker.runner import LoadedLane
 from tests.fakes.plans import PlanSpec, Tensor
 from tests.fakes.stack import FAKES, make_stack
-from tests.unit.worker.harness import Array, doubling_lane, running
+from tests.unit.worker.harness import running
+from tests.unit.worker.lanes import doubling_lane
+from tests.unit.worker.tensors import rows_of
 
 PLAN = PlanSpec("double", (Tensor("x", (-1, 3)),), (Tensor("y", (-1, 3)),), ((((1, 3), (4, 3), (4, 3)),),))
-
-
-def rows_of(start: int, rows: int) -> Array:
-    return (np.arange(rows * 3, dtype=np.float32) + 1000 * start).reshape(rows, 3)
 
 
 @pytest.mark.parametrize("version", FAKES)

@@ -23,7 +23,7 @@ from predictd.server.config.model_config import Warmup, WarmupSample, WarmupTens
 from predictd.server.worker.strings import encode_strings
 from predictd.server.worker.warmup import is_guess, made_up, warm_up, warmed_sizes
 from tests.fixtures.frontend import config
-from tests.unit.worker.harness import FakeEngine
+from tests.unit.worker.lanes import FakeEngine
 
 X = TensorSpec("x", DType.FP32, (-1, 2))
 TEXT = TensorSpec("t", DType.BYTES, (-1, 2))
