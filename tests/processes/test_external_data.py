@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
+from tests.fixtures.external import external
 from tests.fixtures.killing import eventually
 from tests.fixtures.swapping import age, at_rest, calling
 
@@ -23,7 +23,7 @@ def version(folder: Path, number: int, scale: float, *files: str, rows: int = 4,
     """A version that was finished long ago."""
     path = folder / str(number) / "model.onnx"
     path.parent.mkdir(parents=True)
-    models.external(path, scale, *(files or FILES), rows=rows, write=write)
+    external(path, scale, *(files or FILES), rows=rows, write=write)
     for file in path.parent.rglob("*"):
         age(file)
     return path.parent

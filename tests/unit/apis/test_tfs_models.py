@@ -10,7 +10,7 @@ from predictd.protos.tfs import error_codes_pb2, tensor_pb2
 from predictd.protos.tfs import serving_pb2 as pb
 from predictd.server.frontend.apis import tfs
 from tests.unit.apis.test_fake_core import ECHO_1, serving, unary
-from tests.unit.apis.test_tfs import LATEST, RoutedCore, ask, labelled, refused, specific
+from tests.unit.apis.tfs_calls import LATEST, RoutedCore, ask, labelled, refused, specific
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

@@ -8,7 +8,7 @@ from predictd.engines.api import DType
 from predictd.protos.tfs import serving_pb2 as pb
 from predictd.server.frontend.apis.tfs_scores import classifying
 from predictd.server.frontend.inference import InferResponse, OutputTensor, TensorInfo, VersionInfo
-from tests.unit.apis.test_tfs import RoutedCore, Shape, ask, refused, rows, signed, specific
+from tests.unit.apis.tfs_calls import RoutedCore, Shape, ask, refused, rows, signed, specific
 
 
 def test_classify_gives_a_score_for_each_class_of_each_example() -> None:

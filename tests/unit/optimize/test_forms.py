@@ -17,7 +17,8 @@ from predictd.server.optimize.errors import OptimizeError
 from predictd.server.optimize.onnx_file import data_file, place, read_model, refuse_existing
 from predictd.server.optimize.target import Target
 from predictd.server.optimize.wish import Precision
-from tests.fixtures.models import add_sub, external, mlp
+from tests.fixtures.external import external
+from tests.fixtures.models import add_sub, mlp
 from tests.fixtures.nets import NETS, Net, conv_net, cosine, mlp_net, outputs, signature, transform
 
 

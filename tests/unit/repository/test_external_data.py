@@ -17,6 +17,7 @@ from predictd.server.repository.external_data import check_external_data
 from predictd.server.repository.file_error import ModelFileError
 from predictd.server.repository.watch import decide, look
 from tests.fixtures import models
+from tests.fixtures.external import external, external_table
 
 NOW = 1_000_000_000.0
 OLD = NOW - 60
@@ -27,7 +28,7 @@ FILES = ("weights.bin", "parts/a.bin", "parts/b.bin")
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "models" / "m" / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
-    models.external(path, 2.0, *FILES)
+    external(path, 2.0, *FILES)
     age(path.parent)
     return path
 
@@ -66,7 +67,7 @@ def test_a_model_without_external_data_has_none(tmp_path: Path) -> None:
 
 def test_tensors_in_branches_and_constants_are_found_too(tmp_path: Path) -> None:
     def constant(name: str, location: str) -> onnx.NodeProto:
-        return helper.make_node("Constant", [], [name], value=models._external_table("t", location, 4))
+        return helper.make_node("Constant", [], [name], value=external_table("t", location, 4))
 
     out = models.tensor("z", DType.FP32, (4, 4))
     branches = [
@@ -89,7 +90,7 @@ def test_a_file_cut_anywhere_is_no_trouble(model: Path) -> None:
 
 
 def test_nothing_is_followed_without_end(tmp_path: Path) -> None:
-    inner = models.external(tmp_path / "inner.onnx", 2.0, "w.bin").read_bytes()
+    inner = external(tmp_path / "inner.onnx", 2.0, "w.bin").read_bytes()
     graph = onnx.ModelProto.FromString(inner).graph.SerializeToString()
     path = tmp_path / "m.onnx"
     depths = []
@@ -142,7 +143,7 @@ def test_a_file_cut_short_is_named(model: Path) -> None:
 
 @pytest.mark.parametrize("location", ["../secret.bin", "parts/../../secret.bin", "/dev/zero"])
 def test_a_path_out_of_the_folder_is_refused(model: Path, location: str) -> None:
-    models.external(model, 2.0, location, write=False)
+    external(model, 2.0, location, write=False)
     (model.parents[1] / "secret.bin").write_bytes(bytes(64))
     assert (
         wrong(model)
@@ -153,7 +154,7 @@ def test_a_path_out_of_the_folder_is_refused(model: Path, location: str) -> None
 
 
 def test_a_link_out_of_the_folder_is_refused_by_the_engine(model: Path) -> None:
-    models.external(model, 2.0, "link.bin", write=False)
+    external(model, 2.0, "link.bin", write=False)
     secret = model.parents[1] / "secret.bin"
     secret.write_bytes(bytes(64))
     (model.parent / "link.bin").symlink_to(secret)
@@ -178,7 +179,7 @@ def test_an_external_file_is_part_of_the_content(model: Path, name: str) -> None
 
 
 def test_of_a_model_without_versions_its_files_count_as_well(tmp_path: Path) -> None:
-    path = models.external(tmp_path / "m.onnx", 2.0, "m.data")
+    path = external(tmp_path / "m.onnx", 2.0, "m.data")
     seen = [look([path], NOW).versions["m", 1].fingerprint]
     os.utime(tmp_path / "m.data", (OLD, OLD))
     seen.append(look([path], NOW).versions["m", 1].fingerprint)
@@ -191,7 +192,7 @@ def test_weights_that_are_copied_slowly_after_the_model_are_waited_for(model: Pa
     serving = {key: one.fingerprint for key, one in before.versions.items()}
     new = root / "m" / "2" / "model.onnx"
     new.parent.mkdir()
-    models.external(new, 3.0, *FILES, write=False)
+    external(new, 3.0, *FILES, write=False)
     now, wanted = NOW, []
     steps = [(name, size) for name in FILES for size in (0, 30, 64)]
     for name, size in steps:

@@ -12,7 +12,7 @@ from predictd.server.launch.memory import Headroom
 from predictd.server.repository.watch import Sight, look
 from predictd.server.supervise.catalog import Catalog
 from predictd.server.supervise.housing import Housing
-from tests.fixtures import models
+from tests.fixtures.external import external
 from tests.fixtures.supervision import FixedPlanner
 
 MIB = 1 << 20
@@ -22,7 +22,7 @@ def model(root: Path, version: int) -> Sight:
     """A model whose weights, of 100 MiB, are beside it."""
     path = root / "m" / str(version) / "model.onnx"
     path.parent.mkdir(parents=True)
-    models.external(path, 2.0, "weights/w.bin", rows=100 * MIB // 16)
+    external(path, 2.0, "weights/w.bin", rows=100 * MIB // 16)
     (root / "m" / "model.toml").write_text("instances = 3\n")
     return look([root])
 
