@@ -1,5 +1,3 @@
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from predictd.engines.api import (
 from predictd.engines.heap import trim_heap
 from predictd.engines.onnxruntime import load
 from tests.fixtures import models
+from tests.unit.engines.shared import memory_bytes, sample
 
 NUMERIC = [dtype for dtype in DType if dtype is not DType.BYTES]
 BY_ONNXRUNTIME = [dtype for dtype in NUMERIC if dtype is not DType.BF16]
@@ -26,12 +25,6 @@ BY_ONNXRUNTIME = [dtype for dtype in NUMERIC if dtype is not DType.BF16]
 
 def engine_of(path: Path) -> Engine:
     return load(path, EngineOptions())
-
-
-def sample(dtype: DType, shape: Sequence[int]) -> Array:
-    """Distinct bit patterns; small enough to be exact in every dtype."""
-    values: Array = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 100
-    return (values % 2 if dtype is DType.BOOL else values).astype(dtype.numpy)
 
 
 @pytest.mark.parametrize("dtype", BY_ONNXRUNTIME, ids=lambda dtype: dtype.name)
@@ -50,17 +43,6 @@ def test_bf16_travels_as_bits(shape: tuple[int, ...], tmp_path: Path) -> None:
     x = sample(DType.BF16, shape) + np.uint16(0x3F80)
     (y,) = engine_of(models.identity(tmp_path / "m.onnx", DType.BF16)).run([x])
     np.testing.assert_array_equal(y, x, strict=True)
-
-
-def test_bf16_means_bfloat16(tmp_path: Path) -> None:
-    path = models.save(
-        tmp_path / "m.onnx",
-        [models.node("Cast", "x", "y", to=models.ELEMENT_TYPES[DType.FP32])],
-        [models.tensor("x", DType.BF16, ("batch",))],
-        [models.tensor("y", DType.FP32, ("batch",))],
-    )
-    (y,) = engine_of(path).run([np.array([0x3F80, 0xC000], np.uint16)])
-    np.testing.assert_array_equal(y, np.array([1, -2], np.float32), strict=True)
 
 
 @pytest.mark.parametrize("dtype", NUMERIC, ids=lambda dtype: dtype.name)
@@ -95,17 +77,6 @@ def test_some_outputs_into_out_and_some_not(tmp_path: Path) -> None:
     np.testing.assert_array_equal(subtracted, left - right)
 
 
-def test_returned_arrays_outlive_later_runs_and_the_engine(tmp_path: Path) -> None:
-    for dtype in (DType.FP32, DType.BF16):
-        engine = engine_of(models.identity(tmp_path / "m.onnx", dtype, ("batch", 1000)))
-        inputs = [np.full((50, 1000), row, dtype.numpy) for row in range(20)]
-        results = [engine.run([x])[0] for x in inputs]
-        engine.close()
-        del engine
-        for x, y in zip(inputs, results, strict=True):
-            np.testing.assert_array_equal(x, y)
-
-
 @pytest.mark.parametrize("dtype", [DType.FP32, DType.BF16, DType.BOOL], ids=lambda dtype: dtype.name)
 def test_inputs_may_be_read_only_views(dtype: DType, tmp_path: Path) -> None:
     data = sample(dtype, (2, 4)).tobytes()
@@ -125,22 +96,6 @@ def test_nothing_of_the_caller_is_held_after_a_run(tmp_path: Path) -> None:
         engine.run([x.reshape(4, 2)], [out])
     del x, out
     memory.clear()  # BufferError while any view of it lives.
-
-
-def memory_bytes(kind: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{kind}:"))
-
-
-def test_large_inputs_are_not_copied(tmp_path: Path) -> None:
-    """The sum of 64 MiB takes no second 64 MiB."""
-    engine = engine_of(models.dynamic_dims(tmp_path / "m.onnx"))
-    x = np.ones((16, 1 << 20), np.float32)
-    Path("/proc/self/clear_refs").write_text("5")  # The peak starts anew.
-    before = memory_bytes("VmHWM")
-    (y,) = engine.run([x])
-    assert (y == 1 << 20).all()
-    assert memory_bytes("VmHWM") - before < x.nbytes // 2
 
 
 def test_an_answer_is_freed_with_its_array(tmp_path: Path) -> None:
@@ -354,31 +309,6 @@ def test_arrays_that_would_be_misread_never_reach_the_runtime(array: Array, tmp_
         engine.run([array])
     with pytest.raises(ValueError, match="'y' must be a C-contiguous array of float32"):
         engine.run([good], [array])
-
-
-def test_a_run_lets_other_threads_work(tmp_path: Path) -> None:
-    """While a run lasts, a Python thread makes progress: the GIL is free."""
-    engine = engine_of(models.mlp(tmp_path / "m.onnx", width=1024, layers=4))
-    x = np.ones((512, 1024), np.float32)
-    started, finished = threading.Event(), threading.Event()
-    run_seconds: list[float] = []
-
-    def run() -> None:
-        started.set()
-        begin = time.perf_counter()
-        engine.run([x])
-        run_seconds.append(time.perf_counter() - begin)
-        finished.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    started.wait()
-    longest_pause_seconds, last = 0.0, time.perf_counter()
-    while not finished.is_set():
-        now = time.perf_counter()
-        longest_pause_seconds, last = max(longest_pause_seconds, now - last), now
-    thread.join()
-    assert longest_pause_seconds < run_seconds[0] / 2
 
 
 def test_batches_of_resnet50_equal_single_runs(tmp_path: Path) -> None:

@@ -1,7 +1,4 @@
 import os
-import threading
-import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import pytest
 from predictd.engines import onnxruntime
 from predictd.engines.api import Array, DType, Engine, EngineError, EngineOptions, InvalidInputError
 from tests.fixtures import models
+from tests.unit.engines.shared import sample
 
 openvino_engine = pytest.importorskip("predictd.engines.openvino", reason="openvino is not installed")
 load = openvino_engine.load
@@ -20,12 +18,6 @@ NUMERIC = [dtype for dtype in DType if dtype is not DType.BYTES]
 def engine_of(path: Path, **options: object) -> Engine:
     engine: Engine = load(path, EngineOptions(**options))  # type: ignore[arg-type]
     return engine
-
-
-def sample(dtype: DType, shape: Sequence[int]) -> Array:
-    """Distinct bit patterns; small enough to be exact in every dtype."""
-    values: Array = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 100
-    return (values % 2 if dtype is DType.BOOL else values).astype(dtype.numpy)
 
 
 @pytest.mark.parametrize("dtype", NUMERIC, ids=lambda dtype: dtype.name)
@@ -40,17 +32,6 @@ def test_every_dtype_with_and_without_out(dtype: DType, shape: tuple[int, ...], 
     (y,) = engine.run([x], [out])
     assert y is out
     np.testing.assert_array_equal(out, x, strict=True)
-
-
-def test_bf16_means_bfloat16(tmp_path: Path) -> None:
-    path = models.save(
-        tmp_path / "m.onnx",
-        [models.node("Cast", "x", "y", to=models.ELEMENT_TYPES[DType.FP32])],
-        [models.tensor("x", DType.BF16, ("batch",))],
-        [models.tensor("y", DType.FP32, ("batch",))],
-    )
-    (y,) = engine_of(path).run([np.array([0x3F80, 0xC000], np.uint16)])
-    np.testing.assert_array_equal(y, np.array([1, -2], np.float32), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -124,17 +105,6 @@ def test_each_run_writes_only_its_own_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, left - right)
 
 
-def test_returned_arrays_outlive_later_runs_and_the_engine(tmp_path: Path) -> None:
-    for dtype in (DType.FP32, DType.BF16):
-        engine = engine_of(models.identity(tmp_path / "m.onnx", dtype, ("batch", 1000)))
-        inputs = [np.full((50, 1000), row, dtype.numpy) for row in range(20)]
-        results = [engine.run([x])[0] for x in inputs]
-        engine.close()
-        del engine
-        for x, y in zip(inputs, results, strict=True):
-            np.testing.assert_array_equal(x, y)
-
-
 def test_nothing_of_the_caller_is_held_after_a_run(tmp_path: Path) -> None:
     engine = engine_of(models.affine(tmp_path / "m.onnx"))
     memory = bytearray(64)
@@ -149,22 +119,6 @@ def test_nothing_of_the_caller_is_held_after_a_run(tmp_path: Path) -> None:
     assert tuple(request.get_output_tensor(0).shape) == (0, 4)
     del x, out
     memory.clear()  # BufferError while any view of it lives.
-
-
-def test_large_inputs_are_not_copied(tmp_path: Path) -> None:
-    """The sum of 64 MiB takes no second 64 MiB."""
-    engine = engine_of(models.dynamic_dims(tmp_path / "m.onnx"))
-    x = np.ones((16, 1 << 20), np.float32)
-    Path("/proc/self/clear_refs").write_text("5")  # The peak starts anew.
-    before = memory_bytes("VmHWM")
-    (y,) = engine.run([x])
-    assert (y == 1 << 20).all()
-    assert memory_bytes("VmHWM") - before < x.nbytes // 2
-
-
-def memory_bytes(kind: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{kind}:"))
 
 
 def test_an_output_that_is_an_input_is_a_copy(tmp_path: Path) -> None:
@@ -265,28 +219,3 @@ def test_threads_are_as_told_and_bound_to_no_cpu(tmp_path: Path) -> None:
         worked, cpus = compute_threads(engine, x)
         assert worked <= threads
         assert cpus == {own}
-
-
-def test_a_run_lets_other_threads_go_on(tmp_path: Path) -> None:
-    engine = engine_of(models.resnet50(tmp_path / "m.onnx"))
-    x = np.zeros((2, 3, 224, 224), np.float32)
-    engine.run([x])
-    run_seconds = []
-    started, finished = threading.Event(), threading.Event()
-
-    def run() -> None:
-        start = time.perf_counter()
-        started.set()
-        engine.run([x])
-        run_seconds.append(time.perf_counter() - start)
-        finished.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    started.wait()
-    longest_pause_seconds, last = 0.0, time.perf_counter()
-    while not finished.is_set():
-        now = time.perf_counter()
-        longest_pause_seconds, last = max(longest_pause_seconds, now - last), now
-    thread.join()
-    assert longest_pause_seconds < run_seconds[0] / 2

@@ -10,17 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictd.engines.api import (
-    Array,
-    DType,
-    Engine,
-    EngineOptions,
-    InvalidInputError,
-    ModelLoadError,
-    Signature,
-    TensorSpec,
-)
+from predictd.engines.api import Array, DType, Engine, EngineOptions, InvalidInputError, Signature, TensorSpec
 from tests.fixtures.torch_or_skip import need_export
+from tests.unit.engines.shared import refusal
 
 need_export()
 torch: Any = pytest.importorskip("torch")
@@ -43,12 +35,7 @@ def engine_of(path: Path, **options: Any) -> Engine:
 
 
 def reason(path: Path, **options: Any) -> str:
-    with pytest.raises(ModelLoadError) as caught:
-        load(path, EngineOptions(**options))
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path}: ")
+    return refusal(load, path, EngineOptions(**options))
 
 
 def both(folder: Path) -> Path:

@@ -21,6 +21,7 @@ from predictd.engines.api import (
     TensorSpec,
 )
 from tests.fixtures.torch_or_skip import need_torch
+from tests.unit.engines.shared import refusal, sample
 
 need_torch()
 torch: Any = pytest.importorskip("torch")
@@ -55,18 +56,7 @@ def engine_of(
 
 def reason(folder: Path, module: Any, **options: Any) -> str:
     """Why a model is refused."""
-    path = torch_models.script(folder / "m.pt", module)
-    with pytest.raises(ModelLoadError) as caught:
-        load(path, EngineOptions(**options))
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path}: ")
-
-
-def sample(dtype: DType, shape: Sequence[int]) -> Array:
-    values: Array = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 100
-    return (values % 2 if dtype is DType.BOOL else values).astype(dtype.numpy)
+    return refusal(load, torch_models.script(folder / "m.pt", module), EngineOptions(**options))
 
 
 def ones(*shape: int) -> Array:
