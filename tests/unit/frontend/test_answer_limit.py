@@ -13,7 +13,7 @@ from predictd.server.frontend.answer_limit import AnswerLimit, ResponseLimit
 from predictd.server.frontend.routing import Routes
 from tests.fixtures.frontend import SECRET, doubled, publication, request, signature, view
 from tests.fixtures.scripted_workers import Rig, play, sent, settle, start
-from tests.unit.frontend.test_service import Setup, answered
+from tests.unit.frontend.core import Setup, answered
 
 FIXED = WireTensor("y", DType.FP32, (-1, 3))
 VARYING = WireTensor("z", DType.FP64, (-1, -1))

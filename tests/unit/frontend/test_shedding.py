@@ -18,7 +18,7 @@ from predictd.server.frontend.clients import ClientLimit, _client, address
 from predictd.server.frontend.routing import Lane
 from tests.fixtures.frontend import lane, request
 from tests.fixtures.scripted_workers import Rig, error_of, play, sent, settle, start
-from tests.unit.frontend.test_service import Setup, never
+from tests.unit.frontend.core import Setup, never
 
 MS = 10**6
 
