@@ -39,9 +39,10 @@ from predictd.server.frontend.uploads import Received, Uploads
 from predictd.server.observe.recorder import FrontendRecorder
 from predictd.server.transport.allocator import Block
 from predictd.server.transport.pipes import make_pipe
+from tests.fixtures.fake_worker import FRONTEND, KEEP_NS, FakePool, FakeWorker
 from tests.fixtures.frontend import SECRET, WIDTH, publication, view
 from tests.fixtures.processes import free_port
-from tests.fixtures.scripted_workers import FRONTEND, KEEP_NS, FakePool, FakeWorker, Rig
+from tests.fixtures.scripted_workers import Rig
 from tests.fixtures.tickets import Ticket
 from tests.native.serving import MESSAGE_BYTES_MAX, RULES, UNREAD_BYTES_MAX
 

@@ -18,8 +18,8 @@ from predictd.server.config.request_log import RequestLogRule
 from predictd.server.frontend.native.counts import parse_ways
 from predictd.server.observe.logs import REQUESTS
 from predictd.server.transport.records import Status
+from tests.fixtures.fake_worker import FakePool, FakeWorker
 from tests.fixtures.frontend import doubled, publication, view
-from tests.fixtures.scripted_workers import FakePool, FakeWorker
 from tests.native.hot_rig import (
     PREDICT_STREAM,
     HotRig,

@@ -13,9 +13,9 @@ import grpc
 import pytest
 
 from predictd.server.transport.records import NO_SEGMENT, RECORD_BYTES, Status
+from tests.fixtures.fake_worker import FakeWorker
 from tests.fixtures.forgeries import FORGERIES, HUGE, Forgery, forge
 from tests.fixtures.frontend import doubled
-from tests.fixtures.scripted_workers import FakeWorker
 from tests.native.hot_rig import HotRig, call, play, predict, started, tickets, until
 
 RECORDS = 20_000

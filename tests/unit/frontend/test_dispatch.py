@@ -18,19 +18,9 @@ from predictd.server.errors import (
 )
 from predictd.server.frontend.failures import LaneGoneError
 from predictd.server.transport.records import NO_DEADLINE_NS, NO_SEGMENT, Status
+from tests.fixtures.fake_worker import FRONTEND
 from tests.fixtures.frontend import doubled
-from tests.fixtures.scripted_workers import (
-    FRONTEND,
-    Pending,
-    Rig,
-    answered,
-    error_of,
-    play,
-    send,
-    sent,
-    settle,
-    start,
-)
+from tests.fixtures.scripted_workers import Pending, Rig, answered, error_of, play, send, sent, settle, start
 from tests.fixtures.tickets import Ticket
 
 # The way there and back ---------------------------------------------------------------------------------------

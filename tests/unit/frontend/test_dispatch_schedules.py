@@ -11,16 +11,9 @@ import pytest
 
 from predictd.server.errors import InferenceError, OverloadedError
 from predictd.server.transport.records import Status
+from tests.fixtures.fake_worker import FakePool, FakeWorker
 from tests.fixtures.frontend import doubled
-from tests.fixtures.scripted_workers import (
-    FakePool,
-    FakeWorker,
-    Pending,
-    Rig,
-    play,
-    send,
-    settle,
-)
+from tests.fixtures.scripted_workers import Pending, Rig, play, send, settle
 from tests.fixtures.tickets import Ticket
 
 STEPS = 150

@@ -9,19 +9,9 @@ from predictd.server.config.lane import QueueRules
 from predictd.server.errors import DeadlineError, OverloadedError
 from predictd.server.frontend.routing import Lane
 from predictd.server.transport.records import NO_DEADLINE_NS, Status, TicketFlag
+from tests.fixtures.fake_worker import FakePool
 from tests.fixtures.frontend import doubled, lane
-from tests.fixtures.scripted_workers import (
-    FakePool,
-    Pending,
-    Rig,
-    answered,
-    error_of,
-    play,
-    send,
-    sent,
-    settle,
-    start,
-)
+from tests.fixtures.scripted_workers import Pending, Rig, answered, error_of, play, send, sent, settle, start
 from tests.fixtures.tickets import Ticket, parse
 
 HOUR_NS = 3600 * 10**9

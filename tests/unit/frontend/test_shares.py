@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from predictd.server.errors import OverloadedError
 from predictd.server.frontend.routing import Lane, Routes
+from tests.fixtures.fake_worker import FakePool, FakeWorker
 from tests.fixtures.frontend import SECRET, lane, publication, view
-from tests.fixtures.scripted_workers import (
-    FakePool,
-    FakeWorker,
-    Pending,
-    Rig,
-    error_of,
-    play,
-    sent,
-    settle,
-    start,
-)
+from tests.fixtures.scripted_workers import Pending, Rig, error_of, play, sent, settle, start
 
 LIMIT = 8
 
