@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import functools
 import heapq
 import itertools
-import mmap
 import os
 import random
 import struct
@@ -16,23 +14,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from predictd.server.config.settings import Settings
-from predictd.server.config.units import Address
 from predictd.server.control.messages import Ping
 from predictd.server.supervise.blame import BLAME_LIMIT
-from predictd.server.supervise.credentials import Credentials
-from predictd.server.supervise.loads import Restored
-from predictd.server.supervise.ports import ReservedPort
-from predictd.server.supervise.states import RestartPolicy
-from predictd.server.supervise.supervisor import Supervisor
 from predictd.server.transport import allocator
-from predictd.server.transport.pipes import F_SETPIPE_SZ, capacity
 from predictd.server.transport.records import COMPLETION_STRUCT, Status
-from tests.fixtures.supervision import FixedPlanner
 from tests.simulation.child import SimulatedChild
 from tests.simulation.clients import Client
 from tests.simulation.clock import Clock
 from tests.simulation.coverage import Coverage
+from tests.simulation.daemon import supervisor_of
 from tests.simulation.frontend_process import FrontendProcess
 from tests.simulation.kernel import MODULES, Powered
 from tests.simulation.loop import Loop, Running
@@ -50,7 +40,6 @@ REAPED_WITHIN_NS = (MS // 50, 5 * MS)
 LOOK_AGAIN_NS = MS
 # Often enough to come between any two steps of a request.
 GIVE_BACK_EVERY_NS = MS // 4
-_ARENA_BYTES = 1 << 26
 
 _COMPLETION = struct.Struct(COMPLETION_STRUCT)
 
@@ -129,40 +118,10 @@ class World(Ownership):
                 self.loop.close()
 
     def _boot(self) -> None:
-        schedule = self.schedule
-        settings = Settings(
-            arena_limit_bytes=_ARENA_BYTES,
-            arena_keep_ns=100 if schedule.forgetful else 60_000 * MS,
-            model_control="none",
-            max_batch_size=schedule.max_batch_size,
-            max_delay_ns=schedule.max_delay_ns,
-            max_queue_size=schedule.max_queue_size,
-            cache_dir=None,
-            lame_duck_ns=0,
-            run_timeout_ns=400 * MS,
-            drain_timeout_ns=10_000 * MS,
-        )
         with Running(self.loop):
-            self.supervisor = Supervisor(
-                settings,
-                Credentials(settings),
-                FixedPlanner(frontends=schedule.frontends),
-                Restored(self.models.sight),
-                ReservedPort(Address("127.0.0.1", 1), ("127.0.0.1:1",), ()),
-            )
-            for keeper in (self.supervisor._workers, self.supervisor._frontends):
-                keeper._policy = RestartPolicy(longest_delay_seconds=0.2)
-                keeper._draw = self.draw
-            if schedule.small_pipes:
-                self._shrink_pipes()
+            self.supervisor = supervisor_of(self.schedule, self.models.sight, self.draw)
             self.supervisor.start()
         self.run_until("the daemon is ready", lambda: self.supervisor.ready and self.at_rest())
-
-    def _shrink_pipes(self) -> None:
-        for pool in self.supervisor._pools:
-            for pipe in (*pool.queues, pool.carry):
-                fcntl.fcntl(pipe.write_fd, F_SETPIPE_SZ, mmap.PAGESIZE)
-                pipe.records = capacity(pipe.write_fd)
 
     def _play(self) -> None:
         self.client.begin()
