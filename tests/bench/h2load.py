@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import struct
 import subprocess
 from typing import TYPE_CHECKING
 
+from predictd.server.bench.frames import prefixed
 from tests.bench.load import LoadError, Shape
 from tests.bench.payload import METHOD, Payload
 
@@ -30,7 +30,7 @@ def installed() -> bool:
 def requests_per_second(target: str, payload: Payload, shape: Shape, requests: int, folder: Path) -> float:
     """Send one request over and over."""
     body = folder / "h2load.body"
-    body.write_bytes(b"\0" + struct.pack(">I", len(payload.bodies[0])) + payload.bodies[0])
+    body.write_bytes(prefixed(payload.bodies[0]))
     done = subprocess.run(
         [
             *("h2load", "-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers"),

@@ -11,6 +11,7 @@ import pytest
 
 from predictd.client import NO_RETRIES, Client
 from predictd.client.channel import PREDICT, PREDICT_STREAM
+from predictd.server.bench.hpack import literal
 from tests.bench import proc
 from tests.fixtures import models
 from tests.fixtures.abuse import (
@@ -22,7 +23,6 @@ from tests.fixtures.abuse import (
     flood,
     floods,
     idle_connections,
-    literal,
     many_streams,
     message,
     open_ones,

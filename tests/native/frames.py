@@ -8,9 +8,21 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
+from predictd.server.bench.frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    frame,
+    prefixed,
+)
+from predictd.server.bench.hpack import literal
+
 NO_ERROR, ENHANCE_YOUR_CALM = 0, 11
 LAST_STREAM_ID = 2**31 - 1
 # To be sent first: every header of an answer is written out, none stands for one that was sent before.
@@ -52,11 +64,6 @@ class Frame:
         return int(struct.unpack_from("!I", self.payload)[0])
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame's bytes."""
-    return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
-
-
 def header_block(**changes: str | None) -> bytes:
     """Headers of a call, each a literal that is not indexed; `_` stands for `-`, and None leaves one out."""
     headers: dict[str, str | None] = {
@@ -71,24 +78,8 @@ def header_block(**changes: str | None) -> bytes:
         key = name.replace("_", "-")
         headers[f":{key}" if f":{key}" in headers else key] = value
     return b"".join(
-        b"\0" + _string(name) + _string(value) for name, value in headers.items() if value is not None
+        literal(name.encode(), value.encode()) for name, value in headers.items() if value is not None
     )
-
-
-def _string(text: str) -> bytes:
-    plain = text.encode()
-    if len(plain) < 127:
-        return bytes((len(plain),)) + plain
-    rest, encoded = len(plain) - 127, bytearray(b"\x7f")
-    while rest > 127:
-        encoded.append(rest % 128 | 128)
-        rest //= 128
-    return bytes(encoded) + bytes((rest,)) + plain
-
-
-def message(content: bytes) -> bytes:
-    """A message with gRPC's prefix."""
-    return struct.pack("!BI", 0, len(content)) + content
 
 
 class RawClient:
@@ -110,7 +101,7 @@ class RawClient:
         flags = END_HEADERS
         self.send(frame(HEADERS, flags, stream, header_block(**changes)))
         if content is not None:
-            self.send(frame(DATA, END_STREAM, stream, message(content)))
+            self.send(frame(DATA, END_STREAM, stream, prefixed(content)))
 
     def frames(self) -> Iterator[Frame]:
         """What comes, to the end of the connection. SETTINGS and PING are answered."""

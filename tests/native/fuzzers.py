@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.native.frames import (
+from predictd.server.bench.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -15,9 +15,9 @@ from tests.native.frames import (
     RST_STREAM,
     WINDOW_UPDATE,
     frame,
-    header_block,
-    message,
+    prefixed,
 )
+from tests.native.frames import header_block
 
 NATIVE = Path(__file__).parents[2] / "server/native"
 LIBRARIES = ("-lnghttp2", "-lssl", "-lcrypto", "-pthread", "-lm")
@@ -80,9 +80,9 @@ def conversations() -> list[bytes]:
             for stream in (1, 3)
         ]
         said += [
-            begin[0] + frame(DATA, END_STREAM, 1, message(b"hello" * 20)),
+            begin[0] + frame(DATA, END_STREAM, 1, prefixed(b"hello" * 20)),
             begin[0]
-            + frame(DATA, 0, 1, message(b"hello") * 3 + message(b"x" * 300)[:50])
+            + frame(DATA, 0, 1, prefixed(b"hello") * 3 + prefixed(b"x" * 300)[:50])
             + begin[1]
             + frame(RST_STREAM, 0, 1, bytes(4))
             + frame(DATA, END_STREAM, 3),

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 
 import grpc
 
-from tests.native.frames import (
+from predictd.server.bench.frames import (
     ACK,
     DATA,
     END_HEADERS,
@@ -20,14 +20,10 @@ from tests.native.frames import (
     PING,
     PREFACE,
     SETTINGS,
-    WRITTEN_OUT,
-    RawClient,
     frame,
-    grpc_status,
-    header_block,
-    message,
-    raw_client,
+    prefixed,
 )
+from tests.native.frames import WRITTEN_OUT, RawClient, grpc_status, header_block, raw_client
 from tests.native.hot_rig import PREDICT, PREDICT_STREAM, HotRig, call, play, predict, started, tickets, until
 from tests.native.serving import Served, run, serving
 from tests.native.test_connections import scenario, still_serves
@@ -81,7 +77,7 @@ def test_calls_that_end_before_python_has_looked_are_not_kept_without_end() -> N
         for first in range(0, calls, at_once):
             for stream in range(2 * first + 1, 2 * (first + at_once), 2):
                 raw.send(
-                    frame(HEADERS, END_HEADERS, stream, block), frame(DATA, END_STREAM, stream, message(b""))
+                    frame(HEADERS, END_HEADERS, stream, block), frame(DATA, END_STREAM, stream, prefixed(b""))
                 )
             while len(statuses) < first + at_once:
                 statuses.append(grpc_status(raw.until(HEADERS, END_STREAM).payload))
@@ -126,7 +122,7 @@ def _begin(raw: RawClient, stream: int, part: bytes, path: str = PREDICT) -> Non
 
 
 def _request(*values: float) -> bytes:
-    return message(predict(*values).SerializeToString())
+    return prefixed(predict(*values).SerializeToString())
 
 
 def test_messages_of_which_nothing_comes_keep_nobody_from_the_fast_way() -> None:

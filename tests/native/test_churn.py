@@ -14,10 +14,11 @@ import pytest
 from predictd.client import NO_RETRIES, Client
 from predictd.protos.oip import grpc_service_pb2 as oip
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.server.bench.frames import DATA, END_STREAM, RST_STREAM, frame, prefixed
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.processes import complaints
-from tests.native.frames import DATA, END_STREAM, RST_STREAM, RawClient, frame, message, raw_client
+from tests.native.frames import RawClient, raw_client
 
 MIB = 2**20
 THREADS = 4
@@ -35,12 +36,12 @@ _INFER = oip.ModelInferRequest(
     raw_input_contents=[_X.tobytes()],
 ).SerializeToString()
 METHODS = [
-    ("/predictd.v1.PredictionService/Predict", message(_PREDICT)),
-    ("/predictd.v1.PredictionService/PredictStream", message(_PREDICT) * 3),
-    ("/inference.GRPCInferenceService/ModelInfer", message(_INFER)),
-    ("/inference.GRPCInferenceService/ModelStreamInfer", message(_INFER) * 3),
-    ("/inference.GRPCInferenceService/ServerLive", message(b"")),
-    ("/inference.GRPCInferenceService/Missing", message(b"x" * 1000)),
+    ("/predictd.v1.PredictionService/Predict", prefixed(_PREDICT)),
+    ("/predictd.v1.PredictionService/PredictStream", prefixed(_PREDICT) * 3),
+    ("/inference.GRPCInferenceService/ModelInfer", prefixed(_INFER)),
+    ("/inference.GRPCInferenceService/ModelStreamInfer", prefixed(_INFER) * 3),
+    ("/inference.GRPCInferenceService/ServerLive", prefixed(b"")),
+    ("/inference.GRPCInferenceService/Missing", prefixed(b"x" * 1000)),
 ]
 EXPECTED = (2 * _X).tobytes()
 

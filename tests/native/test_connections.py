@@ -9,26 +9,28 @@ from typing import Any
 
 import pytest
 
-from tests.native.frames import (
+from predictd.server.bench.frames import (
     ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
-    ENHANCE_YOUR_CALM,
     GOAWAY,
     HEADERS,
-    LAST_STREAM_ID,
-    NO_ERROR,
     PING,
     PREFACE,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
-    RawClient,
     frame,
+    prefixed,
+)
+from tests.native.frames import (
+    ENHANCE_YOUR_CALM,
+    LAST_STREAM_ID,
+    NO_ERROR,
+    RawClient,
     header_block,
-    message,
     raw_client,
 )
 from tests.native.serving import MESSAGE_BYTES_MAX, Served, run, serving
@@ -68,7 +70,7 @@ def test_what_is_not_grpc_has_an_answer_of_http() -> None:
         raw.call(5, content_type=None)
         raw.until(HEADERS)
         raw.call(7, b"fine", content_type="application/grpc+proto")
-        assert raw.until(DATA).payload == message(b"fine")
+        assert raw.until(DATA).payload == prefixed(b"fine")
 
     scenario(check)
 
@@ -90,17 +92,17 @@ def test_an_answer_before_the_request_has_ended_stops_the_request() -> None:
 def test_a_request_that_breaks_off_is_no_request() -> None:
     def check(raw: RawClient) -> None:
         raw.call(1, None)
-        raw.send(frame(DATA, END_STREAM, 1, message(b"whole")[:-1]))
+        raw.send(frame(DATA, END_STREAM, 1, prefixed(b"whole")[:-1]))
         assert raw.until(HEADERS, END_STREAM).stream == 1
         raw.call(3, None)
         raw.send(frame(DATA, END_STREAM, 3))
         assert raw.until(HEADERS, END_STREAM).stream == 3
         # Byte by byte is whole, too.
         raw.call(5, None)
-        for byte in message(b"whole"):
+        for byte in prefixed(b"whole"):
             raw.send(frame(DATA, 0, 5, bytes((byte,))))
         raw.send(frame(DATA, END_STREAM, 5))
-        assert raw.until(DATA).payload == message(b"whole")
+        assert raw.until(DATA).payload == prefixed(b"whole")
 
     scenario(check)
 
@@ -110,10 +112,10 @@ def test_a_client_may_leave_a_call_at_any_stage() -> None:
         for stream in range(1, 400, 4):
             raw.call(stream, None, path="/test.Echo/Forever")
             if stream % 3:
-                raw.send(frame(DATA, 0, stream, message(b"x" * stream)[: stream % 7 + 3]))
+                raw.send(frame(DATA, 0, stream, prefixed(b"x" * stream)[: stream % 7 + 3]))
             raw.send(frame(RST_STREAM, 0, stream, (8).to_bytes(4)))
         raw.call(1001, b"fine")
-        assert raw.until(DATA).payload == message(b"fine")
+        assert raw.until(DATA).payload == prefixed(b"fine")
 
     scenario(check)
 
@@ -129,7 +131,7 @@ def test_an_old_connection_is_asked_to_leave_in_two_steps() -> None:
         for one in raw.frames():
             seen.append(one)
             if one.kind == GOAWAY:
-                raw.send(frame(DATA, END_STREAM, 1, message(b"x")))
+                raw.send(frame(DATA, END_STREAM, 1, prefixed(b"x")))
         assert [one.last_stream for one in seen if one.kind == GOAWAY] == [3]
         assert {one.stream for one in seen if one.kind == DATA} == {1, 3}
 
@@ -186,7 +188,7 @@ def test_a_client_that_answers_is_kept() -> None:
         for _ in range(4):
             raw.until(PING)
         raw.call(1, b"fine")
-        assert raw.until(DATA).payload == message(b"fine")
+        assert raw.until(DATA).payload == prefixed(b"fine")
 
     scenario(check, keepalive_time_ns=_SECOND // 10, keepalive_timeout_ns=20 * _SECOND)
 
@@ -216,7 +218,7 @@ def test_frames_of_unknown_kinds_are_passed_over() -> None:
         for kind in (_UNKNOWN, 0x0A, 0x0C, 0x10, 0xFF):
             raw.send(frame(kind, 0, 0, b"grease"), frame(kind, 0xFF, 1))
         raw.call(1, b"fine")
-        assert raw.until(DATA).payload == message(b"fine")
+        assert raw.until(DATA).payload == prefixed(b"fine")
 
     scenario(check)
 

@@ -17,8 +17,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from predictd.server.bench.frames import ACK, PING, PREFACE, SETTINGS, frame
 from tests.fixtures.processes import free_port
-from tests.native.frames import ACK, PING, PREFACE, SETTINGS, frame
 from tests.native.serving import SERVICE, Served, failure, run, serving
 
 

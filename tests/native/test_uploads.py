@@ -10,19 +10,11 @@ import numpy as np
 
 from predictd.client import NO_RETRIES, Client
 from predictd.protos.v1 import predictd_pb2 as v1
+from predictd.server.bench.frames import DATA, END_STREAM, HEADERS, RST_STREAM, frame, prefixed
 from tests.fixtures import models
 from tests.fixtures.daemon import running
 from tests.fixtures.processes import complaints
-from tests.native.frames import (
-    DATA,
-    END_STREAM,
-    HEADERS,
-    RST_STREAM,
-    RawClient,
-    frame,
-    message,
-    raw_client,
-)
+from tests.native.frames import RawClient, raw_client
 
 PREDICT = "/predictd.v1.PredictionService/Predict"
 ROWS = 400
@@ -32,7 +24,7 @@ CLIENTS = 10
 def request(number: int) -> bytes:
     x = np.full((ROWS, 4), number, np.float32)
     tensor = v1.Tensor(name="x", dtype=v1.FP32, shape=x.shape, data=x.tobytes())
-    return message(v1.PredictRequest(model="affine", id=str(number), inputs=[tensor]).SerializeToString())
+    return prefixed(v1.PredictRequest(model="affine", id=str(number), inputs=[tensor]).SerializeToString())
 
 
 def answer(raw: RawClient) -> v1.PredictResponse:

@@ -10,27 +10,29 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.native.frames import (
+from predictd.server.bench.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
-    GRPC_ACCEPT_ENCODING,
     HEADERS,
     RST_STREAM,
     SETTINGS,
+    frame,
+    prefixed,
+)
+from tests.native.frames import (
+    GRPC_ACCEPT_ENCODING,
     WRITTEN_OUT,
     RawClient,
-    frame,
     grpc_status,
     header_block,
-    message,
     raw_client,
 )
 from tests.native.serving import MESSAGE_BYTES_MAX, Served, failure, run, serving
 from tests.native.test_connections import scenario
 
-_PLAIN = message(b"plain")
+_PLAIN = prefixed(b"plain")
 _OK, _INTERNAL, _EXHAUSTED, _UNIMPLEMENTED = "0", "13", "8", "12"
 
 
@@ -70,7 +72,7 @@ CALLS: dict[str, tuple[dict[str, str | None], bytes, str]] = {
     "two requests": ({}, _PLAIN + _PLAIN, _OK),
     "no request": ({}, b"", _INTERNAL),
     "a part of a prefix": ({}, _PLAIN[:3], _INTERNAL),
-    "an empty request": ({}, message(b""), _OK),
+    "an empty request": ({}, prefixed(b""), _OK),
     "an unknown flag": ({}, b"\2" + _PLAIN[1:], _INTERNAL),
     "compressed by nobody knows what": ({}, compressed(b"x"), _INTERNAL),
     "compressed by nothing": ({"grpc_encoding": "identity"}, compressed(b"x"), _INTERNAL),

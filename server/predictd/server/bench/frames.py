@@ -18,7 +18,7 @@ PREFIX_BYTES = 5
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
-def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
     """One frame as it travels."""
     return FRAME.pack(len(body) << 8 | kind, flags, stream) + body
 

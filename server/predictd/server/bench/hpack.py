@@ -123,6 +123,11 @@ def _text_of(value: bytes) -> bytes:
     return _length(len(value), 7, 0) + value
 
 
+def literal(name: int | bytes, value: bytes) -> bytes:
+    """A header that stays out of the table."""
+    return _literal(0, 4, name, value)
+
+
 @dataclass(frozen=True, slots=True)
 class RequestHeaders:
     """What stands before each call.
@@ -160,10 +165,10 @@ class RequestHeaders:
         first, others, entries = [], [], sum(keep)
         for (name, value), kept in zip(fields, keep, strict=True):
             key = _STATIC.get(name, name)
-            literal = _literal(0x40, 6, key, value) if kept else _literal(0, 4, key, value)
-            first.append(literal)
+            spelt = _literal(0x40, 6, key, value) if kept else literal(key, value)
+            first.append(spelt)
             # The newest entry of the dynamic table has the number 62.
-            others.append(_length(61 + entries, 7, 0x80) if kept else literal)
+            others.append(_length(61 + entries, 7, 0x80) if kept else spelt)
             entries -= kept
         return resized + pseudo + b"".join(first), pseudo + b"".join(others)
 
