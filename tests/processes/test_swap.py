@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictd.client import NO_RETRIES, AsyncClient, Client, NotFoundError, PredictdError
+from predictd.client import NO_RETRIES, Client, NotFoundError, PredictdError
 from tests.fixtures import models
 from tests.fixtures.daemon import Daemon, running
 from tests.fixtures.gated_engine import HOLD
@@ -31,6 +31,7 @@ from tests.fixtures.swapping import (
     content,
     gated,
     move,
+    retiring,
     said,
     two_versions,
     version,
@@ -322,11 +323,7 @@ def test_a_model_that_goes_finishes_what_is_in_flight(tmp_path: Path) -> None:
         gate = tmp_path / "gate"
         gated(root / "slow", run_gate=gate)
         with running(root, folder=tmp_path / "run") as daemon:
-            async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
-                held = asyncio.ensure_future(client.predict("slow", {"x": np.array([[HOLD]], np.float32)}))
-                await eventually(lambda: daemon.metric("predictd_in_flight"), "in flight")
-                move(root / "slow", tmp_path / "slow")
-                await eventually(lambda: complaints(daemon, "retiring slow version 1"), "retiring")
+            async with retiring(daemon, root / "slow") as (client, held):
                 with pytest.raises(PredictdError):
                     await client.predict("slow", {"x": np.zeros((1, 1), np.float32)})
                 assert not held.done()

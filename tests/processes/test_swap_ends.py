@@ -8,10 +8,8 @@ import signal
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from predictd.client import NO_RETRIES, AsyncClient
 from tests.fixtures.daemon import running
 from tests.fixtures.gated_engine import HOLD
 from tests.fixtures.killing import eventually
@@ -22,6 +20,7 @@ from tests.fixtures.swapping import (
     complaints,
     gated,
     move,
+    retiring,
     said,
     two_versions,
     version,
@@ -60,11 +59,7 @@ def test_a_drain_finishes_what_a_retiring_version_has_in_flight(tmp_path: Path) 
         gate = tmp_path / "gate"
         gated(root / "slow", run_gate=gate)
         with running(root, folder=tmp_path / "run") as daemon:
-            async with AsyncClient(daemon.grpc, retries=NO_RETRIES) as client:
-                held = asyncio.ensure_future(client.predict("slow", {"x": np.array([[HOLD]], np.float32)}))
-                await eventually(lambda: daemon.metric("predictd_in_flight"), "in flight")
-                move(root / "slow", tmp_path / "slow")
-                await eventually(lambda: complaints(daemon, "retiring slow version 1"), "retiring")
+            async with retiring(daemon, root / "slow") as (_, held):
                 daemon.signal(signal.SIGTERM)
                 await eventually(lambda: complaints(daemon, "draining"), "draining")
                 gate.touch()
