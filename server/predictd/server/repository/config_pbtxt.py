@@ -12,17 +12,15 @@ from typing import Any
 
 from predictd.server.config.model_config import (
     ModelConfig,
-    ModelConfigError,
     Origin,
     Reading,
     Warmup,
     contradictions,
 )
-from predictd.server.config.small_file import read_small_file
 from predictd.server.config.units import suggestion
 from predictd.server.repository.policy_text import read_policy
 from predictd.server.repository.protoschema import Notes, Record, decode
-from predictd.server.repository.textproto import MOST_BYTES, parse
+from predictd.server.repository.textproto import parse_file
 from predictd.server.repository.triton_batching import read_batching
 from predictd.server.repository.triton_schema import MODEL_CONFIG
 from predictd.server.repository.triton_tensors import TensorReader, WarmupReader, file_name
@@ -70,14 +68,8 @@ def read_config_pbtxt(path: Path, name: str | None = None) -> Reading:
     Raises:
         ModelConfigError: The file cannot be read or is not text format.
     """
-    try:
-        data = read_small_file(path, MOST_BYTES)
-    except OSError as error:
-        raise ModelConfigError(path, None, str(error.strerror).lower()) from error
-    except ValueError as error:
-        raise ModelConfigError(path, None, str(error)) from error
     notes = Notes()
-    record = decode(parse(data, path), MODEL_CONFIG, notes)
+    record = decode(parse_file(path), MODEL_CONFIG, notes)
     return _Reader(path, record, notes).read(name)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from predictd.server.config.model_config import ModelConfigError
+from predictd.server.config.small_file import read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,8 +83,23 @@ class Message:
 Value = Text | Number | Word | Message
 
 
+def parse_file(path: Path) -> Message:
+    """Read a file.
+
+    Raises:
+        ModelConfigError: It cannot be read, or is not text format.
+    """
+    try:
+        data = read_small_file(path, MOST_BYTES)
+    except OSError as error:
+        raise ModelConfigError(path, None, str(error.strerror).lower()) from error
+    except ValueError as error:
+        raise ModelConfigError(path, None, str(error)) from error
+    return parse(data, path)
+
+
 def parse(data: bytes, path: Path) -> Message:
-    """Read a whole file.
+    """Read what a file holds.
 
     Args:
         data: The file's content.

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from predictd.server.config.model_config import (
     ModelConfig,
-    ModelConfigError,
     Notice,
     Origin,
     check_label,
 )
-from predictd.server.config.small_file import read_small_file
 from predictd.server.repository.policy_text import VERSION_POLICY, read_policy
 from predictd.server.repository.protoschema import (
     INT64,
@@ -28,7 +26,7 @@ from predictd.server.repository.protoschema import (
     mapping,
     one,
 )
-from predictd.server.repository.textproto import MOST_BYTES, parse
+from predictd.server.repository.textproto import parse_file
 
 SUFFIX = ".config"
 
@@ -90,14 +88,8 @@ def read_tfs_config(path: Path) -> TfsConfig:
     Raises:
         ModelConfigError: The file cannot be read or is not text format.
     """
-    try:
-        data = read_small_file(path, MOST_BYTES)
-    except OSError as error:
-        raise ModelConfigError(path, None, str(error.strerror).lower()) from error
-    except ValueError as error:
-        raise ModelConfigError(path, None, str(error)) from error
     notes = Notes()
-    record = decode(parse(data, path), _SERVER, notes)
+    record = decode(parse_file(path), _SERVER, notes)
     if "custom_model_config" in record:
         line = record.line_of("custom_model_config")
         notes.error(line, "custom_model_config", "no source of models is built in", "use model_config_list")
