@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from predictd.server.cli.options import settings_from
-from predictd.server.cli.parameters import as_text, duration, engine_options, threshold_options
+from predictd.server.cli.parameters import as_text, comparison_options, engine_options, threshold_options
 
 EXIT_NOT_GOOD = 1
 
@@ -24,23 +24,8 @@ EXIT_NOT_GOOD = 1
     help="Real inputs: an .npz file with an array for each input, an .npy file of the only input, or a folder of "
     "such. Without it random numbers, which say little about accuracy.",
 )
-@click.option(
-    "--for",
-    "time_ns",
-    metavar="DURATION",
-    default="10s",
-    show_default=True,
-    callback=duration,
-    help="How long speed is measured, all batch sizes and both models together.",
-)
 @threshold_options
-@click.option(
-    "--report",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Write comparison.md, comparison.json and comparison.svg, a plot, into this folder.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@comparison_options
 def compare(
     *,
     original: str,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from predictd.server.cli.options import settings_from
-from predictd.server.cli.parameters import duration, engine_options, threshold_options
+from predictd.server.cli.parameters import comparison_options, engine_options, threshold_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,22 +86,7 @@ TARGETS = ("onnxruntime", "tensorrt")
 @threshold_options
 @click.option("--keep", is_flag=True, help="Write a result that does not keep these, too.")
 @engine_options
-@click.option(
-    "--for",
-    "time_ns",
-    metavar="DURATION",
-    default="10s",
-    show_default=True,
-    callback=duration,
-    help="How long speed is measured, all batch sizes and both models together.",
-)
-@click.option(
-    "--report",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Write comparison.md, comparison.json and comparison.svg, a plot, into this folder.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@comparison_options
 @click.option(
     "--cache-dir",
     metavar="DIR",

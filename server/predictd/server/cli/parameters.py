@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -69,6 +70,30 @@ def threshold_options(command: F) -> F:
             default=0.999,
             show_default=True,
             help="The least cosine between the outputs of both, in the sample in which it is smallest.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def comparison_options(command: F) -> F:
+    """Give a command what says how two models are measured, and where that is told: --for, --report, --json."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+        click.option(
+            "--report",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="FOLDER",
+            help="Write comparison.md, comparison.json and comparison.svg, a plot, into this folder.",
+        ),
+        click.option(
+            "--for",
+            "time_ns",
+            metavar="DURATION",
+            default="10s",
+            show_default=True,
+            callback=duration,
+            help="How long speed is measured, all batch sizes and both models together.",
         ),
     ):
         command = option(command)
