@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import click
@@ -228,24 +228,16 @@ def bench(
     the same options, on the same CPUs, in the same environment.
     """
     if compared:
-        if models or engine_only:
-            raise click.UsageError("--compare measures nothing: leave MODEL and --engine-only out", ctx=ctx)
-        others = {each.name or "" for each in ctx.command.params} - {"compared", "models"}
-        _refuse(ctx, others, "is for measuring, which --compare does not")
+        _check_compares(ctx, measures=bool(models or engine_only))
         return compare_files(*compared)
-    if engine_only:
-        _refuse(ctx, _OF_NETWORK, "is for a server, not for --engine-only")
-    else:
-        _refuse(ctx, _OF_ENGINE, "needs --engine-only")
-    if not models:
-        raise click.UsageError("say what to measure: MODEL", ctx=ctx)
+    _check_measures(ctx, models, engine_only=engine_only)
     if inputs is not None and (shapes or ranges):
         raise click.UsageError("--inputs has shapes and numbers: leave --shape and --range out", ctx=ctx)
+    if slo is not None and (callers or len(rates) > 1):
+        raise click.UsageError("--slo takes at most one --rate, to begin with, and no --concurrency", ctx=ctx)
     if sys.platform != "linux":
         raise click.ClickException("the daemon is for Linux; predictd.client works here")
     if engine_only:
-        if len(models) > 1:
-            raise click.UsageError("--engine-only measures one model at a time", ctx=ctx)
         return bench_engine_only(
             models[0],
             engine=engine,
@@ -261,8 +253,6 @@ def bench(
             profile=profile,
             as_json=as_json,
         )
-    if slo is not None and (callers or len(rates) > 1):
-        raise click.UsageError("--slo takes at most one --rate, to begin with, and no --concurrency", ctx=ctx)
     return bench_network(
         NetworkWish(
             target=target,
@@ -295,6 +285,24 @@ def bench(
             ),
         )
     )
+
+
+def _check_compares(ctx: click.Context, *, measures: bool) -> None:
+    if measures:
+        raise click.UsageError("--compare measures nothing: leave MODEL and --engine-only out", ctx=ctx)
+    others = {each.name or "" for each in ctx.command.params} - {"compared", "models"}
+    _refuse(ctx, others, "is for measuring, which --compare does not")
+
+
+def _check_measures(ctx: click.Context, models: Sequence[str], *, engine_only: bool) -> None:
+    if engine_only:
+        _refuse(ctx, _OF_NETWORK, "is for a server, not for --engine-only")
+    else:
+        _refuse(ctx, _OF_ENGINE, "needs --engine-only")
+    if not models:
+        raise click.UsageError("say what to measure: MODEL", ctx=ctx)
+    if engine_only and len(models) > 1:
+        raise click.UsageError("--engine-only measures one model at a time", ctx=ctx)
 
 
 def _refuse(ctx: click.Context, names: Collection[str], reason: str) -> None:

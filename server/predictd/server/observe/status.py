@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from predictd.server.observe.aggregate import Aggregate, RunTotals, Served
+from predictd.server.observe.aggregate import Aggregate, RunTotals, Served, Waiting
 from predictd.server.observe.escape import escape_controls
 from predictd.server.observe.gauges import Gauges, ProcessGauge
 from predictd.server.observe.history import IDLE, History, Point, Rates
@@ -138,23 +138,7 @@ def status_document(
         model: Whose last minutes are wanted; those of all where it is empty or names nothing.
     """
     requests = _requests(aggregate)
-    runs = dict(aggregate.runs())
-    now = history.now_by_version()
     waiting = aggregate.waiting()
-    load_seconds = {(lane.model, lane.version): lane.load_seconds for lane in gauges.readiness.lanes}
-
-    def version_document(name: str, info: VersionInfo) -> Document:
-        served = Served(name, info.version)
-        return {
-            **asdict(info),
-            "load_seconds": load_seconds.get(served),
-            "requests": requests.get(served, {}),
-            "now": now.get(served, IDLE)._asdict(),
-            "waiting": waiting[served].requests.total() if served in waiting else 0,
-            "oldest_wait_seconds": waiting[served].oldest_ns / 1e9 if served in waiting else 0.0,
-            **_runs(runs.get(served, RunTotals())),
-        }
-
     return {
         "version": JSON_VERSION,
         "unix_seconds": unix_seconds,
@@ -165,10 +149,7 @@ def status_document(
         "now": history.now()._asdict(),
         "requests": _summed(requests.values()),
         "unknown_model_requests": requests.get(None, {}),
-        "models": [
-            {**asdict(info), "versions": [version_document(info.name, version) for version in info.versions]}
-            for info in overview.models
-        ],
+        "models": _models(overview.models, aggregate, gauges, history, requests, waiting),
         "waiting": sum(each.requests.total() for each in waiting.values()),
         "queues": [asdict(queue) for queue in gauges.queues],
         "in_flight": sum(gauges.in_flight.values()),
@@ -199,6 +180,36 @@ def _harmless(value: object) -> object:
     if isinstance(value, Sequence):
         return [_harmless(each) for each in value]
     return value
+
+
+def _models(
+    models: Iterable[ModelInfo],
+    aggregate: Aggregate,
+    gauges: Gauges,
+    history: History,
+    requests: Mapping[Served | None, Mapping[str, int]],
+    waiting: Mapping[Served, Waiting],
+) -> list[Document]:
+    runs = dict(aggregate.runs())
+    now = history.now_by_version()
+    load_seconds = {(lane.model, lane.version): lane.load_seconds for lane in gauges.readiness.lanes}
+
+    def version_document(name: str, info: VersionInfo) -> Document:
+        served = Served(name, info.version)
+        return {
+            **asdict(info),
+            "load_seconds": load_seconds.get(served),
+            "requests": requests.get(served, {}),
+            "now": now.get(served, IDLE)._asdict(),
+            "waiting": waiting[served].requests.total() if served in waiting else 0,
+            "oldest_wait_seconds": waiting[served].oldest_ns / 1e9 if served in waiting else 0.0,
+            **_runs(runs.get(served, RunTotals())),
+        }
+
+    return [
+        {**asdict(model), "versions": [version_document(model.name, version) for version in model.versions]}
+        for model in models
+    ]
 
 
 def _requests(aggregate: Aggregate) -> dict[Served | None, dict[str, int]]:

@@ -60,12 +60,7 @@ def snapshot(
         readiness=readiness,
         build=build_info(),
         start_unix_seconds=started_unix_seconds,
-        queues=tuple(
-            QueueGauge(pool.name, level, queue.depth(), pool.queue_limit)
-            for pool in pools
-            if not pool.closed
-            for level, queue in enumerate(pool.queues, 1)
-        ),
+        queues=_queues(pools),
         in_flight={
             place.index: in_flight.get(place.child.id, 0) for place in frontends if place.child is not None
         },
@@ -83,16 +78,7 @@ def snapshot(
             for (role, index), place in places.items()
         ),
         memory=_memory(growth),
-        gpus=tuple(
-            GpuGauge(
-                gpu.gpu,
-                gpu.used_bytes,
-                gpu.total_bytes,
-                gpu.utilization_percent / 100,
-                gpu.temperature_celsius,
-            )
-            for gpu in {gpu.gpu: gpu for gpu in gpus}.values()
-        ),
+        gpus=_gpus(gpus),
         certificate_expiry_unix_seconds=credentials.expiry_unix_seconds,
         credential_failures=credentials.failures,
     )
@@ -107,6 +93,15 @@ def _places(
     staying = [(pool, place) for pool in pools for place in pool.places]
     places.update((("worker", f"{pool.name}/{place.index}"), place) for pool, place in leaving + staying)
     return places
+
+
+def _queues(pools: Iterable[Pool]) -> tuple[QueueGauge, ...]:
+    return tuple(
+        QueueGauge(pool.name, level, queue.depth(), pool.queue_limit)
+        for pool in pools
+        if not pool.closed
+        for level, queue in enumerate(pool.queues, 1)
+    )
 
 
 def _processes(places: Mapping[tuple[str, str], Place]) -> tuple[ProcessGauge, ...]:
@@ -134,3 +129,12 @@ def _memory(growth: GrowthPolicy) -> MemoryGauge | None:
         _log.warning("the memory limits cannot be read: %s", error)
         return None
     return MemoryGauge(headroom.limit_bytes, headroom.bytes, growth.limit_bytes)
+
+
+def _gpus(samples: Iterable[GpuSample]) -> tuple[GpuGauge, ...]:
+    return tuple(
+        GpuGauge(
+            gpu.gpu, gpu.used_bytes, gpu.total_bytes, gpu.utilization_percent / 100, gpu.temperature_celsius
+        )
+        for gpu in {sample.gpu: sample for sample in samples}.values()
+    )
