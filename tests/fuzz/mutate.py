@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
+from predictd.server.frontend.varint import encode_varint
+
 # Where decoders go wrong: ends of ranges, and products of them beyond 32 and 64 bits.
 NUMBERS = (
     *(0, 1, 2, 3, 7, 64, 127, 128, 255, 256, 4095, 4096, 65535, 65536),
@@ -78,16 +80,6 @@ class Mutator:
         _insert(self._draw, data, other[start:end])
 
 
-def varint(value: int) -> bytes:
-    """A number as protocol buffers write it."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
 def _span(draw: random.Random, data: bytes | bytearray) -> tuple[int, int]:
     start = draw.randrange(len(data) + 1)
     return start, min(len(data), start + draw.choice((1, 2, 4, 8, 16, 64, 1024)))
@@ -148,14 +140,14 @@ def _float(draw: random.Random, data: bytearray) -> None:
 
 def _varint(draw: random.Random, data: bytearray) -> None:
     start, end = _some_varint(draw, data)
-    data[start:end] = varint(draw.choice(NUMBERS) % 2**64)
+    data[start:end] = encode_varint(draw.choice(NUMBERS) % 2**64)
 
 
 def _nudge(draw: random.Random, data: bytearray) -> None:
     """A varint, such as a length, that is off by a little."""
     start, end = _some_varint(draw, data)
     value = sum((byte & 0x7F) << 7 * at for at, byte in enumerate(data[start:end]))
-    data[start:end] = varint(max(0, value + draw.choice((-2, -1, 1, 2, 8))))
+    data[start:end] = encode_varint(max(0, value + draw.choice((-2, -1, 1, 2, 8))))
 
 
 def _some_varint(draw: random.Random, data: bytearray) -> tuple[int, int]:
@@ -205,7 +197,7 @@ def _in_field(draw: random.Random, data: bytearray) -> None:
         (_in_field, _flip, _varint, _nudge, _repeat, _repeat_field, _drop_field, _number, _cut_out, _float)
     )(draw, inner)
     _, after_tag = _read(data, start)
-    data[after_tag:end] = varint(len(inner)) + inner
+    data[after_tag:end] = encode_varint(len(inner)) + inner
 
 
 def _repeat_field(draw: random.Random, data: bytearray) -> None:
@@ -233,7 +225,7 @@ def _nest(draw: random.Random, data: bytearray) -> None:
     """A message in itself, again and again."""
     tag = bytes([draw.choice((0x0A, 0x12, 0x1A, 0x2A))])
     for _ in range(draw.choice((1, 3, 30, 150))):
-        data[:] = tag + varint(len(data)) + data
+        data[:] = tag + encode_varint(len(data)) + data
         if len(data) > LONGEST_BYTES:
             return
 

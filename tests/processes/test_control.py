@@ -24,17 +24,15 @@ from predictd.client import (
     PredictdError,
     UnavailableError,
 )
-from predictd.protos.tfs import error_codes_pb2 as error_pb
 from predictd.protos.tfs import serving_pb2 as tfs_pb
 from tests.fixtures import models
 from tests.fixtures.daemon import COMMAND, REPOSITORY, Daemon
 from tests.fixtures.gated_engine import HOLD
 from tests.fixtures.processes import custom, refused, scaled, serving, versioned
+from tests.fixtures.reloading import LOAD_SECONDS, reload_config
 
 EXPLICIT = ("--model-control", "explicit")
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
-# While a machine is busy, a worker may take long to start.
-LOAD_SECONDS = 60.0
 
 
 def names(client: Client) -> list[str]:
@@ -211,17 +209,6 @@ def test_triton_s_client_loads_and_unloads(daemon: Daemon) -> None:
     ]
     assert seen["nobody"][0] == "StatusCode.NOT_FOUND"
     assert seen["wrong"][0] == "StatusCode.INVALID_ARGUMENT"
-
-
-def reload_config(target: str, *listed: tfs_pb.ModelConfig) -> tuple[str, str]:
-    config = tfs_pb.ModelServerConfig(model_config_list=tfs_pb.ModelConfigList(config=listed))
-    with grpc.insecure_channel(target) as channel:
-        answer = channel.unary_unary(
-            "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
-            request_serializer=tfs_pb.ReloadConfigRequest.SerializeToString,
-            response_deserializer=tfs_pb.ReloadConfigResponse.FromString,
-        )(tfs_pb.ReloadConfigRequest(config=config), timeout=LOAD_SECONDS)
-    return error_pb.Code.Name(answer.status.error_code), answer.status.error_message
 
 
 def test_a_list_of_tensorflow_serving_is_what_is_served(

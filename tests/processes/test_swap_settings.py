@@ -13,11 +13,11 @@ import pytest
 
 from predictd.client import NO_RETRIES, Client, NotFoundError, UnavailableError
 from predictd.protos.oip import grpc_service_pb2 as oip
-from predictd.protos.tfs import error_codes_pb2 as error_pb
 from predictd.protos.tfs import serving_pb2 as tfs_pb
 from tests.fixtures import models
 from tests.fixtures.daemon import COMMAND, Daemon, running
 from tests.fixtures.processes import scaled, versioned
+from tests.fixtures.reloading import reload_config
 from tests.fixtures.swapping import age, version
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -132,17 +132,6 @@ def repository(tmp_path: Path) -> Path:
     for name in ("a", "b", "c", "d"):
         versioned(repository, name, {1: 2.0, 2: 4.0})
     return repository
-
-
-def reload_config(target: str, *listed: tfs_pb.ModelConfig) -> tuple[str, str]:
-    config = tfs_pb.ModelServerConfig(model_config_list=tfs_pb.ModelConfigList(config=listed))
-    with grpc.insecure_channel(target) as channel:
-        answer = channel.unary_unary(
-            "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
-            request_serializer=tfs_pb.ReloadConfigRequest.SerializeToString,
-            response_deserializer=tfs_pb.ReloadConfigResponse.FromString,
-        )(tfs_pb.ReloadConfigRequest(config=config), timeout=SECONDS)
-    return error_pb.Code.Name(answer.status.error_code), answer.status.error_message
 
 
 def test_what_was_loaded_and_unloaded_by_command_outlives_the_daemon(

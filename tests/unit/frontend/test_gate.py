@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import time
 import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -32,6 +34,19 @@ def routed(rig: Rig, *models: str, **changes: object) -> tuple[Gate, dict[str, L
         )
         lanes[model] = routes.lane(model, None, None)
     return Gate(routes, rig.dispatcher, rig.recorder, ClientLimit(0)), lanes
+
+
+@asynccontextmanager
+async def crowded(rig: Rig) -> AsyncIterator[Gate]:
+    """The gate of a model for which as many wait as cannot be answered soon."""
+    pool, worker = start(rig)
+    gate, lanes = routed(rig, "m")
+    slow = busy(lanes["m"], each_ns=1000 * MS)
+    for _ in range(2):
+        await sent(rig, 1, 2, to=slow)
+    yield gate
+    worker.answer(pool.read())
+    await settle(rig)
 
 
 def soon() -> int:
@@ -81,23 +96,17 @@ def test_nothing_keeps_a_refusal_alive() -> None:
     """It knows the frames that it passed, and with them the request."""
 
     async def scenario(rig: Rig) -> None:
-        pool, worker = start(rig)
-        gate, lanes = routed(rig, "m")
-        slow = busy(lanes["m"], each_ns=1000 * MS)
-        for _ in range(2):
-            await sent(rig, 1, 2, to=slow)
-        refusal: weakref.ref[OverloadedError] | None = None
-        gc.disable()
-        try:
-            gate.check_unread(NAMED, "api", soon())
-        except OverloadedError as error:
-            refusal = weakref.ref(error)
-        finally:
-            gc.enable()
-        assert refusal is not None
-        assert refusal() is None
-        worker.answer(pool.read())
-        await settle(rig)
+        async with crowded(rig) as gate:
+            refusal: weakref.ref[OverloadedError] | None = None
+            gc.disable()
+            try:
+                gate.check_unread(NAMED, "api", soon())
+            except OverloadedError as error:
+                refusal = weakref.ref(error)
+            finally:
+                gc.enable()
+            assert refusal is not None
+            assert refusal() is None
 
     play(scenario)
 
@@ -158,35 +167,23 @@ def test_where_every_model_is_full_nobody_is_asked_for_which() -> None:
 
 def test_a_priority_that_was_asked_for_lately_keeps_the_gate_open() -> None:
     async def scenario(rig: Rig) -> None:
-        pool, worker = start(rig)
-        gate, lanes = routed(rig, "m")
-        slow = busy(lanes["m"], each_ns=1000 * MS)
-        for _ in range(2):
-            await sent(rig, 1, 2, to=slow)
-        assert refused(gate, UNKNOWN)
-        assert not refused(gate, Heading("m", priority=1)), "it would be served first"
-        assert refused(gate, UNKNOWN)
-        assert not refused(gate, Heading("m", priority=1), parsed=True)
-        assert not refused(gate, UNKNOWN)
-        assert refused(gate, NAMED), "it says that it is an ordinary one"
-        worker.answer(pool.read())
-        await settle(rig)
+        async with crowded(rig) as gate:
+            assert refused(gate, UNKNOWN)
+            assert not refused(gate, Heading("m", priority=1)), "it would be served first"
+            assert refused(gate, UNKNOWN)
+            assert not refused(gate, Heading("m", priority=1), parsed=True)
+            assert not refused(gate, UNKNOWN)
+            assert refused(gate, NAMED), "it says that it is an ordinary one"
 
     play(scenario)
 
 
 def test_now_and_then_one_that_says_nothing_of_itself_is_looked_at() -> None:
     async def scenario(rig: Rig) -> None:
-        pool, worker = start(rig)
-        gate, lanes = routed(rig, "m")
-        slow = busy(lanes["m"], each_ns=1000 * MS)
-        for _ in range(2):
-            await sent(rig, 1, 2, to=slow)
-        rounds = 2 * (REFUSED_FOR_ONE_SEEN + 1)
-        assert [refused(gate, UNKNOWN) for _ in range(rounds)].count(False) == 2
-        assert all(refused(gate, NAMED) for _ in range(rounds))
-        worker.answer(pool.read())
-        await settle(rig)
+        async with crowded(rig) as gate:
+            rounds = 2 * (REFUSED_FOR_ONE_SEEN + 1)
+            assert [refused(gate, UNKNOWN) for _ in range(rounds)].count(False) == 2
+            assert all(refused(gate, NAMED) for _ in range(rounds))
 
     play(scenario)
 
