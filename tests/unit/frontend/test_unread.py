@@ -12,6 +12,7 @@ import pytest
 from predictd.server.frontend.unread import COUNTED_BYTES, Bounded, Turn, Unread
 
 LIMIT = 10 * COUNTED_BYTES
+SERVICE = "predictd.v1.PredictionService"
 
 
 async def turn_of(unread: Unread, peer: str = "a") -> asyncio.Task[Turn]:
@@ -155,9 +156,9 @@ def method(unread: Unread, name: str, size_bytes: int) -> Callable[[Call], async
         return b"x" * size_bytes
 
     handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(answer)}
-    service = Bounded(grpc.method_handlers_generic_handler("test.Service", handlers), unread)
-    handler = service.service(Details(f"/test.Service/{name}"))  # type: ignore[arg-type]
-    assert service.service(Details("/test.Service/Other")) is None  # type: ignore[arg-type]
+    service = Bounded(grpc.method_handlers_generic_handler(SERVICE, handlers), unread)
+    handler = service.service(Details(f"/{SERVICE}/{name}"))  # type: ignore[arg-type]
+    assert service.service(Details(f"/{SERVICE}/Other")) is None  # type: ignore[arg-type]
     return lambda call: asyncio.create_task(handler.unary_unary(b"", call))
 
 

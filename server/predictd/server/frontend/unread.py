@@ -21,11 +21,12 @@ from typing import Any
 import grpc
 from typing_extensions import override
 
+from predictd.server.access.methods import INFER, RULES
+
 # Smaller answers are not worth counting: what gRPC itself keeps for a call is not much less.
 COUNTED_BYTES = 32 * 1024
 # An answer counts for what is expected until so many smaller ones have come, about.
 FORGET_SHARE = 64
-INFERENCE_METHODS = frozenset({"Predict", "Classify", "Regress", "ModelInfer"})
 
 
 @dataclass(slots=True)
@@ -165,8 +166,8 @@ class Bounded(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """A handler of a method. The registry asks once and keeps it."""
         handler: Any = self._service.service(handler_call_details)
-        method = handler_call_details.method
-        if handler is not None and method.rpartition("/")[2] in INFERENCE_METHODS:
+        infers = RULES.get(handler_call_details.method) is INFER
+        if handler is not None and infers and not handler.response_streaming:
             kind = "stream_unary" if handler.request_streaming else "unary_unary"
             handler = handler._replace(**{kind: _counting(getattr(handler, kind), self._unread)})
         return handler
