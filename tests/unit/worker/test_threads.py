@@ -104,6 +104,20 @@ def test_who_asked_for_threads_gets_them(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (lane.config.threads, [threads for threads, _ in engines.loaded]) == (4, [4])
 
 
+def test_an_engine_that_fails_when_it_is_measured_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(threads: int) -> int:
+        if threads == 1:
+            raise EngineError("no more")
+        return SHORT_NS
+
+    engines = Threaded(monkeypatch, fails)
+    with pytest.raises(EngineError, match="no more"):
+        load(config(path="/m.onnx", threads=4))
+    assert (len(engines.loaded), engines.open) == (2, [])
+
+
 def test_an_engine_that_cannot_be_loaded_again_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
     engines = Threaded(monkeypatch, lambda _: SHORT_NS)
     first = engines._load

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +95,16 @@ def _load(config: LaneConfig, options: EngineOptions) -> WarmLane:
 
 def _with_threads_that_pay(several: WarmLane, config: LaneConfig, options: EngineOptions) -> WarmLane:
     """The lane as it is, or loaded once more for runs of one thread where more are not worth their waiting."""
-    try:
+    with ExitStack() as opened:
+        opened.callback(several.lane.engine.close)
         several_ns = fastest_run_ns(several.lane)
         if not is_short(several_ns):
+            opened.pop_all()
             return several
         one = _load(msgspec.structs.replace(config, threads=1), dataclasses.replace(options, threads=1))
-    except BaseException:
-        several.lane.engine.close()
-        raise
-    one_ns = fastest_run_ns(one.lane)
+        opened.callback(one.lane.engine.close)
+        one_ns = fastest_run_ns(one.lane)
+        opened.pop_all()
     kept, left = (one, several) if one_is_enough(one_ns, several_ns) else (several, one)
     left.lane.engine.close()
     trim_heap()
