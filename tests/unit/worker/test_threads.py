@@ -26,7 +26,7 @@ from predictd.server.worker.threads import (
 )
 from tests.fixtures import models
 from tests.fixtures.frontend import config
-from tests.unit.worker.harness import FakeEngine
+from tests.unit.worker.lanes import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
