@@ -1,3 +1,5 @@
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -309,6 +311,31 @@ def test_arrays_that_would_be_misread_never_reach_the_runtime(array: Array, tmp_
         engine.run([array])
     with pytest.raises(ValueError, match="'y' must be a C-contiguous array of float32"):
         engine.run([good], [array])
+
+
+def test_a_run_lets_other_threads_work(tmp_path: Path) -> None:
+    """While a run lasts, a Python thread makes progress: the GIL is free."""
+    engine = engine_of(models.mlp(tmp_path / "m.onnx", width=1024, layers=4))
+    x = np.ones((512, 1024), np.float32)
+    started, finished = threading.Event(), threading.Event()
+    run_seconds: list[float] = []
+
+    def run() -> None:
+        started.set()
+        begin = time.perf_counter()
+        engine.run([x])
+        run_seconds.append(time.perf_counter() - begin)
+        finished.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait()
+    longest_pause_seconds, last = 0.0, time.perf_counter()
+    while not finished.is_set():
+        now = time.perf_counter()
+        longest_pause_seconds, last = max(longest_pause_seconds, now - last), now
+    thread.join()
+    assert longest_pause_seconds < run_seconds[0] / 2
 
 
 def test_batches_of_resnet50_equal_single_runs(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import os
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -219,3 +221,28 @@ def test_threads_are_as_told_and_bound_to_no_cpu(tmp_path: Path) -> None:
         worked, cpus = compute_threads(engine, x)
         assert worked <= threads
         assert cpus == {own}
+
+
+def test_a_run_lets_other_threads_go_on(tmp_path: Path) -> None:
+    engine = engine_of(models.resnet50(tmp_path / "m.onnx"))
+    x = np.zeros((2, 3, 224, 224), np.float32)
+    engine.run([x])
+    run_seconds = []
+    started, finished = threading.Event(), threading.Event()
+
+    def run() -> None:
+        start = time.perf_counter()
+        started.set()
+        engine.run([x])
+        run_seconds.append(time.perf_counter() - start)
+        finished.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait()
+    longest_pause_seconds, last = 0.0, time.perf_counter()
+    while not finished.is_set():
+        now = time.perf_counter()
+        longest_pause_seconds, last = max(longest_pause_seconds, now - last), now
+    thread.join()
+    assert longest_pause_seconds < run_seconds[0] / 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,29 +59,3 @@ def test_large_inputs_are_not_copied(engine_of: EngineOf, tmp_path: Path) -> Non
     (y,) = engine.run([x])
     assert (y == 1 << 20).all()
     assert memory_bytes("VmHWM") - before < x.nbytes // 2
-
-
-def test_a_run_lets_other_threads_work(engine_of: EngineOf, tmp_path: Path) -> None:
-    """While a run lasts, a Python thread makes progress: the GIL is free."""
-    engine = engine_of(models.resnet50(tmp_path / "m.onnx"))
-    x = np.zeros((2, 3, 224, 224), np.float32)
-    engine.run([x])
-    run_seconds = []
-    started, finished = threading.Event(), threading.Event()
-
-    def run() -> None:
-        start = time.perf_counter()
-        started.set()
-        engine.run([x])
-        run_seconds.append(time.perf_counter() - start)
-        finished.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    started.wait()
-    longest_pause_seconds, last = 0.0, time.perf_counter()
-    while not finished.is_set():
-        now = time.perf_counter()
-        longest_pause_seconds, last = max(longest_pause_seconds, now - last), now
-    thread.join()
-    assert longest_pause_seconds < run_seconds[0] / 2
