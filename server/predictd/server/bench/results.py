@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from predictd.server.measure.quantities import count, number
+
 FORMAT = 1
 # Those of the table, the page and the comparison.
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999}
@@ -121,7 +123,7 @@ class Point(msgspec.Struct, frozen=True):
         """The load, in words."""
         if self.callers:
             return f"{self.callers} caller{'s' if self.callers > 1 else ''}"
-        return f"{self.rate:.6g}/s"
+        return f"{number(self.rate, 6)}/s"
 
     @property
     def overloaded(self) -> bool:
@@ -168,6 +170,7 @@ class Result(msgspec.Struct, frozen=True):
         """How the server was reached, and what it was sent."""
         way = "streams" if self.streams else "unary"
         return (
-            f"{self.api} ({way}{', TLS' if self.tls else ''}), up to {self.connections} connections of "
-            f"{self.processes} processes; {self.inputs}"
+            f"{self.api} ({way}{', TLS' if self.tls else ''}), up to "
+            f"{count(self.connections, 'connection', 'connections')} of "
+            f"{count(self.processes, 'process', 'processes')}; {self.inputs}"
         )

@@ -19,6 +19,7 @@ from predictd.server.bench.results import Point, SloResult
 from predictd.server.bench.schedule import shared
 from predictd.server.bench.slo import Slo, SloSearch
 from predictd.server.measure.engine_process import MeasureError
+from predictd.server.measure.quantities import number
 
 # Processes get their commands meanwhile.
 _DISPATCH_SECONDS = 0.05
@@ -40,7 +41,7 @@ class Level:
     @property
     def label(self) -> str:
         """In words."""
-        return f"{self.callers} callers" if self.callers else f"{self.rate:.6g}/s"
+        return f"{self.callers} callers" if self.callers else f"{number(self.rate, 6)}/s"
 
 
 @dataclass(frozen=True, slots=True)
