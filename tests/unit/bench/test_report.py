@@ -216,18 +216,20 @@ def test_metrics_are_read_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> No
         scrape(address)
 
 
-def test_a_server_that_hangs_up_may_speak_tls() -> None:
+@pytest.mark.parametrize("answer", [b"", b"\x00\x00\x1e\x04\x00\x00\x00\x00\x00"])
+def test_a_server_of_another_protocol_is_told_in_words(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
 
-        def hang_up() -> None:
+        def serve() -> None:
             connection, _ = server.accept()
             with connection:
                 connection.recv(65536)
+                connection.sendall(answer)
 
-        thread = threading.Thread(target=hang_up)
+        thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(MeasureError, match=f"it hung up; where it speaks TLS, it is https://{address}"):
+        with pytest.raises(MeasureError, match=r"speaks no HTTP/1\.1 without TLS$"):
             scrape(address)
         thread.join()
 

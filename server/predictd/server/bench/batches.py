@@ -43,9 +43,9 @@ def scrape(address: str, access: Access = PLAIN) -> Runs:
     try:
         with opener.open(url, timeout=_SECONDS) as answer:
             return read(answer.read().decode())
-    except http.client.RemoteDisconnected as error:
-        what = "" if address.startswith(HTTPS) else f"; where it speaks TLS, it is {HTTPS}{address}"
-        raise MeasureError(f"{url}: it hung up{what}") from error
+    except http.client.BadStatusLine as error:
+        how = "with" if address.startswith(HTTPS) else "without"
+        raise MeasureError(f"{url}: what answers there speaks no HTTP/1.1 {how} TLS") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise MeasureError(f"{url}: {_reason(error)}") from error
 
