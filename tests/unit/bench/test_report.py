@@ -29,6 +29,7 @@ from predictd.server.bench.results import (
     Result,
     SloResult,
 )
+from predictd.server.bench.session import Level
 from predictd.server.cli import bench_network
 from predictd.server.measure.engine_process import MeasureError
 
@@ -108,6 +109,7 @@ def test_numbers_have_no_exponent_and_few_digits() -> None:
     shown = "\n".join(text(result(fast, slo=slo)))
     assert "| 250000/s | 223457    | 4000  |" in shown
     assert "1048576/s has a p99" in shown
+    assert [Level(callers=1).label, Level(rate=1_048_576).label] == ["1 caller", "1048576/s"]
     assert "e+0" not in shown + html(result(fast, slo=slo)) + "\n".join(compare(result(fast), result(fast)))
 
 

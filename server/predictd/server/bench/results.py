@@ -121,14 +121,17 @@ class Point(msgspec.Struct, frozen=True):
     @property
     def label(self) -> str:
         """The load, in words."""
-        if self.callers:
-            return f"{self.callers} caller{'s' if self.callers > 1 else ''}"
-        return f"{number(self.rate, 6)}/s"
+        return load_text(self.callers, self.rate)
 
     @property
     def overloaded(self) -> bool:
         """An open loop that was not kept up with: its latencies grow with the time of the measurement."""
         return self.rate > 0 and self.per_second_high < 0.98 * self.rate
+
+
+def load_text(callers: int, rate: float) -> str:
+    """So many callers of a closed loop, or so many requests a second of an open one, in words."""
+    return count(callers, "caller", "callers") if callers else f"{number(rate, 6)}/s"
 
 
 class SloResult(msgspec.Struct, frozen=True):

@@ -15,11 +15,10 @@ from predictd.server.bench.access import PLAIN, Access
 from predictd.server.bench.messages import Drive, Interval, Payload
 from predictd.server.bench.meter import Meter, Times
 from predictd.server.bench.processes import Generators
-from predictd.server.bench.results import Point, SloResult
+from predictd.server.bench.results import Point, SloResult, load_text
 from predictd.server.bench.schedule import shared
 from predictd.server.bench.slo import Slo, SloSearch
 from predictd.server.measure.engine_process import MeasureError
-from predictd.server.measure.quantities import number
 
 # Processes get their commands meanwhile.
 _DISPATCH_SECONDS = 0.05
@@ -41,7 +40,7 @@ class Level:
     @property
     def label(self) -> str:
         """In words."""
-        return f"{self.callers} callers" if self.callers else f"{number(self.rate, 6)}/s"
+        return load_text(self.callers, self.rate)
 
 
 @dataclass(frozen=True, slots=True)
