@@ -207,9 +207,13 @@ def predict_many(
         A Prediction, or the PredictdError that it met, for each of the inputs.
 
     Raises:
-        TypeError: As `predict` does.
+        TypeError: As `predict` does, or `inputs` are those of one run, by name.
         ValueError: As `predict` does, or `in_flight` is less than 1.
     """
+    if isinstance(inputs, Mapping):
+        raise TypeError(
+            "predict_many takes the inputs of many runs, such as a list of dicts; predict takes one dict"
+        )
     if in_flight < 1:
         raise ValueError(f"at least 1 request is in flight, not {in_flight}")
 
