@@ -62,6 +62,14 @@ def test_a_daemon_that_is_not_trusted_is_there_all_the_same(
     assert "start one" not in line
 
 
+def test_a_daemon_that_encrypts_need_not_be_started(folder: Path) -> None:
+    key, chain = ((folder / f"server.{end}").read_bytes() for end in ("key", "pem"))
+    with serving(FakeService(), credentials=grpc.ssl_server_credentials([(key, chain)])) as target:
+        line = said(folder, target, {})
+    assert line.startswith(f"no daemon answers at {target} (")
+    assert line.endswith("it may ask for TLS, or for a client certificate it trusts))")
+
+
 @pytest.mark.parametrize(
     ("certificate", "key", "line"),
     [

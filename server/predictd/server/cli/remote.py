@@ -18,6 +18,7 @@ from predictd.client import (
     Tls,
     TlsError,
     UnavailableError,
+    tls,
 )
 from predictd.server.cli.trust import Trust, trust_options
 from predictd.server.config.units import parse_duration_ns
@@ -160,9 +161,9 @@ def reaching(target: Target, start: str = _START) -> Iterator[None]:
     except TlsError as error:
         raise click.ClickException(f"{target}: {_in_options(error.message)}") from error
     except (UnavailableError, DeadlineExceededError) as error:
-        raise click.ClickException(
-            f"no daemon answers at {target} ({_line(error)}); start one with: {start}"
-        ) from error
+        # One that hangs up is there, and wants something else.
+        advice = f"; start one with: {start}" if tls.hint(error.message) is None else ""
+        raise click.ClickException(f"no daemon answers at {target} ({_line(error)}){advice}") from error
 
 
 def _source(path: Path | None) -> Path | bytes | None:
