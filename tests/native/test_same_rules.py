@@ -96,21 +96,18 @@ def _wait(library: Any, native: Any, ahead: int, now_ns: int) -> int:
     return int(library.expectation_wait_ns(native, ctypes.c_uint32(ahead), ctypes.c_uint64(now_ns)))
 
 
-class _Bytes(ctypes.Structure):
-    """`struct pn_bytes`."""
-
-    _fields_ = (("data", ctypes.c_char_p), ("size", ctypes.c_size_t), ("capacity", ctypes.c_size_t))
-
-
 def _inflated(
     library: Any, encoding: str, message: bytes, limit_bytes: int, left_ns: int = 10**12
 ) -> bytes | None:
     """What C makes of it; None: it is Python's."""
     size, left = ctypes.c_size_t(), ctypes.c_uint64(left_ns)
+    content = ctypes.create_string_buffer(message, len(message))
+    # `struct pn_bytes`: data, size, capacity.
+    packed = (ctypes.c_size_t * 3)(ctypes.addressof(content), len(message), len(message))
     bits = library.inflate_format(encoding.encode(), ctypes.c_size_t(len(encoding)))
     found = library.inflate_message(
         bits,
-        ctypes.byref(_Bytes(message, len(message), 0)),
+        ctypes.byref(packed),
         ctypes.c_uint64(limit_bytes),
         ctypes.byref(left),
         ctypes.byref(size),
