@@ -242,7 +242,7 @@ def compressed() -> dict[str, tuple[str | None, bytes]]:
     """Messages that say that they are compressed, as no library sends them, and the encoding of their call."""
     right = seeds()[PREDICT][2]
     packed = gzip.compress(right)
-    wrong = {
+    gzipped = {
         "bad": b"nothing of the kind",
         "cut off": packed[:-9],
         "without its last byte": packed[:-1],
@@ -258,7 +258,9 @@ def compressed() -> dict[str, tuple[str | None, bytes]]:
         "right": packed,
         "of what is no request": gzip.compress(right[:-1]),
     }
-    calls: dict[str, tuple[str | None, bytes]] = {name: ("gzip", message) for name, message in wrong.items()}
+    calls: dict[str, tuple[str | None, bytes]] = {
+        name: ("gzip", message) for name, message in gzipped.items()
+    }
     return calls | {
         "by nobody knows what": (None, packed),
         "by nothing": ("identity", packed),

@@ -12,7 +12,7 @@ enum { STEP_BYTES = 4096 };
 /* The window of zlib's own format, and 16 more for gzip's. */
 enum { DEFLATE_BITS = MAX_WBITS, GZIP_BITS = MAX_WBITS + 16 };
 
-static z_stream stream;
+static z_stream reader;
 static bool made;
 static uint8_t plain[INFLATE_PLAIN_BYTES_MAX];
 
@@ -33,8 +33,8 @@ static uint64_t clock_ns(void)
 static bool begin(int format)
 {
     if (made)
-        return inflateReset2(&stream, format) == Z_OK;
-    made = inflateInit2(&stream, format) == Z_OK;
+        return inflateReset2(&reader, format) == Z_OK;
+    made = inflateInit2(&reader, format) == Z_OK;
     return made;
 }
 
@@ -43,16 +43,16 @@ static bool inflate_all(const struct pn_bytes *packed, size_t room, uint64_t unt
 {
     size_t given = 0;
     int result;
-    stream.next_out = plain;
-    stream.avail_out = (uInt)room;
+    reader.next_out = plain;
+    reader.avail_out = (uInt)room;
     do {
         size_t left = packed->size - given, step = left < STEP_BYTES ? left : STEP_BYTES;
-        stream.next_in = packed->data + given;
-        stream.avail_in = (uInt)step;
+        reader.next_in = packed->data + given;
+        reader.avail_in = (uInt)step;
         given += step;
-        result = inflate(&stream, given == packed->size ? Z_FINISH : Z_NO_FLUSH);
-    } while (result == Z_OK && given != packed->size && stream.avail_out != 0 && clock_ns() < until_ns);
-    return result == Z_STREAM_END && given == packed->size && stream.avail_in == 0;
+        result = inflate(&reader, given == packed->size ? Z_FINISH : Z_NO_FLUSH);
+    } while (result == Z_OK && given != packed->size && reader.avail_out != 0 && clock_ns() < until_ns);
+    return result == Z_STREAM_END && given == packed->size && reader.avail_in == 0;
 }
 
 const uint8_t *inflate_message(int format, const struct pn_bytes *packed, uint64_t plain_max, uint64_t *left_ns,
@@ -65,14 +65,14 @@ const uint8_t *inflate_message(int format, const struct pn_bytes *packed, uint64
     bool whole = inflate_all(packed, room, began_ns + *left_ns);
     uint64_t took_ns = clock_ns() - began_ns;
     *left_ns -= took_ns < *left_ns ? took_ns : *left_ns;
-    *size = room - stream.avail_out;
+    *size = room - reader.avail_out;
     return whole ? plain : NULL;
 }
 
 void inflate_forget(void)
 {
     if (made)
-        inflateEnd(&stream);
-    stream = (z_stream){0};
+        inflateEnd(&reader);
+    reader = (z_stream){0};
     made = false;
 }
