@@ -20,6 +20,7 @@ SHORT = (
     "test_uploads.py",
     "test_hot.py",
     "test_hot_ends.py",
+    "test_compressed.py",
     "test_forged_completions.py",
 )
 OURS = "_native.abi3.so"
