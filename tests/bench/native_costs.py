@@ -165,7 +165,9 @@ def _load(name: str, shape: Shape, served: list[_Served], settings: Settings) ->
         label = f"tiny MLP, {name}, {variant}"
         report.problems += [f"{label}: {problem}" for problem in one.problems]
         if one.hot < _HOT_AT_LEAST:
-            report.problems.append(f"{label}: only {one.hot:.1%} of its requests stayed hot: {dict(one.ways)}")
+            report.problems.append(
+                f"{label}: only {one.hot:.1%} of its requests stayed hot: {dict(one.ways)}"
+            )
         if one is not plain:
             ratio = ratio_of_rounds(one.rates, plain.rates)
             report.ratios.append(Ratio(f"{label}: requests/s over plain", ratio, 1.0, None))

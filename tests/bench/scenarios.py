@@ -96,8 +96,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario("optimize", _alone(lighter.run), published=False),
         Scenario("native", _alone(native.run), published=False),
         Scenario("native-costs", _alone(native_costs.run), published=False),
+        Scenario("agreement", _alone(agreement.run)),
         Scenario("clients", _on_pair(clients.run)),
         Scenario("streams", _on_pair(streams.run)),
-        Scenario("agreement", _on_pair(agreement.run)),
     )
 }
