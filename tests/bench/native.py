@@ -54,6 +54,8 @@ class Case:
         return self.shape.connections * self.shape.in_flight == 1
 
 
+# A run of 128 rows takes 18 µs: nothing speaks against what is in flight at 8 x 16 being one batch.
+TINY_ARGUMENTS = ("--max-batch-size", "128")
 TINY = (
     Case("tiny MLP, 8 x 16", Shape(8, 16), ECHO, 25.0),
     Case("tiny MLP, 1 x 1", Shape(1, 1), ECHO, 0.4),
@@ -91,10 +93,10 @@ def run(settings: Settings) -> Report:
     if not h2load.installed():
         report.problems.append("h2load is not installed: the native front end is not measured")
         return report
-    report.add(_measure(mlp(_folder(settings, "tiny")), TINY, settings))
+    report.add(_measure(mlp(_folder(settings, "tiny")), TINY, settings, TINY_ARGUMENTS))
     for size_bytes, case in LARGE.items():
         subject = echoing(_folder(settings, str(size_bytes)), size_bytes)
-        report.add(_measure(subject, (case,), settings))
+        report.add(_measure(subject, (case,), settings, ()))
     return report
 
 
@@ -104,22 +106,26 @@ def _folder(settings: Settings, name: str) -> Path:
     return folder
 
 
-def _measure(subject: Subject, cases: Sequence[Case], settings: Settings) -> Report:
+def _measure(
+    subject: Subject, cases: Sequence[Case], settings: Settings, arguments: Sequence[str]
+) -> Report:
     report = Report()
     with ExitStack() as stack:
-        servers = _start(subject, settings, stack)
+        servers = _start(subject, settings, stack, arguments)
         for case in cases:
             report.add(_case(case, servers, settings))
     return report
 
 
-def _start(subject: Subject, settings: Settings, stack: ExitStack) -> Mapping[str, _Server]:
+def _start(
+    subject: Subject, settings: Settings, stack: ExitStack, more: Sequence[str]
+) -> Mapping[str, _Server]:
     servers: dict[str, _Server] = {}
     payload = predict_payload(subject, 1)
     for kind in (NATIVE, GRPCIO):
         folder = settings.folder / f"{subject.path.parent.name}-{kind}"
         folder.mkdir()
-        arguments = (*settings.daemon_arguments, "--frontend", kind)
+        arguments = (*settings.daemon_arguments, "--frontend", kind, *more)
         daemon = stack.enter_context(Daemon(subject.path, folder, arguments))
         # A shape that is new comes to Python first, and again where there is no memory for it yet.
         for _ in range(3):

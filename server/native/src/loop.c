@@ -108,8 +108,9 @@ static void handle(const struct epoll_event *events, int count)
     bridge_run_commands();
     timers_run(now_ns);
     streams_resume();
-    hot_round();
+    /* Answers before tickets: the worker that these wake may take this CPU for its run. */
     connections_flush();
+    hot_round();
     hot_round_over();
     connections_bury();
     remains_shrink();

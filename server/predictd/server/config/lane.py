@@ -46,6 +46,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
         run_timeout_ns: A run that takes longer costs the worker its life.
         default_deadline_ns: When a request is given up whose client sets no deadline; 0 never.
         threads: Threads of one run.
+        threads_asked: Somebody asked for so many; else they are what the plan allows, and fewer may be enough.
         spin: Threads that wait for each other within a run may spin, and the worker may wait awake for tickets.
         device: Where to run, such as "cpu".
         parameters: Engine-specific settings.
@@ -75,6 +76,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_request_rows: int
     run_timeout_ns: int
     threads: int
+    threads_asked: bool = False
     spin: bool = False
     device: str = "cpu"
     parameters: dict[str, str] = msgspec.field(default_factory=dict)

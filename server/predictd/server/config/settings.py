@@ -116,7 +116,9 @@ class Settings:
         "Worker processes of each pool; auto is one on each NUMA node, whose threads use its cores.",
     )
     threads: int | None = option(
-        None, auto(kinds.COUNT), "Threads of one run; auto follows the CPUs at hand."
+        None,
+        auto(kinds.COUNT),
+        "Threads of one run; auto follows the CPUs at hand, with one for a model whose runs are too short for more.",
     )
     engine: str = option(
         "auto",

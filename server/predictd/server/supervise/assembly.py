@@ -275,6 +275,7 @@ def _lane(
         max_request_rows=settings.max_request_rows,
         run_timeout_ns=settings.run_timeout_ns if file.run_timeout_ns is None else file.run_timeout_ns,
         threads=min(file.threads, plan.threads) if file.threads else plan.threads,
+        threads_asked=file.threads is not None or settings.threads is not None,
         spin=plan.spin if file.spin is None else file.spin,
         device=file.device or engine_traits(engine).device,
         parameters=dict(file.parameters),

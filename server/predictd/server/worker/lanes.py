@@ -7,8 +7,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from predictd.engines.api import (
     DType,
@@ -30,6 +33,7 @@ from predictd.server.worker.declared import as_declared, declared_specs, label_d
 from predictd.server.worker.efficiency import Efficiency
 from predictd.server.worker.run_times import LOW, MOST, RunTimes
 from predictd.server.worker.runner import LoadedLane
+from predictd.server.worker.threads import fastest_run_ns, is_short, may_do_with_fewer, one_is_enough
 from predictd.server.worker.warmup import is_guess, made_up, warm_up
 
 _log = logging.getLogger(__name__)
@@ -66,20 +70,50 @@ def load_lane(
         LoadCancelledError: It was given up.
         EngineError: The model cannot be served; the message is one line.
     """
-    started = time.monotonic()
     options = dataclasses.replace(
         engine_options(config, cache, instances, cancel, instance=instance), report=report
     )
     _check_readable(Path(config.path))
+    warm = _load(config, options)
+    if may_do_with_fewer(config, options.device, warm.load_seconds):
+        return _with_threads_that_pay(warm, config, options)
+    return warm
+
+
+def _load(config: LaneConfig, options: EngineOptions) -> WarmLane:
+    started = time.monotonic()
     engine = resolve(config.engine)(Path(config.path), options)
     trim_heap()
     loaded = time.monotonic()
     try:
-        lane = _made_ready(engine, config, cancel)
+        lane = _made_ready(engine, config, options.cancel)
     except BaseException:
         engine.close()
         raise
     return WarmLane(lane, loaded - started, time.monotonic() - loaded)
+
+
+def _with_threads_that_pay(several: WarmLane, config: LaneConfig, options: EngineOptions) -> WarmLane:
+    """The lane as it is, or loaded once more for runs of one thread where more are not worth their waiting."""
+    with ExitStack() as opened:
+        opened.callback(several.lane.engine.close)
+        several_ns = fastest_run_ns(several.lane)
+        if not is_short(several_ns):
+            opened.pop_all()
+            return several
+        one = _load(msgspec.structs.replace(config, threads=1), dataclasses.replace(options, threads=1))
+        opened.callback(one.lane.engine.close)
+        one_ns = fastest_run_ns(one.lane)
+        opened.pop_all()
+    kept, left = (one, several) if one_is_enough(one_ns, several_ns) else (several, one)
+    left.lane.engine.close()
+    trim_heap()
+    if kept is one:
+        said = "model %s: runs have one thread each, as one of %d µs is over before %d could help"
+        _log.info(said, config.model, one_ns // 1000, config.threads, extra=config.identity)
+    return WarmLane(
+        kept.lane, several.load_seconds + one.load_seconds, several.warmup_seconds + one.warmup_seconds
+    )
 
 
 def _check_readable(path: Path) -> None:
