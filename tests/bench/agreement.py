@@ -18,6 +18,7 @@ from predictd.server.bench.session import Level, Session, Setup
 from tests.bench import h2load
 from tests.bench.echo_server import EchoServer
 from tests.bench.load import Shape
+from tests.bench.machine import limits
 from tests.bench.payload import Payload
 from tests.bench.table import Ratio, Report, Spread, Table, ratio_of_rounds
 
@@ -95,7 +96,6 @@ def _report(ours: list[float], theirs: list[float], points: list[Point]) -> Repo
         ("predictd bench", Spread.of(ours).text(0), busiest),
         ("h2load", Spread.of(theirs).text(0), ""),
     ]
-    reasons = {reason for point in points for reason in point.client.bottleneck}
     errors = sum(sum(point.errors.values()) + point.unanswered for point in points)
     return Report(
         ratios=[
@@ -108,8 +108,6 @@ def _report(ours: list[float], theirs: list[float], points: list[Point]) -> Repo
             ),
         ],
         tables=[Table("Load generators", ("", "requests/s", "CPU of the busiest process"), rows)],
-        notes=[
-            f"predictd bench: the load generator was the bottleneck: {reason}" for reason in sorted(reasons)
-        ],
+        notes=limits("agreement", points),
         problems=[f"predictd bench: {errors} requests failed"] if errors else [],
     )

@@ -18,8 +18,8 @@ from predictd.server.access.tokens import TokenEntry, entry_text, hash_text, new
 from predictd.server.supervise.carrier import native_problem
 from tests.bench import h2load, proc
 from tests.bench.daemon import Daemon
-from tests.bench.load import Shape
 from tests.bench.metrics import scrape, settled, ways
+from tests.bench.native import TINY, TINY_ARGUMENTS
 from tests.bench.payload import predict_payload
 from tests.bench.subject import mlp
 from tests.bench.table import Ratio, Report, Spread, Table, ratio_of_rounds
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from tests.bench.load import Shape
     from tests.bench.payload import Payload
     from tests.bench.settings import Settings
     from tests.bench.subject import Subject
 
-_SHAPES = {"8 x 16": Shape(8, 16), "32 x 1": Shape(32, 1), "1 x 1": Shape(1, 1)}
 _PLAIN = "plain"
 _PROBE_REQUESTS = 200
 # A caller is Python's until it is known, a shape until it was checked and has memory.
@@ -117,8 +117,8 @@ def run(settings: Settings) -> Report:
     subject = mlp(folder)
     with ExitStack() as stack:
         served = [_start(each, subject, settings, folder, stack) for each in _variants(folder)]
-        for name, shape in _SHAPES.items():
-            report.add(_load(name, shape, served, settings))
+        for case in TINY:
+            report.add(_load(case.name, case.shape, served, settings))
     return report
 
 
@@ -146,7 +146,7 @@ def _start(
 ) -> _Served:
     own = folder / variant.name
     own.mkdir()
-    arguments = (*settings.daemon_arguments, "--frontend", "native", *variant.arguments)
+    arguments = (*settings.daemon_arguments, "--frontend", "native", *TINY_ARGUMENTS, *variant.arguments)
     daemon = stack.enter_context(Daemon(subject.path, own, arguments))
     return _Served(variant, daemon, predict_payload(subject, 1), own)
 
@@ -162,7 +162,7 @@ def _load(name: str, shape: Shape, served: list[_Served], settings: Settings) ->
     report = Report()
     plain = found[_PLAIN]
     for variant, one in found.items():
-        label = f"tiny MLP, {name}, {variant}"
+        label = f"{name}, {variant}"
         report.problems += [f"{label}: {problem}" for problem in one.problems]
         if one.hot < _HOT_AT_LEAST:
             report.problems.append(
@@ -173,7 +173,7 @@ def _load(name: str, shape: Shape, served: list[_Served], settings: Settings) ->
             report.ratios.append(Ratio(f"{label}: requests/s over plain", ratio, 1.0, None))
     header = ("", "requests/s", *(f"{role}, CPU µs a request" for role in _ROLES), "stayed hot")
     rows = [(f"{name}, {variant}", *_cells(one)) for variant, one in found.items()]
-    report.tables.append(Table("What it costs the native front end, tiny MLP, with h2load", header, rows))
+    report.tables.append(Table("What it costs the native front end, with h2load", header, rows))
     return report
 
 
