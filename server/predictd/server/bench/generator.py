@@ -51,7 +51,7 @@ def _loop(command: Drive, payload: Payload, recorder: IntervalRecorder) -> Close
     )
 
 
-def _waited_seconds() -> float:
+def waited_for_cpu_seconds() -> float:
     """How long this thread could have run so far while others had the CPU; 0 where the kernel does not tell."""
     try:
         return int(_SCHEDULING.read_text().split()[1]) / 1e9
@@ -68,7 +68,7 @@ class _Reporting:
         self._loop = loop
         self._number = 0
         self._cpu_seconds = time.process_time()
-        self._waited_seconds = _waited_seconds()
+        self._waited_seconds = waited_for_cpu_seconds()
         self._timer = Timer(self._tick)
         self._timer.wake_at(self._end_ns())
 
@@ -79,7 +79,7 @@ class _Reporting:
         lag_ns = time.monotonic_ns() - self._end_ns()
         before, self._cpu_seconds = self._cpu_seconds, time.process_time()
         used_seconds = self._cpu_seconds - before
-        before, self._waited_seconds = self._waited_seconds, _waited_seconds()
+        before, self._waited_seconds = self._waited_seconds, waited_for_cpu_seconds()
         waited_seconds = self._waited_seconds - before
         loop, number = self._loop, self._number
         _say(self._recorder.take(number, loop.in_flight, lag_ns, used_seconds, waited_seconds, loop.failure))

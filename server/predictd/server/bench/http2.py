@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
         if kind == DATA:
             self._data(flags, number, body, now_ns)
         elif kind == HEADERS and flags == END_HEADERS:
-            return  # before an answer, and whole
+            return  # those before an answer do not tell its status
         elif kind in (HEADERS, CONTINUATION):
             self._header_block(kind, flags, number, body, now_ns)
         elif kind == RST_STREAM:

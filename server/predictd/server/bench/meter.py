@@ -230,7 +230,7 @@ def client_side(measured: Sequence[Slice], interval_seconds: float, whole: Histo
     elif wanted >= _CPU_BUSY:
         # It was never idle, so a server that answers sooner would not have been asked more.
         found.append(
-            f"a process of the load generator used {busiest:.0%} of a CPU and wanted {wanted:.0%}, which others had: "
+            f"a process of the load generator used {busiest:.0%} of a CPU and wanted {wanted:.0%}, but others had it: "
             "give it CPUs of its own"
         )
     if late > max(_LATE_SECONDS, _LATE_SHARE * whole.quantile(0.99) / 1e9):
