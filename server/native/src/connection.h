@@ -36,6 +36,8 @@ struct pn_connection {
     size_t unread_bytes; /* of messages that are queued and not yet written */
     size_t uploading_bytes; /* of messages that hot has a part of */
     size_t awaited;      /* answers that are to come of messages that hot or a stream's Python has */
+    uint64_t inflated_at_ns;    /* the round in which a message was inflated last */
+    uint64_t inflating_left_ns; /* for more of them in it */
     bool waits_unread;   /* a stream waits until some of that is read */
     struct pn_connection *next;
     struct pn_connection *previous;
@@ -74,6 +76,7 @@ void connection_on_goaway_sent(struct pn_connection *connection);
 void connection_on_ping(struct pn_connection *connection);
 /* Headers or data went to the client: it may ask with PINGs. */
 void connection_sent(struct pn_connection *connection);
+void connection_began(struct pn_connection *connection);
 void connection_stream_began(struct pn_connection *connection);
 void connection_stream_ended(struct pn_connection *connection);
 

@@ -10,6 +10,7 @@
 #include "connection.h"
 #include "ending.h"
 #include "incoming.h"
+#include "inflate.h"
 #include "bounds.h"
 #include "listener.h"
 #include "message.h"
@@ -52,6 +53,7 @@ void loop_close(void)
     connections_forget();
     streams_forget();
     incoming_forget_all();
+    inflate_forget();
     endings_forget();
     unread_forget();
     sessions_forget();
@@ -111,6 +113,8 @@ static void handle(const struct epoll_event *events, int count)
     /* Answers before tickets: the worker that these wake may take this CPU for its run. */
     connections_flush();
     hot_round();
+    /* What found neither a worker nor Python is answered, too. */
+    connections_flush();
     hot_round_over();
     connections_bury();
     remains_shrink();
