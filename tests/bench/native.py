@@ -106,9 +106,7 @@ def _folder(settings: Settings, name: str) -> Path:
     return folder
 
 
-def _measure(
-    subject: Subject, cases: Sequence[Case], settings: Settings, arguments: Sequence[str]
-) -> Report:
+def _measure(subject: Subject, cases: Sequence[Case], settings: Settings, arguments: Sequence[str]) -> Report:
     report = Report()
     with ExitStack() as stack:
         servers = _start(subject, settings, stack, arguments)
