@@ -238,6 +238,8 @@ def test_workers_have_the_allocator_that_is_asked_for(allocator: str, tmp_path: 
         client.predict(MODEL, {"x": np.ones((1, WIDTH), np.float32)})
         (worker,) = daemon.pids("workers")
         mapped = Path(f"/proc/{worker}/maps").read_text()
+        if library is None:
+            daemon.wait_said(f"allocator {allocator} is asked for")
         warned = [line for line in complaints(daemon) if f"allocator {allocator} is asked for" in line]
         if library is None:
             assert len(warned) == 1

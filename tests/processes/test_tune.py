@@ -93,6 +93,7 @@ def test_what_is_better_is_found_kept_written_and_served(model: Path, tmp_path: 
     with serving(model, folder=tmp_path / "run") as daemon:
         assert len(daemon.pids("workers")) == 2
         assert tuned(daemon, "slow").startswith("instances 2 (tuned on ")
+        daemon.wait_said("tuned on")
         assert any("model slow: " in event.message and "tuned on" in event.message for event in log(daemon))
     with serving(model, "--instances", "1", folder=tmp_path / "run") as daemon:
         assert len(daemon.pids("workers")) == 1
@@ -100,6 +101,7 @@ def test_what_is_better_is_found_kept_written_and_served(model: Path, tmp_path: 
     (model / "model.toml").write_text(after["model.toml"].decode().replace('cpu = "', 'cpu = "another '))
     with serving(model, folder=tmp_path / "run") as daemon:
         assert (len(daemon.pids("workers")), tuned(daemon, "slow")) == (1, "")
+        daemon.wait_said("tuned on another")
         warnings = [event.message for event in log(daemon) if event.level == "warning"]
         assert len([text for text in warnings if "tuned on another" in text and "ignored" in text]) == 1
 
