@@ -128,8 +128,6 @@ def test_a_stream_without_a_token_is_refused_at_its_headers() -> None:
 
 
 def test_a_token_that_ends_is_good_no_more_and_one_for_another_model_never_was() -> None:
-    ends = time.time() + 3
-
     async def scenario(rig: HotRig) -> None:
         pool, worker = await started(rig, 1, 2, **FRIEND)
         await ask_until(True, rig, pool, worker, **FRIEND)
@@ -140,6 +138,7 @@ def test_a_token_that_ends_is_good_no_more_and_one_for_another_model_never_was()
         for request in (predict(3, 4), infer(3, 4), predict(3, 4)):
             code, text = await refusal(call(rig, request, **FRIEND))
             assert (code, "may not use model 'm'" in text) == (grpc.StatusCode.PERMISSION_DENIED, True)
+        ends = time.time() + 2
         rig.access.take(keyring(expires_unix_seconds=ends))
         await ask_until(True, rig, pool, worker, **FRIEND)
         await asyncio.sleep(max(ends - time.time(), 0))
