@@ -144,6 +144,18 @@ def test_calls_of_an_old_connection_have_their_time() -> None:
     scenario(check, max_age_ns=_SECOND // 5, max_age_grace_ns=_SECOND // 5)
 
 
+def test_the_age_of_a_connection_begins_with_its_first_word() -> None:
+    def check(raw: RawClient) -> None:
+        # Longer than it may live, and shorter than it may be silent.
+        time.sleep(1.3)
+        raw.send(PREFACE, frame(SETTINGS, 0, 0))
+        raw.call(1, b"x")
+        seen = [one.kind for one in raw.frames() if one.kind in (DATA, GOAWAY)]
+        assert seen == [DATA, GOAWAY, GOAWAY]
+
+    scenario(check, greet=False, max_age_ns=_SECOND, handshake_timeout_ns=60 * _SECOND)
+
+
 @pytest.mark.parametrize("calls", [0, 1])
 def test_an_idle_connection_is_closed(calls: int) -> None:
     def check(raw: RawClient) -> None:

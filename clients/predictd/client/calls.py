@@ -10,13 +10,13 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from predictd.client import channel, errors, messages, wire
-from predictd.client.description import Model
+from predictd.client.description import Model, only_input
 from predictd.client.messages import Prediction, Request
 from predictd.protos.v1 import control_pb2 as control
 from predictd.protos.v1 import predictd_pb2 as v1
@@ -93,6 +93,7 @@ PREDICT = Method(channel.PREDICT, wire.join, wire.answer, repeatable=True)
 PREDICT_STREAM = Method(channel.PREDICT_STREAM, bytes, wire.streamed, repeatable=True)
 _LIST = _method(channel.LIST_MODELS, v1.ListModelsRequest, v1.ListModelsResponse, repeatable=True)
 _GET = _method(channel.GET_MODEL, v1.GetModelRequest, v1.Model, repeatable=True)
+_GET_INPUTS = replace(_GET, parse=messages.with_inputs)
 _SET_LABEL = _method(channel.SET_LABEL, routing.SetLabelRequest, routing.SetLabelResponse, repeatable=False)
 _SET_SPLIT = _method(channel.SET_SPLIT, routing.SetSplitRequest, routing.SetSplitResponse, repeatable=False)
 _LOAD = _method(channel.LOAD_MODEL, control.LoadModelRequest, control.LoadModelResponse, repeatable=False)
@@ -136,9 +137,9 @@ def predict(
     if not isinstance(inputs, Mapping):
         if not isinstance(model, Model):
             described = yield from _described(session, name, version, label, until)
-            inputs = {_only_input(described, version, label): inputs}
+            inputs = {only_input(described, version, label): inputs}
         else:
-            inputs = {_only_input(model, version, label): inputs}
+            inputs = {only_input(model, version, label): inputs}
     if isinstance(model, Model):
         model.check(inputs, version=version, label=label)
     request = Request(
@@ -206,9 +207,13 @@ def predict_many(
         A Prediction, or the PredictdError that it met, for each of the inputs.
 
     Raises:
-        TypeError: As `predict` does.
+        TypeError: As `predict` does, or `inputs` are those of one run, by name.
         ValueError: As `predict` does, or `in_flight` is less than 1.
     """
+    if isinstance(inputs, Mapping):
+        raise TypeError(
+            "predict_many takes the inputs of many runs, such as a list of dicts; predict takes one dict"
+        )
     if in_flight < 1:
         raise ValueError(f"at least 1 request is in flight, not {in_flight}")
 
@@ -377,15 +382,6 @@ def _described(
     """A model with the signature of a version, asked for once: names of inputs do not change, or the daemon says so."""
     known = session.described.get(name)
     if known is None or known.signature(version, label) is None:
-        known = messages.model((yield from _ask(session, _GET, v1.GetModelRequest(model=name), until)))
+        known = messages.model((yield from _ask(session, _GET_INPUTS, v1.GetModelRequest(model=name), until)))
         session.described[name] = known
     return known
-
-
-def _only_input(model: Model, version: int | None, label: str | None) -> str:
-    known = model.signature(version, label)
-    names = [spec.name for spec in known.inputs if not spec.optional] if known else []
-    if len(names) != 1:
-        has = f"has {len(names)} inputs ({', '.join(names)})" if known else "is not loaded"
-        raise TypeError(f"model {model.name!r} {has}: inputs map names to arrays")
-    return names[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from predictd.client import tensors
-from predictd.client.errors import InvalidRequestError
+from predictd.client.errors import InvalidRequestError, not_loaded
 
 if TYPE_CHECKING:
     from predictd.client.tensors import TensorLike
@@ -208,6 +208,25 @@ class Model:
             lines += [f"    out  {spec}" for spec in one.outputs]
         lines += [f"  label {label.name}: version {label.version}" for label in self.labels]
         return "\n".join(lines) + ">"
+
+
+def only_input(model: Model, version: int | None, label: str | None) -> str:
+    """What the only input is called of the version that such a request asks.
+
+    Raises:
+        UnavailableError: No version is loaded.
+        TypeError: There are several inputs.
+    """
+    # What is wrong with a version that is not loaded the daemon says, by whatever name the input comes.
+    known = model.signature(version, label) or next((one for one in model.versions if one.inputs), None)
+    if known is None:
+        raise not_loaded(model.name)
+    names = [spec.name for spec in known.inputs if not spec.optional]
+    if len(names) != 1:
+        raise TypeError(
+            f"model {model.name!r} has {len(names)} inputs ({', '.join(names)}): inputs map names to arrays"
+        )
+    return names[0]
 
 
 def _invalid(message: str) -> InvalidRequestError:

@@ -135,6 +135,12 @@ def closed() -> RequestCancelledError:
     return RequestCancelledError("the client was closed", grpc.StatusCode.CANCELLED)
 
 
+def not_loaded(model: str) -> UnavailableError:
+    """The exception of a request that needs to know a model's inputs, before there are any."""
+    what = f"no version of model {model!r} is loaded, so what its input is called is not known"
+    return UnavailableError(what, grpc.StatusCode.UNAVAILABLE)
+
+
 def unreadable(what: object) -> InternalError:
     """The exception of an answer that is none."""
     return InternalError(f"the daemon's answer cannot be read: {what}", grpc.StatusCode.INTERNAL)

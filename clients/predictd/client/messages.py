@@ -139,6 +139,18 @@ def model(message: v1.Model) -> Model:
     )
 
 
+def with_inputs(data: bytes) -> v1.Model:
+    """Return a model's message, of which a version at least says what its inputs are called.
+
+    Raises:
+        UnavailableError: None does: none was loaded yet.
+    """
+    message = v1.Model.FromString(data)
+    if not any(each.inputs for each in message.versions):
+        raise errors.not_loaded(message.name)
+    return message
+
+
 def label_change(
     model: str, label: str, version: int | None, *, allow_unready: bool
 ) -> routing.SetLabelRequest:

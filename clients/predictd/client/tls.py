@@ -26,7 +26,7 @@ _MEANINGS = (
     ),
     (
         "unable to get (?:local )?issuer certificate|self.signed certificate|unable to verify the first certificate",
-        "the server's certificate is signed by nobody whom root_certificates name",
+        "the server's certificate is not signed by any of root_certificates",
     ),
     ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not accepted"),
     ("WRONG_VERSION_NUMBER|HTTP_REQUEST", "the server does not speak TLS at this address"),
@@ -40,8 +40,11 @@ _MEANINGS = (
     ),
     ("(?:TLS|Tls|Ssl|SSL) handshake failed", "the two sides do not agree on how to encrypt"),
 )
-# Also what a daemon looks like that is just ending, so it is a hint and no more.
-_ENDED_AT_ONCE = re.compile(r"last error: .*(?:Socket closed|Connection reset by peer|Broken pipe)")
+# Also what a daemon looks like that is just ending, so it is a hint and no more. Corrupted data is what gRPC calls an
+# alert after the handshake, which is when a server of TLS 1.3 may refuse the client's certificate.
+_ENDED_AT_ONCE = re.compile(
+    r"last error: .*(?:Socket closed|Connection reset by peer|Broken pipe|TSI_DATA_CORRUPTED)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +134,8 @@ class Credentials:
             if pem != known:
                 _check(self._tls, pem)
         except (OSError, ValueError):
-            return (
-                known,
-                number,
-            )  # Files are replaced one by one: until they fit together, the old ones are used.
+            # Files are replaced one by one: until they fit together, the old ones are used.
+            return known, number
         return (known, number) if pem == known else (pem, number + 1)
 
 

@@ -1,9 +1,7 @@
 #include "connection.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -192,13 +190,19 @@ static uint64_t earlier(uint64_t one, uint64_t other)
     return one < other ? one : other;
 }
 
+/* Before it has begun the time for the handshake counts: it could not be told. */
+static bool may_be_sent_away(const struct pn_connection *connection)
+{
+    return connection->leaving == STAYS && (connection->began || limits.handshake_timeout_ns == 0);
+}
+
 /* When something is due next, as far as is known now. */
 static uint64_t next_due(const struct pn_connection *connection)
 {
     uint64_t next = connection->cut_at_ns;
     if (!connection->began && limits.handshake_timeout_ns != 0)
         next = earlier(next, connection->opened_ns + limits.handshake_timeout_ns);
-    if (connection->leaving == STAYS) {
+    if (may_be_sent_away(connection)) {
         next = earlier(next, connection->leave_at_ns);
         if (limits.max_idle_ns != 0 && connection->idle_ns != 0)
             next = earlier(next, connection->idle_ns + limits.max_idle_ns);
@@ -246,7 +250,7 @@ static void on_due(struct pn_timer *timer)
         return;
     bool idle = limits.max_idle_ns != 0 && connection->idle_ns != 0 &&
                 now_ns >= connection->idle_ns + limits.max_idle_ns;
-    if (connection->leaving == STAYS && (idle || now_ns >= connection->leave_at_ns))
+    if (may_be_sent_away(connection) && (idle || now_ns >= connection->leave_at_ns))
         connection_leave(connection);
     if (connection->closed)
         return;
@@ -282,6 +286,17 @@ void connection_leave(struct pn_connection *connection)
 }
 
 /* What the session and its streams tell ------------------------------------------------------------------------- */
+
+void connection_began(struct pn_connection *connection)
+{
+    if (connection->began)
+        return;
+    connection->began = true;
+    connection->idle_ns = loop_now_ns();
+    connection->leave_at_ns = loop_now_ns() + age_ns();
+    if (!timer_set(&connection->timer, next_due(connection)))
+        connection_close(connection);
+}
 
 void connection_on_ping_answer(struct pn_connection *connection, const uint8_t *opaque)
 {
@@ -339,26 +354,6 @@ void connection_stream_ended(struct pn_connection *connection)
     uint64_t idle_at_ns = now_ns + limits.max_idle_ns;
     if (limits.max_idle_ns != 0 && connection->timer.place != 0 && idle_at_ns < connection->timer.at_ns)
         timer_set(&connection->timer, idle_at_ns);
-}
-
-void connection_peer(const struct pn_connection *connection, char *text, size_t room)
-{
-    char address[INET6_ADDRSTRLEN];
-    if (connection->peer.ss_family == AF_INET) {
-        const struct sockaddr_in *peer = (const struct sockaddr_in *)(const void *)&connection->peer;
-        inet_ntop(AF_INET, &peer->sin_addr, address, sizeof address);
-        snprintf(text, room, "ipv4:%s:%u", address, ntohs(peer->sin_port));
-    } else if (connection->peer.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *peer = (const struct sockaddr_in6 *)(const void *)&connection->peer;
-        bool is_four = IN6_IS_ADDR_V4MAPPED(&peer->sin6_addr);
-        if (is_four)
-            inet_ntop(AF_INET, peer->sin6_addr.s6_addr + 12, address, sizeof address);
-        else
-            inet_ntop(AF_INET6, &peer->sin6_addr, address, sizeof address);
-        snprintf(text, room, is_four ? "ipv4:%s:%u" : "ipv6:%%5B%s%%5D:%u", address, ntohs(peer->sin6_port));
-    } else {
-        snprintf(text, room, "unix:");
-    }
 }
 
 void connections_leave(void)

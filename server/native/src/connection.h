@@ -74,6 +74,7 @@ void connection_on_goaway_sent(struct pn_connection *connection);
 void connection_on_ping(struct pn_connection *connection);
 /* Headers or data went to the client: it may ask with PINGs. */
 void connection_sent(struct pn_connection *connection);
+void connection_began(struct pn_connection *connection);
 void connection_stream_began(struct pn_connection *connection);
 void connection_stream_ended(struct pn_connection *connection);
 

@@ -111,6 +111,8 @@ static void handle(const struct epoll_event *events, int count)
     /* Answers before tickets: the worker that these wake may take this CPU for its run. */
     connections_flush();
     hot_round();
+    /* What found neither a worker nor Python is answered, too. */
+    connections_flush();
     hot_round_over();
     connections_bury();
     remains_shrink();

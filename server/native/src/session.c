@@ -73,7 +73,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     struct pn_stream *stream;
     switch (frame->hd.type) {
     case NGHTTP2_SETTINGS:
-        connection->began = true;
+        connection_began(connection);
         break;
     case NGHTTP2_PING:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from predictd.server.bench.results import (
     Result,
     SloResult,
 )
+from predictd.server.bench.session import Level
 from predictd.server.cli import bench_network
 from predictd.server.measure.engine_process import MeasureError
 
@@ -100,6 +103,16 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+def test_numbers_have_no_exponent_and_few_digits() -> None:
+    fast = point(rate=250_000, per_second=223_456.7, per_second_low=220_000.0, per_second_high=228_000.0)
+    slo = SloResult("p99", 0.02, 1_048_576.0, None)
+    shown = "\n".join(text(result(fast, slo=slo)))
+    assert "| 250000/s | 223457    | 4000  |" in shown
+    assert "1048576/s has a p99" in shown
+    assert [Level(callers=1).label, Level(rate=1_048_576).label] == ["1 caller", "1048576/s"]
+    assert "e+0" not in shown + html(result(fast, slo=slo)) + "\n".join(compare(result(fast), result(fast)))
+
+
 def test_the_table_and_its_notes() -> None:
     limited = ClientSide(0.97, 0.0, 0.0, ["it was busy"])
     shown = "\n".join(
@@ -161,6 +174,8 @@ def test_a_difference_counts_where_the_intervals_do_not_meet(tmp_path: Path) -> 
     )
     first, second = read_result(one), read_result(other)
     shown = "\n".join(compare(first, second))
+    how = "oip (unary), up to 8 connections of 1 process; random, 2026-01-01T00:00:00+00:00"
+    assert shown.startswith(f"A: m<1> on here:1, {how}\nB: m<1> on here:1, {how}\n")
     assert "| 1 caller  | answers/s | 1000    | 2000    | 2.000 | faster   |" in shown
     assert "| 1 caller  | p99       | 9.9 ms  | 4.95 ms | 0.500 | faster   |" in shown
     assert "| 4 callers | answers/s | 1000    | 990.1   | 0.990 | the same |" in shown
@@ -199,8 +214,26 @@ def test_metrics_are_read_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:1")
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
-    with pytest.raises(MeasureError, match=rf"http://{address}/metrics: .*refused"):
+    with pytest.raises(MeasureError, match=rf"http://{address}/metrics: Connection refused$"):
         scrape(address)
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x00\x00\x1e\x04\x00\x00\x00\x00\x00"])
+def test_a_server_of_another_protocol_is_told_in_words(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(MeasureError, match=r"speaks no HTTP/1\.1 without TLS$"):
+            scrape(address)
+        thread.join()
 
 
 def test_results_are_printed_also_where_the_page_cannot_be_written(
@@ -228,9 +261,13 @@ def test_results_are_printed_also_where_the_page_cannot_be_written(
         time_ns=None,
         warm_up_ns=None,
         as_json=True,
-        html=tmp_path / "nowhere" / "page.html",
+        html=tmp_path,
         access=PLAIN,
     )
-    with pytest.raises(click.ClickException, match=r"page.html: No such file"):
+    with pytest.raises(click.ClickException, match=r": Is a directory"):
         bench_network.bench_network(wish)
     assert msgspec.json.decode(capsys.readouterr().out, type=Result) == measured
+    wish = dataclasses.replace(wish, html=tmp_path / "nowhere" / "page.html")
+    with pytest.raises(click.ClickException, match=r"page.html: there is no folder .*nowhere$"):
+        bench_network.bench_network(wish)
+    assert capsys.readouterr().out == ""

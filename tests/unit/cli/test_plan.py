@@ -69,6 +69,14 @@ def test_flags_and_files_are_named_where_they_decide(
     assert f"a 6 (weight 300, {folder}/models/a/model.toml:1), b 2 (weight 100, the default)\n" in out
 
 
+def test_what_carries_the_connections_may_be_chosen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(monkeypatch, "--frontend", "grpcio") == 0
+    assert "  connections: by grpcio, as frontend says\n" in capsys.readouterr().out
+    assert plan(monkeypatch, "--frontend", "C") == 2
+
+
 def test_the_models_of_a_shared_pool_stand_in_the_json(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def test_every_flag_reaches_the_daemon(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "other.toml").write_text("")
+    (tmp_path / "l").mkdir()
     words = shlex.split(
         "m.onnx --config other.toml --grpc [::]:0 --unix u --http :0 --frontend grpcio --frontends 2 "
         "--instances 3 --threads 4 "
@@ -157,6 +158,7 @@ def test_the_daemon_s_exit_code_is_the_command_s(daemon: Daemon, monkeypatch: py
         ((), "no PATH: give a model file, a model's folder or a repository"),
         (("m.onnx", "nix"), "nix: no such file or directory"),
         (("m.onnx/x",), "m.onnx/x: not a directory"),
+        (("m.onnx", "--linked-dir", "nix"), "nix: no such file or directory"),
         (("m.onnx", "--max-delay", "10"), "--max-delay: '10' has no unit; write for example 10ms"),
         (("m.onnx", "--threads", "-1"), "--threads: -1 is too small: the least is 1"),
         (("m.onnx", "--config", "nix.toml"), "nix.toml: no such file or directory"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -210,6 +211,25 @@ def test_who_is_no_daemon_is_told_in_one_line(
     captured = capsys.readouterr()
     assert captured.err == f"predictd: what answers at {address} {why}\n"
     assert captured.out == ""
+
+
+def test_the_port_of_grpc_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"\x00\x00\x1e\x04\x00\x00\x00\x00\x00")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert run(monkeypatch, "top", "--http", address, "--once") == 1
+        thread.join()
+    assert capsys.readouterr().err == f"predictd: what answers at {address} speaks no HTTP/1.1 without TLS\n"
 
 
 def test_no_daemon_and_no_address_are_told_in_one_line(

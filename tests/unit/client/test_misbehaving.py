@@ -258,6 +258,8 @@ def test_no_more_are_in_flight_than_asked_for(make_client: Any, unary: bool) -> 
         else:
             with pytest.raises(ValueError, match="at least 1"):
                 client.predict_many("echo", inputs(), in_flight=0)
+            with pytest.raises(TypeError, match="such as a list of dicts; predict takes one dict"):
+                client.predict_many("echo", {"x": [1]})
             assert numbers(client.predict_many("echo", inputs(), in_flight=5)) == list(range(60))
 
 

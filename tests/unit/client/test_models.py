@@ -9,7 +9,17 @@ import grpc
 import numpy as np
 import pytest
 
-from predictd.client import InvalidRequestError, Label, Model, ModelVersion, Split, TensorSpec
+from predictd.client import (
+    InvalidRequestError,
+    Label,
+    Model,
+    ModelVersion,
+    NotFoundError,
+    Retries,
+    Split,
+    TensorSpec,
+    UnavailableError,
+)
 from predictd.protos.v1 import predictd_pb2 as v1
 from tests.fixtures.prediction_service import FAILED_MODEL, FakeService, in_order, make_model, serving
 
@@ -98,26 +108,36 @@ def test_an_array_alone_is_the_only_input_and_its_name_is_asked_for_once(make_cl
     with serving(service) as target, make_client(target) as client:
         for answer in (client.predict("echo", array), *client.predict_many("echo", [array, {"x": array}])):
             assert list(answer.outputs) == ["x"]
-        with pytest.raises(TypeError, match="model 'broken' is not loaded: inputs map names to arrays"):
-            client.predict("broken", array)
-    assert service.looked_up == ["echo", "broken"]
+    assert service.looked_up == ["echo"]
 
 
-def test_the_name_of_an_input_is_asked_for_again_once_its_version_is_loaded(make_client: Any) -> None:
+def test_the_name_of_an_input_is_asked_for_until_there_is_one(make_client: Any) -> None:
     array = np.zeros((1, 3), np.float32)
     loading = v1.Model(name="echo", versions=[v1.ModelVersion(version=3, state=v1.LOADING)])
-    service = FakeService(loading)
-    with serving(service) as target, make_client(target) as client:
-        with pytest.raises(TypeError, match="model 'echo' is not loaded"):
-            client.predict("echo", array)
+    service = FakeService(loading, FAILED_MODEL)
+    with serving(service) as target, make_client(target, retries=Retries(attempts=2)) as client:
+        with pytest.raises(UnavailableError, match="no version of model 'broken' is loaded"):
+            client.predict("broken", array)
+        with pytest.raises(UnavailableError, match="no version of model 'echo' is loaded"):
+            client.predict(client.model("echo"), array)
+        (failed,) = client.predict_many("echo", [array])
+        assert isinstance(failed, UnavailableError)
         service.models = (make_model(),)
         assert list(client.predict("echo", array).outputs) == ["x"]
-        with pytest.raises(TypeError, match="model 'echo' is not loaded"):
+    assert service.looked_up == ["broken", "broken", "echo", "echo", "echo", "echo"]
+
+
+def test_the_daemon_says_what_is_wrong_with_a_version_whose_inputs_nobody_knows(make_client: Any) -> None:
+    array = np.zeros((1, 3), np.float32)
+    service = FakeService(make_model())
+    service.refusals = [(grpc.StatusCode.NOT_FOUND, ())]
+    with serving(service) as target, make_client(target) as client:
+        with pytest.raises(NotFoundError, match="not now"):
             client.predict("echo", array, version=4)
         service.models = (make_model(version=4),)
         assert client.predict("echo", array, version=4).version == 4
         client.predict("echo", array)
-    assert service.looked_up == ["echo"] * 4
+    assert service.looked_up == ["echo"] * 2
 
 
 def test_a_model_in_place_of_its_name_is_compared_with_before_anything_is_sent(make_client: Any) -> None:

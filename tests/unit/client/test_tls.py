@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
+import ssl
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
-from predictd.client import Client, Prediction, Tls, TlsError, UnavailableError, tls
+from predictd.client import NO_RETRIES, Client, Prediction, Tls, TlsError, UnavailableError, tls
 from tests.fixtures.authority import make_authority, make_certificate
 from tests.fixtures.prediction_service import FakeService, in_order, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 ONE = {"x": [1]}
@@ -68,7 +74,7 @@ def test_connections_are_encrypted_and_both_sides_checked(make_client: Any, fold
 @pytest.mark.parametrize(
     ("name", "roots", "words"),
     [
-        ("server", "theirs", "is signed by nobody whom root_certificates name"),
+        ("server", "theirs", "is not signed by any of root_certificates"),
         ("named", "ours", r"is of another name than the target's: Tls\(server_name=…\)"),
         ("expired", "ours", "has expired"),
         (None, "ours", "the server does not speak TLS"),
@@ -94,6 +100,45 @@ def test_a_client_whose_certificate_is_not_trusted_stays_out(make_client: Any, f
         serving(FakeService(), credentials=server(folder, asks=True)) as target,
         make_client(target, tls=client_of(folder, "stranger")) as client,
         pytest.raises(UnavailableError, match="certificate"),
+    ):
+        client.predict("echo", ONE)
+
+
+@contextmanager
+def asking_late(folder: Path) -> Iterator[str]:
+    """A server of TLS 1.3 as OpenSSL makes it: for the client the handshake is over when it refuses the certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    context.load_verify_locations(folder / "ours.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2"])
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        # Until the listener is closed.
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(ssl.SSLError):
+                    context.wrap_socket(connection, server_side=True).close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", [None, "stranger"])
+def test_a_refusal_after_the_handshake_is_explained(make_client: Any, folder: Path, name: str | None) -> None:
+    with (
+        asking_late(folder) as target,
+        make_client(target, tls=client_of(folder, name), retries=NO_RETRIES) as client,
+        pytest.raises(UnavailableError, match="it may ask for TLS, or for a client certificate it trusts"),
     ):
         client.predict("echo", ONE)
 

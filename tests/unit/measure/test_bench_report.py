@@ -9,7 +9,7 @@ import pytest
 
 from predictd.engines.api import Signature
 from predictd.server.config.settings import Settings
-from predictd.server.measure.bench_report import data, seconds, size, text
+from predictd.server.measure.bench_report import data, text
 from predictd.server.measure.engine_bench import BatchResult, BenchResult
 from predictd.server.measure.latency import Latency
 from predictd.server.measure.messages import Layer, Profiled, Stages
@@ -56,12 +56,3 @@ def test_programs_get_every_layer(result: BenchResult) -> None:
     assert staged["stages"]["compute_seconds"] == 3e-3
     assert len(staged["layers"]) == 25
     assert staged["layers"][24]["seconds_per_run"] == pytest.approx(2.4e-3)
-
-
-def test_units() -> None:
-    assert [seconds(value) for value in (0, 1e-6, 0.5e-3, 0.25, 90)] == [
-        *("0 µs", "1 µs", "500 µs", "250 ms", "90 s")
-    ]
-    assert [size(value) for value in (0, 1023, 1024, 5 << 20, 3 << 30)] == [
-        *("0 bytes", "1023 bytes", "1 KiB", "5 MiB", "3 GiB")
-    ]

@@ -93,7 +93,7 @@ def document(
             ProcessGauge("worker", "a/1", None, 0.5),
         ),
     )
-    overview = Overview(models, (process("worker", "a/0", 7), process("worker", "a/1", None)), PLAN)
+    overview = Overview(models, (process("worker", "a/0", 7), process("worker", "a/1", None)), PLAN, pid=5)
     made = status_document(aggregate, gauges, overview, history, events, unix_seconds=1e9, model=asked)
     return json.loads(encode(made))
 
@@ -144,6 +144,7 @@ def test_each_process_is_there_once_with_its_plan_and_its_memory() -> None:
     assert processes["worker", "a/1"]["resident_bytes"] is None
     assert processes["worker", "a/1"]["state"] == "backoff"
     assert processes["supervisor", "0"]["resident_bytes"] == 10
+    assert processes["supervisor", "0"]["pid"] == 5
 
 
 def test_the_history_is_that_of_the_model_that_was_asked_for() -> None:

@@ -77,6 +77,22 @@ def test_an_open_door_is_one_line(
     assert open_doors(settings, port(host), sockets[:1], Credentials(settings)) == warnings
 
 
+@pytest.mark.parametrize(("words", "open_to_all"), [((), True), (("tls",), True), (("tls", "ca"), False)])
+def test_a_status_page_that_all_may_read_is_one_line(
+    words: tuple[str, ...],
+    open_to_all: bool,
+    sockets: tuple[socket.socket, socket.socket],
+    given: dict[str, dict[str, Any]],
+) -> None:
+    settings = Settings(**{key: value for word in words for key, value in given[word].items()})
+    line = (
+        "HTTP on 127.0.0.1:8002: whoever reaches it may read metrics and the status page, with lines of the log; "
+        "--tokens and --tls-client-ca change that"
+    )
+    found = open_doors(settings, port("127.0.0.1"), sockets[1:], Credentials(settings))
+    assert found == [line] * open_to_all
+
+
 @pytest.mark.parametrize(
     ("wanted", "encrypted"), [("auto", (False, True)), ("on", (True, True)), ("off", (False, False))]
 )

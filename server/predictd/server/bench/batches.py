@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import urllib.error
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
@@ -42,8 +43,17 @@ def scrape(address: str, access: Access = PLAIN) -> Runs:
     try:
         with opener.open(url, timeout=_SECONDS) as answer:
             return read(answer.read().decode())
+    except http.client.BadStatusLine as error:
+        how = "with" if address.startswith(HTTPS) else "without"
+        raise MeasureError(f"{url}: what answers there speaks no HTTP/1.1 {how} TLS") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise MeasureError(f"{url}: {error}") from error
+        raise MeasureError(f"{url}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> object:
+    """What urllib wraps once more."""
+    cause = error.reason if type(error) is urllib.error.URLError else error
+    return (isinstance(cause, OSError) and cause.strerror) or cause
 
 
 def read(text: str) -> Runs:

@@ -19,6 +19,7 @@ from predictd.server.bench.results import (
     Quantile,
 )
 from predictd.server.bench.steady import known, mean_bounds, quantile_bounds, steady
+from predictd.server.measure import quantities
 
 # A load that does not become steady is measured all the same, and said not to be.
 WARM_UPS_MAX = 5
@@ -149,7 +150,7 @@ class Meter:
         rate = latencies.total / len(last) / self._times.interval_seconds
         doing = "warming up" if self._start is None else "measuring"
         seconds = len(self.slices) * self._times.interval_seconds
-        return f"{doing} {seconds:.1f} s: {rate:,.0f}/s, p99 {latencies.quantile(0.99) / 1e6:.3g} ms"
+        return f"{doing} {seconds:.1f} s: {rate:,.0f}/s, p99 {quantities.seconds(latencies.quantile(0.99) / 1e9)}"
 
     def point(
         self,
@@ -220,7 +221,7 @@ def client_side(measured: Sequence[Slice], interval_seconds: float, whole: Histo
     if busiest >= _CPU_BUSY:
         found.append(f"a process of the load generator used {busiest:.0%} of a CPU: give it more --processes")
     if late > max(_LATE_SECONDS, _LATE_SHARE * whole.quantile(0.99) / 1e9):
-        found.append(f"1% of the requests left {late * 1e3:.3g} ms after their time or later")
+        found.append(f"1% of the requests left {quantities.seconds(late)} after their time or later")
     if lag > max(_LAG_SECONDS, whole.quantile(0.5) / 1e9):
-        found.append(f"its event loop was {lag * 1e3:.3g} ms late")
+        found.append(f"its event loop was {quantities.seconds(lag)} late")
     return ClientSide(busiest, late, lag, found)

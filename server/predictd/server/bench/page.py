@@ -8,7 +8,7 @@ from html import escape
 from predictd.server.bench.charts import Axis, Line, bars, lines
 from predictd.server.bench.report import notes, slo_text
 from predictd.server.bench.results import QUANTILES, Point, Result
-from predictd.server.measure.bench_report import seconds
+from predictd.server.measure.quantities import number, seconds
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --soft: #666; --back: #fff; --grid: #ddd; --limit: #c00; }
@@ -75,8 +75,8 @@ def _table(points: Sequence[Point]) -> str:
     rows = [
         (
             point.label,
-            f"{point.per_second:.5g}",
-            f"{point.per_second_low:.5g} to {point.per_second_high:.5g}",
+            number(point.per_second, 5),
+            f"{number(point.per_second_low, 5)} to {number(point.per_second_high, 5)}",
             seconds(point.mean_seconds),
             *(seconds(q.seconds) if (q := point.quantiles.get(name)) else "" for name in QUANTILES),
             seconds(point.max_seconds),

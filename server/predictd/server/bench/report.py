@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from predictd.server.bench.results import FORMAT, QUANTILES, Point, Quantile, Result, SloResult
-from predictd.server.measure.bench_report import seconds
 from predictd.server.measure.engine_process import MeasureError
+from predictd.server.measure.quantities import number, seconds
 from predictd.server.measure.statistics import ratio
 from predictd.server.measure.table import table
 
@@ -39,8 +39,8 @@ def _cells(point: Point) -> tuple[str, ...]:
     known = [point.quantiles.get(name) for name in QUANTILES]
     return (
         point.label,
-        f"{point.per_second:.5g}",
-        f"{spread:.3g}",
+        number(point.per_second, 5),
+        number(spread, 3),
         seconds(point.mean_seconds),
         *("" if each is None else seconds(each.seconds) for each in known),
         seconds(point.max_seconds),
@@ -75,10 +75,10 @@ def notes(result: Result) -> Iterator[str]:
         for reason in point.client.bottleneck:
             yield f"note: {point.label}: the load generator was the bottleneck: {reason}"
         if not point.steady:
-            yield f"note: {point.label}: not steady after {point.warm_up_seconds:.3g} s of warm-up"
+            yield f"note: {point.label}: not steady after {seconds(point.warm_up_seconds)} of warm-up"
         if point.overloaded:
             yield (
-                f"note: {point.label}: only {point.per_second:.5g} a second were answered: the latencies grow "
+                f"note: {point.label}: only {number(point.per_second, 5)} a second were answered: the latencies grow "
                 "with the time of the measurement"
             )
         for reason, count in sorted(point.errors.items(), key=lambda each: -each[1])[:_ERRORS_SHOWN]:
@@ -91,9 +91,9 @@ def slo_text(slo: SloResult) -> str:
     """What a search found, as a sentence."""
     limit = f"{slo.quantile} of at most {seconds(slo.limit_seconds)}"
     if slo.rate is None:
-        return f"no rate has a {limit}; the lowest tried was {slo.failed_rate or 0:.5g}/s"
-    above = "" if slo.failed_rate is None else f"; {slo.failed_rate:.5g}/s does not"
-    return f"{slo.rate:.5g}/s has a {limit}{above}"
+        return f"no rate has a {limit}; the lowest tried was {number(slo.failed_rate or 0, 5)}/s"
+    above = "" if slo.failed_rate is None else f"; {number(slo.failed_rate, 5)}/s does not"
+    return f"{number(slo.rate, 5)}/s has a {limit}{above}"
 
 
 def read(path: Path) -> Result:
@@ -119,8 +119,10 @@ def compare(one: Result, other: Result) -> Iterator[str]:
     pairs = [(point, by_label[point.label]) for point in one.points if point.label in by_label]
     if not pairs:
         raise MeasureError("the two have no load in common")
-    yield f"A: {', '.join(one.models)} on {one.target}, {one.began}"
-    yield f"B: {', '.join(other.models)} on {other.target}, {other.began}"
+    yield "\n".join(
+        f"{name}: {', '.join(each.models)} on {each.target}, {each.how}, {each.began}"
+        for name, each in (("A", one), ("B", other))
+    )
     rows = [row for pair in pairs for row in _compared(*pair)]
     yield table(("load", "", "A", "B", "B / A", "B is"), rows)
     for name, result in (("A", one), ("B", other)):
@@ -131,7 +133,7 @@ def _compared(a: Point, b: Point) -> Iterator[tuple[str, ...]]:
     higher = _verdict(
         a.per_second_high < b.per_second_low, a.per_second_low > b.per_second_high, "faster", "slower"
     )
-    rates = (f"{a.per_second:.5g}", f"{b.per_second:.5g}", f"{ratio(b.per_second, a.per_second):.3f}")
+    rates = (number(a.per_second, 5), number(b.per_second, 5), f"{ratio(b.per_second, a.per_second):.3f}")
     yield (a.label, "answers/s", *rates, higher)
     for name in QUANTILES:
         before, after = a.quantiles.get(name), b.quantiles.get(name)

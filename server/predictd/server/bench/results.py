@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from predictd.server.measure.quantities import count, number
+
 FORMAT = 1
 # Those of the table, the page and the comparison.
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999}
@@ -119,14 +121,17 @@ class Point(msgspec.Struct, frozen=True):
     @property
     def label(self) -> str:
         """The load, in words."""
-        if self.callers:
-            return f"{self.callers} caller{'s' if self.callers > 1 else ''}"
-        return f"{self.rate:.6g}/s"
+        return load_text(self.callers, self.rate)
 
     @property
     def overloaded(self) -> bool:
         """An open loop that was not kept up with: its latencies grow with the time of the measurement."""
         return self.rate > 0 and self.per_second_high < 0.98 * self.rate
+
+
+def load_text(callers: int, rate: float) -> str:
+    """So many callers of a closed loop, or so many requests a second of an open one, in words."""
+    return count(callers, "caller", "callers") if callers else f"{number(rate, 6)}/s"
 
 
 class SloResult(msgspec.Struct, frozen=True):
@@ -168,6 +173,7 @@ class Result(msgspec.Struct, frozen=True):
         """How the server was reached, and what it was sent."""
         way = "streams" if self.streams else "unary"
         return (
-            f"{self.api} ({way}{', TLS' if self.tls else ''}), up to {self.connections} connections of "
-            f"{self.processes} processes; {self.inputs}"
+            f"{self.api} ({way}{', TLS' if self.tls else ''}), up to "
+            f"{count(self.connections, 'connection', 'connections')} of "
+            f"{count(self.processes, 'process', 'processes')}; {self.inputs}"
         )

@@ -15,7 +15,7 @@ from predictd.server.bench.access import PLAIN, Access
 from predictd.server.bench.messages import Drive, Interval, Payload
 from predictd.server.bench.meter import Meter, Times
 from predictd.server.bench.processes import Generators
-from predictd.server.bench.results import Point, SloResult
+from predictd.server.bench.results import Point, SloResult, load_text
 from predictd.server.bench.schedule import shared
 from predictd.server.bench.slo import Slo, SloSearch
 from predictd.server.measure.engine_process import MeasureError
@@ -40,7 +40,7 @@ class Level:
     @property
     def label(self) -> str:
         """In words."""
-        return f"{self.callers} callers" if self.callers else f"{self.rate:.6g}/s"
+        return load_text(self.callers, self.rate)
 
 
 @dataclass(frozen=True, slots=True)

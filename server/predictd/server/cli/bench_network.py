@@ -60,6 +60,8 @@ def bench_network(wish: NetworkWish) -> int:
     from predictd.server.measure.interrupt import terminated_as_interrupted
     from predictd.server.measure.progress import ProgressLine
 
+    if wish.html is not None and not wish.html.absolute().parent.is_dir():
+        raise click.ClickException(f"{wish.html}: there is no folder {wish.html.parent}")
     line = ProgressLine(sys.stderr)
     try:
         with terminated_as_interrupted():
@@ -86,6 +88,7 @@ def _measure(wish: NetworkWish, show: Callable[[str], None]) -> Result:
     from predictd.server.bench.results import Result
     from predictd.server.bench.session import Level, Session, Setup
     from predictd.server.measure.inputs import MakeUp, Range
+    from predictd.server.measure.quantities import count
 
     wish.access.check(wish.target, wish.http)
     seconds = _SECONDS if wish.time_ns is None else wish.time_ns / 1e9
@@ -125,7 +128,9 @@ def _measure(wish: NetworkWish, show: Callable[[str], None]) -> Result:
         api=wish.api,
         streams=wish.streams,
         models=list(wish.models),
-        inputs=f"random, {wish.rows} row(s) each" if wish.inputs is None else f"inputs of {wish.inputs}",
+        inputs=f"random, {count(wish.rows, 'row', 'rows')} each"
+        if wish.inputs is None
+        else f"inputs of {wish.inputs}",
         arrivals=wish.arrivals,
         connections=setup.connections,
         processes=wish.processes,

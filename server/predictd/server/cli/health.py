@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from predictd.server.cli.remote import Target, daemon_options
+from predictd.server.cli.remote import Target, daemon_options, reading_certificates
 
 # Front ends answer this by themselves; what takes longer is no answer for a load balancer either.
 _ANSWER_SECONDS = 5.0
@@ -23,12 +23,15 @@ def health(name: str, target: Target) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     what = f"model {name!r} of the daemon" if name else "the daemon"
-    tls, token = target.tls, target.trust.token
-    options = () if tls is None or tls.server_name is None else ((_NAME_OPTION, tls.server_name),)
+    name_expected, token = target.trust.server_name, target.trust.token
+    options = () if name_expected is None else ((_NAME_OPTION, name_expected),)
+    with reading_certificates():
+        tls = target.tls
+        credentials = None if tls is None else tls.credentials()
     with (
         grpc.insecure_channel(target.address)
-        if tls is None
-        else grpc.secure_channel(target.address, tls.credentials(), options)
+        if credentials is None
+        else grpc.secure_channel(target.address, credentials, options)
     ) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SETTINGS = (
     "paths",
     "config",
+    "frontend",
     "frontends",
     "instances",
     "threads",

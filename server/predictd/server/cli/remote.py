@@ -16,13 +16,16 @@ from predictd.client import (
     DeadlineExceededError,
     PredictdError,
     Tls,
+    TlsError,
     UnavailableError,
+    tls,
 )
-from predictd.server.cli.trust import Trust, read_pem, trust_options
+from predictd.server.cli.trust import Trust, trust_options
 from predictd.server.config.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from predictd.client import Model
 
@@ -31,6 +34,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Metadata is answered by the front end alone; one that takes longer is not there.
 _METADATA_SECONDS = 10.0
 _START = "predictd serve MODEL.onnx"
+_OPTIONS = {
+    "Tls(server_name=…)": "--tls-server-name",
+    "root_certificates": "--tls-ca",
+    "certificate_chain": "--tls-certificate",
+    "private_key": "--tls-key",
+}
 
 grpc_option = click.option(
     "--grpc",
@@ -58,14 +67,14 @@ class Target:
 
     @property
     def tls(self) -> Tls | None:
-        """How the client encrypts. Raises click.ClickException."""
+        """How the client encrypts. Raises OSError."""
         trust = self.trust
         if not trust.tls:
             return None
         return Tls(
             root_certificates=trust.ca,
-            certificate_chain=read_pem(trust.certificate),
-            private_key=read_pem(trust.key),
+            certificate_chain=_source(trust.certificate),
+            private_key=_source(trust.key),
             server_name=trust.server_name,
         )
 
@@ -112,15 +121,24 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @contextmanager
 def connect(target: Target) -> Iterator[Client]:
     """Give a client of the daemon. What goes wrong with it ends the command with one line."""
-    try:
+    with reading_certificates():
         made = Client(target.address, retries=NO_RETRIES, tls=target.tls, token=target.trust.token)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
     try:
         with made as client:
             yield client
     except PredictdError as error:
         raise click.ClickException(_line(error)) from error
+
+
+@contextmanager
+def reading_certificates() -> Iterator[None]:
+    """Make what connects in this: files that cannot be used end the command with one line."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {str(error.strerror).lower()}") from error
+    except ValueError as error:
+        raise click.ClickException(_in_options(str(error))) from error
 
 
 def fetch_model(client: Client, target: Target, name: str, start: str = _START) -> Model:
@@ -140,10 +158,24 @@ def reaching(target: Target, start: str = _START) -> Iterator[None]:
     """Make the first call on a connection in this: it says so when there is no daemon."""
     try:
         yield
+    except TlsError as error:
+        raise click.ClickException(f"{target}: {_in_options(error.message)}") from error
     except (UnavailableError, DeadlineExceededError) as error:
-        raise click.ClickException(
-            f"no daemon answers at {target} ({_line(error)}); start one with: {start}"
-        ) from error
+        # One that hangs up is there, and wants something else.
+        advice = f"; start one with: {start}" if tls.hint(error.message) is None else ""
+        raise click.ClickException(f"no daemon answers at {target} ({_line(error)}){advice}") from error
+
+
+def _source(path: Path | None) -> Path | bytes | None:
+    """What the client takes: it can look a pair of files over, and read a pipe but once."""
+    return path if path is None or path.is_file() else path.read_bytes()
+
+
+def _in_options(text: str) -> str:
+    """What the client says of encryption, in one line, with our options in place of its arguments."""
+    for argument, name in _OPTIONS.items():
+        text = text.replace(argument, name)
+    return " ".join(text.split())
 
 
 def _line(error: PredictdError) -> str:

@@ -23,7 +23,7 @@ def serve(ctx: click.Context, /, **flags: object) -> int:
     settings = settings_from(flags)
     if not settings.paths:
         raise click.UsageError("no PATH: give a model file, a model's folder or a repository", ctx=ctx)
-    for path in settings.paths:
+    for path in (*settings.paths, *settings.linked_dir):
         try:
             path.stat()
         except OSError as error:

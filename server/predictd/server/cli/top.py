@@ -130,6 +130,9 @@ def _fetch(target: Address, trust: Trust) -> dict[str, Any]:
             why = body.decode("utf-8", "replace").strip()
             raise _NoStatusError(f"the daemon at {target} refuses: {why} (--token-file)")
         status = json.loads(body) if answer.status == http.HTTPStatus.OK else None
+    except http.client.BadStatusLine as error:
+        how = "with" if trust.tls else "without"
+        raise _NoStatusError(f"what answers at {target} speaks no HTTP/1.1 {how} TLS") from error
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _NoStatusError(f"no daemon answers at {target}: {why.lower()}") from error

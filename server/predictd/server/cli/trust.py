@@ -146,11 +146,6 @@ def trust_options(command: F) -> F:
     return result
 
 
-def read_pem(path: Path | None) -> bytes | None:
-    """What a file holds. Raises click.ClickException."""
-    return None if path is None else _read(path)
-
-
 def _token(path: Path) -> str:
     token = _read(path).decode("ascii", "replace").strip()
     if not token or any(not "!" <= character <= "~" for character in token):

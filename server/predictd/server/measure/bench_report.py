@@ -8,6 +8,7 @@ from typing import Any
 
 from predictd.server.measure.engine_bench import BatchResult, BenchResult
 from predictd.server.measure.messages import Profiled, Stages
+from predictd.server.measure.quantities import count, number, seconds, size
 from predictd.server.measure.table import table
 
 _HEAD = ("batch", "rows/s", "runs", "min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max", "CPUs")
@@ -43,7 +44,7 @@ def _cells(result: BatchResult) -> tuple[str, ...]:
     times = result.latency
     return (
         str(result.rows),
-        f"{result.rows_per_second:.5g}",
+        number(result.rows_per_second, 5),
         str(result.runs),
         *map(
             seconds,
@@ -128,25 +129,3 @@ def _batch_data(result: BatchResult) -> dict[str, Any]:
 
 def _fields(stages: Stages | None) -> dict[str, float] | None:
     return None if stages is None else {name: getattr(stages, name) for name in stages.__struct_fields__}
-
-
-def count(number: int, one: str, several: str) -> str:
-    """A number with its noun."""
-    return f"{number} {one if number == 1 else several}"
-
-
-def seconds(value: float) -> str:
-    """A time in the unit in which it is easy to read."""
-    if value >= 1:
-        return f"{value:.3g} s"
-    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
-
-
-def size(value_bytes: int) -> str:
-    """A size in the unit in which it is easy to read."""
-    value, unit = float(value_bytes), "bytes"
-    for larger in ("KiB", "MiB", "GiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.4g} {unit}"

@@ -109,11 +109,19 @@ class PlanInfo:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What no gauge and no counter tells."""
+    """What no gauge and no counter tells.
+
+    Attributes:
+        models: All that there are.
+        processes: The children.
+        plan: Of them, at the start.
+        pid: The supervisor's, which takes signals.
+    """
 
     models: tuple[ModelInfo, ...]
     processes: tuple[ProcessInfo, ...]
     plan: PlanInfo
+    pid: int
 
 
 def status_document(
@@ -173,7 +181,7 @@ def status_document(
         "queues": [asdict(queue) for queue in gauges.queues],
         "in_flight": sum(gauges.in_flight.values()),
         "kills": sum(gauges.kills.values()),
-        "processes": _processes(gauges.processes, overview.processes),
+        "processes": _processes(gauges.processes, overview),
         "memory": None if gauges.memory is None else asdict(gauges.memory),
         "gpus": [asdict(gpu) for gpu in gauges.gpus],
         "plan": asdict(overview.plan),
@@ -237,18 +245,19 @@ def _runs(runs: RunTotals) -> Document:
     }
 
 
-def _processes(gauges: Iterable[ProcessGauge], infos: Iterable[ProcessInfo]) -> list[Document]:
+def _processes(gauges: Iterable[ProcessGauge], overview: Overview) -> list[Document]:
     """What is planned for each process and what it takes; the supervisor is not planned."""
-    planned = {(info.role, info.index): info for info in infos}
-    return [_process(gauge, planned.get((gauge.role, gauge.index))) for gauge in gauges]
+    planned = {(info.role, info.index): asdict(info) for info in overview.processes}
+    supervisor = {"state": "running", "pid": overview.pid, "restarts": 0}
+    return [_process(gauge, planned.get((gauge.role, gauge.index), supervisor)) for gauge in gauges]
 
 
-def _process(gauge: ProcessGauge, info: ProcessInfo | None) -> Document:
+def _process(gauge: ProcessGauge, info: Document) -> Document:
     memory = gauge.memory
     return {
         "role": gauge.role,
         "index": gauge.index,
-        **({"state": "running", "restarts": 0} if info is None else asdict(info)),
+        **info,
         "cpu_seconds": gauge.cpu_seconds,
         "resident_bytes": None if memory is None else memory.resident_bytes,
         "anonymous_bytes": None if memory is None else memory.anonymous_bytes,

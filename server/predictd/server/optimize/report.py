@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from predictd.server.measure.bench_report import count, seconds, size
 from predictd.server.measure.plot import Curve, Mark, plot
+from predictd.server.measure.quantities import count, number, seconds, size
 from predictd.server.measure.table import table
 from predictd.server.optimize.accuracy import OutputAccuracy
 from predictd.server.optimize.comparison import Comparison, MeasuredModel
@@ -49,7 +49,7 @@ def _model_rows(one: MeasuredModel, other: MeasuredModel) -> Iterator[tuple[str,
 
 
 def _ratio(value: float, other: float) -> str:
-    return f"{value / other:.3g}" if other else ""
+    return number(value / other, 3) if other else ""
 
 
 def _engine(measured: MeasuredModel) -> str:
@@ -62,8 +62,8 @@ def _speed_rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
         ratio = speedup.ratio
         yield (
             str(one.batch_size),
-            *(f"{one.rows_per_second:.4g}", seconds(one.p50_seconds), seconds(one.p99_seconds)),
-            *(f"{other.rows_per_second:.4g}", seconds(other.p50_seconds), seconds(other.p99_seconds)),
+            *(number(one.rows_per_second, 4), seconds(one.p50_seconds), seconds(one.p99_seconds)),
+            *(number(other.rows_per_second, 4), seconds(other.p50_seconds), seconds(other.p99_seconds)),
             f"{ratio.ratio:.3g} ({ratio.low:.3g}-{ratio.high:.3g})",
             ratio.verdict.value,
         )

@@ -63,10 +63,13 @@ def open_doors(
             )
         elif not encrypted:
             warnings.append(f"{where}: tokens can be read on the way; --tls-certificate encrypts")
-    if (
-        not are_private(sockets)
-        and http_tls(settings, sockets, credentials) is None
-        and settings.tokens is not None
-    ):
-        warnings.append(f"HTTP on {settings.http}: tokens can be read on the way")
+    if not are_private(sockets):
+        where = f"HTTP on {settings.http}"
+        if not known:
+            warnings.append(
+                f"{where}: whoever reaches it may read metrics and the status page, with lines of the log; "
+                "--tokens and --tls-client-ca change that"
+            )
+        elif settings.tokens is not None and http_tls(settings, sockets, credentials) is None:
+            warnings.append(f"{where}: tokens can be read on the way")
     return warnings

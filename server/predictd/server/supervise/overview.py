@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 from predictd.server.control.publication import LaneView, PublishModel
@@ -55,6 +56,7 @@ def overview(
             reasons=(*budget.reasons, *plan.reasons),
             warnings=plan.warnings,
         ),
+        pid=os.getpid(),
     )
 
 

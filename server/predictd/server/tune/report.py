@@ -8,6 +8,7 @@ from typing import Any
 
 from predictd.server.config.tuned import Here, Tuned, table_of
 from predictd.server.measure.plot import Curve, Mark, plot
+from predictd.server.measure.quantities import number
 from predictd.server.measure.table import table as markdown
 from predictd.server.tune.candidate import DEFAULT
 from predictd.server.tune.choice import Result, Row
@@ -37,7 +38,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     single = next((point for point in row.points if point.callers == 1), None)
     return (
         str(row.candidate),
-        "0" if best is None else f"{best.per_second:.4g}",
+        "0" if best is None else number(best.per_second, 4),
         ""
         if against is None
         else f"{_factor(against.ratio)} ({_factor(against.low)}-{_factor(against.high)})",
@@ -51,11 +52,11 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _factor(ratio: float) -> str:
-    return f"{ratio:.3g}" if math.isfinite(ratio) else "∞"
+    return number(ratio, 3) if math.isfinite(ratio) else "∞"
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+    return f"{number(seconds * 1e3, 3)} ms"
 
 
 def conclusion(result: Result, objective: Objective) -> Iterator[str]:

@@ -18,7 +18,7 @@ SHORT_RUN_NS = 100_000
 # A model that takes longer to load is not loaded twice to find out.
 QUICK_LOAD_SECONDS = 1.0
 # How much longer a run may take with one thread.
-SLOWER_MAX = 1.5
+SLOWER_MAX = 1.25
 # Enough for dozens of short runs, and for one that is not.
 _TRIAL_NS = 3_000_000
 
