@@ -142,12 +142,14 @@ def test_messages_of_which_nothing_comes_keep_nobody_from_the_fast_way() -> None
     async def played(rig: HotRig) -> None:
         pool, worker = await started(rig, 1, 2)
         with ExitStack() as stack:
-            for _ in range(4):
-                raw = stack.enter_context(raw_client(rig.address))
-                # Nothing but the length: 5 bytes each.
-                _begin(raw, 1, _request(1, 2)[:5])
-                raw.send(frame(PING, 0, 0, bytes(8)))
-                raw.until(PING, ACK)
+
+            def begin_four() -> None:
+                for _ in range(4):
+                    raw = stack.enter_context(raw_client(rig.address))
+                    # Nothing but the length: 5 bytes each.
+                    _begin(raw, 1, _request(1, 2)[:5])
+                    raw.send(frame(PING, 0, 0, bytes(8)))
+                    raw.until(PING, ACK)
 
             async def mine() -> bool:
                 waiting = call(rig, predict(1, 2))
@@ -156,7 +158,10 @@ def test_messages_of_which_nothing_comes_keep_nobody_from_the_fast_way() -> None
                 await waiting
                 return rig.mine(found) == [True]
 
-            assert not await mine()
+            begin_four()
+            # A busy machine may have taken the second that they have.
+            while await mine():
+                begin_four()
             # They are given to Python after a second, and the loop answers by itself again.
             for _ in range(200):
                 if await mine():
