@@ -105,6 +105,7 @@ def test_what_comes_and_goes_leaves_nothing(tmp_path: Path, connections: int) ->
         (pid,) = daemon.pids("front ends")
         client.predict("affine", {"x": _X}, deadline=20)
         seen: list[tuple[int, float]] = []
+        resident = 0
         # The arena grows with the most requests at once, of which there are more while others have the worker's CPU.
         while len(seen) < 2 or seen[-1] != seen[-2]:
             assert len(seen) < ROUNDS_MAX, seen
