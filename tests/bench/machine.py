@@ -12,6 +12,7 @@ from tests.bench import proc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from predictd.server.bench.results import Point
     from tests.bench.load import LoadResult
 
 _SATURATED = 0.9
@@ -35,6 +36,15 @@ def disturbance(what: str, foreign_cpus: Sequence[float]) -> list[str]:
     if (worst := max(foreign_cpus)) < _DISTURBED_CPUS:
         return []
     return [f"{what}: other processes of the machine used up to {worst:.2f} CPUs meanwhile."]
+
+
+def limits(what: str, points: Sequence[Point]) -> list[str]:
+    """Whether `predictd bench` limited a measurement."""
+    limited = [point.client.bottleneck[0] for point in points if point.client.bottleneck]
+    if not limited:
+        return []
+    times = f"{len(limited)} of {len(points)} times"
+    return [f"{what}: predictd bench was the bottleneck {times}, such as: {limited[0]}"]
 
 
 def caveats(what: str, results: Sequence[LoadResult]) -> list[str]:

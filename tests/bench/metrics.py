@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import time
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.samples import Sample
 
 _SETTLE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
@@ -40,17 +47,30 @@ class Counters:
         return self.rows / max(1, self.runs)
 
 
-def scrape(http: str) -> Counters:
-    """Read the counters."""
+def _samples(http: str) -> Iterator[Sample]:
     with urllib.request.urlopen(f"http://{http}/metrics", timeout=10) as answer:
         text = answer.read().decode()
+    for family in text_string_to_metric_families(text):
+        yield from family.samples
+
+
+def scrape(http: str) -> Counters:
+    """Read the counters."""
     names = ("requests_total", "batch_rows_count", "batch_rows_sum", "run_requests_total")
     found = {f"predictd_{name}": 0.0 for name in names}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name in found and sample.labels.get("status", "OK") == "OK":
-                found[sample.name] += sample.value
+    for sample in _samples(http):
+        if sample.name in found and sample.labels.get("status", "OK") == "OK":
+            found[sample.name] += sample.value
     return Counters(*(int(value) for value in found.values()))
+
+
+def ways(http: str) -> Counter[str]:
+    """How many requests went which way through the front end in C."""
+    found: Counter[str] = Counter()
+    for sample in _samples(http):
+        if sample.name == "predictd_native_requests_total":
+            found[sample.labels["way"]] += int(sample.value)
+    return found
 
 
 def settled(http: str, ok: int) -> Counters:

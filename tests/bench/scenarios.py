@@ -15,6 +15,7 @@ from tests.bench import (
     lighter,
     mixed,
     native,
+    native_costs,
     openmp,
     overload,
     published_report,
@@ -94,8 +95,9 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario("openmp", _alone(openmp.run), published=False),
         Scenario("optimize", _alone(lighter.run), published=False),
         Scenario("native", _alone(native.run), published=False),
+        Scenario("native-costs", _alone(native_costs.run), published=False),
+        Scenario("agreement", _alone(agreement.run)),
         Scenario("clients", _on_pair(clients.run)),
         Scenario("streams", _on_pair(streams.run)),
-        Scenario("agreement", _on_pair(agreement.run)),
     )
 }

@@ -8,6 +8,7 @@ from predictd.server.bench.messages import Payload
 from predictd.server.bench.meter import Times
 from predictd.server.bench.processes import Generators
 from predictd.server.bench.session import Level, Session, Setup
+from tests.bench.machine import limits
 from tests.bench.table import Ratio, Report, Spread, Table, ratio_of_rounds
 
 if TYPE_CHECKING:
@@ -73,5 +74,6 @@ def _report(calls: list[Point], messages: list[Point]) -> Report:
                 rows,
             )
         ],
+        notes=[*limits("Predict", calls), *limits("PredictStream", messages)],
         problems=[f"streams beside calls: {errors} requests failed"] if errors else [],
     )

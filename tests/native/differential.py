@@ -7,10 +7,13 @@ seed and number.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
 import re
+import subprocess
 import sys
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +41,7 @@ IN_FLIGHT = 16
 TIMEOUT_SECONDS = 60.0
 # What a message is sent as it is, besides its mutations: the loop in C answers it by itself from the second time on.
 PLAIN_SHARE = 0.2
+COMPRESSIONS = (grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate)
 _ERROR_ID = re.compile(r"internal error \S+")
 # A message of megabytes would only be slow.
 _MESSAGE_MIB = 4
@@ -70,6 +74,7 @@ class Difference:
 
     method: str
     message: bytes
+    compression: grpc.Compression
     grpcio: Said
     native: Said
 
@@ -85,6 +90,8 @@ def seeds() -> dict[str, Sequence[bytes]]:
 def _arrays() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "rows", {"x": np.arange(4, dtype=np.float32).reshape(1, 4)}
     yield "rows", {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    # Others are too small to be sent in fewer bytes.
+    yield "rows", {"x": np.ones((64, 4), np.float32)}
     yield (
         "add_sub",
         {
@@ -153,14 +160,15 @@ def pair(root: Path) -> Iterator[tuple[Daemon, Daemon]]:
         yield reference, native
 
 
-def messages(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """So many messages and the methods that they are for."""
+def messages(count: int, seed: int) -> Iterator[tuple[str, bytes, grpc.Compression]]:
+    """So many messages, the methods that they are for, and how they are sent."""
     draw = random.Random(seed)
     mutators = {method: Mutator(right, draw) for method, right in seeds().items()}
     for _ in range(count):
         mutator = mutators[method := draw.choice(list(mutators))]
         right = draw.choice(mutator.seeds)
-        yield method, right if draw.random() < PLAIN_SHARE else mutator.mutate(right)
+        message = right if draw.random() < PLAIN_SHARE else mutator.mutate(right)
+        yield method, message, draw.choice(COMPRESSIONS)
 
 
 async def compare(
@@ -180,24 +188,25 @@ async def compare(
     ):
 
         async def work() -> None:
-            for method, message in waiting:
-                said, also_said = await asyncio.gather(ask(one, method, message), ask(other, method, message))
+            for call in waiting:
+                said, also_said = await asyncio.gather(ask(one, *call), ask(other, *call))
                 codes[said.code] += 1
                 if said != also_said:
-                    differences.append(Difference(method, message, said, also_said))
+                    differences.append(Difference(*call, said, also_said))
 
         await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
     return differences, codes
 
 
-async def ask(channel: Any, method: str, message: bytes) -> Said:
+async def ask(channel: Any, method: str, message: bytes, compression: grpc.Compression) -> Said:
     """Send one message."""
     answers: list[bytes] = []
+    options = {"timeout": TIMEOUT_SECONDS, "compression": compression}
     try:
         if method in (PREDICT, INFER):
-            answers.append(await channel.unary_unary(method)(message, timeout=TIMEOUT_SECONDS))
+            answers.append(await channel.unary_unary(method)(message, **options))
         else:
-            call = channel.stream_stream(method)(iter((message,)), timeout=TIMEOUT_SECONDS)
+            call = channel.stream_stream(method)(iter((message,)), **options)
             answers += [answer async for answer in call]
     except grpc.aio.AioRpcError as error:
         return Said(error.code().name, _plain(error.details() or ""), tuple(map(_same(method), answers)))
@@ -229,10 +238,64 @@ def _same(method: str) -> Any:
     return same
 
 
+def compressed() -> dict[str, tuple[str | None, bytes]]:
+    """Messages that say that they are compressed, as no library sends them, and the encoding of their call."""
+    right = seeds()[PREDICT][2]
+    packed = gzip.compress(right)
+    gzipped = {
+        "bad": b"nothing of the kind",
+        "cut off": packed[:-9],
+        "without its last byte": packed[:-1],
+        "with more behind it": packed + b"x",
+        "two members": packed * 2,
+        "another checksum": packed[:-5] + bytes([packed[-5] ^ 1]) + packed[-4:],
+        "no bytes": b"",
+        "of nothing": gzip.compress(b""),
+        "as large as may be": gzip.compress(bytes(_MESSAGE_MIB << 20)),
+        # By less, grpcio says it in the words that it has for messages that are not compressed.
+        "larger": gzip.compress(bytes(2 * _MESSAGE_MIB << 20)),
+        "in deflate's format": zlib.compress(right),
+        "right": packed,
+        "of what is no request": gzip.compress(right[:-1]),
+    }
+    calls: dict[str, tuple[str | None, bytes]] = {
+        name: ("gzip", message) for name, message in gzipped.items()
+    }
+    return calls | {
+        "by nobody knows what": (None, packed),
+        "by nothing": ("identity", packed),
+        "deflate": ("deflate", zlib.compress(right)),
+        "deflate without its frame": ("deflate", zlib.compress(right, wbits=-zlib.MAX_WBITS)),
+        "in gzip's format": ("deflate", packed),
+    }
+
+
+def told(address: str, method: str, encoding: str | None, message: bytes) -> list[str]:
+    """The status of a call with a compressed message, as curl shows it."""
+    headers = ["content-type: application/grpc", "te: trailers"]
+    headers += [f"grpc-encoding: {encoding}"] if encoding is not None else []
+    shown = subprocess.run(
+        [
+            *("curl", "--silent", "--http2-prior-knowledge", "--max-time", "30", "--data-binary", "@-"),
+            *("--dump-header", "-", "--output", "/dev/null"),
+            *(part for header in headers for part in ("--header", header)),
+            f"http://{address}{method}",
+        ],
+        input=b"\1" + len(message).to_bytes(4) + message,
+        capture_output=True,
+        check=True,
+    )
+    lines = (line.strip() for line in shown.stdout.decode().splitlines())
+    # An empty text is as good as none.
+    return sorted(
+        line for line in lines if line.startswith(("grpc-status", "grpc-message")) and line[-1] != ":"
+    )
+
+
 def describe(difference: Difference) -> str:
     """A difference in words."""
     return (
-        f"{difference.method} {difference.message.hex()}\n"
+        f"{difference.method} {difference.compression.name} {difference.message.hex()}\n"
         f"  grpcio: {difference.grpcio}\n  native: {difference.native}"
     )
 

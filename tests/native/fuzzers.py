@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
+import zlib
 from pathlib import Path
 
 from tests.native.frames import (
@@ -20,7 +22,7 @@ from tests.native.frames import (
 )
 
 NATIVE = Path(__file__).parents[2] / "server/native"
-LIBRARIES = ("-lnghttp2", "-lssl", "-lcrypto", "-pthread", "-lm")
+LIBRARIES = ("-lnghttp2", "-lssl", "-lcrypto", "-lz", "-pthread", "-lm")
 # Whose behaviour each fuzzer makes up, and who uses Python.
 MADE_UP = {"http2": "inference", "protobuf": "connections", "completions": "connections"}
 PYTHON = {"module.c", "orders.c"}
@@ -95,5 +97,15 @@ def conversations() -> list[bytes]:
             + frame(DATA, END_STREAM, 1, b"\0\0\1\0\0" + b"z" * 3000)
             + frame(GOAWAY, 0, 0, bytes(8)),
         ]
+        for encoding, packed in (
+            ("gzip", gzip.compress(b"hello" * 20)),
+            ("deflate", zlib.compress(bytes(9000))),
+        ):
+            sent = b"\1" + len(packed).to_bytes(4) + packed
+            said.append(
+                frame(HEADERS, END_HEADERS, 1, header_block(path=path, grpc_encoding=encoding))
+                + frame(DATA, 0, 1, sent + sent[:9])
+                + frame(DATA, END_STREAM, 1, sent[9:] + message(b"plain"))
+            )
     choices = [bytes(range(16)), b"\3" * 16, bytes([7, 11, 13, 3] * 4)]
     return [chosen + data for chosen in choices for data in said]

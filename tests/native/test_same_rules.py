@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from predictd.server.frontend.expectation import Expectation
+from predictd.server.frontend.native.inflate import WINDOW_BITS, UnreadableMessageError, inflate
 from predictd.server.observe.buckets import DURATION_BOUNDS_NS
 from predictd.server.observe.deltas import NATIVE_WAYS
 from predictd.server.transport import records
@@ -37,13 +40,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
     if compiler is None:
         pytest.skip("there is no C compiler")
     built = tmp_path_factory.mktemp("rules") / "rules.so"
-    files = [SOURCES / name for name in ("expectation.c", "arena.c", "counts.c")]
-    subprocess.run(
-        [compiler, "-std=c11", "-shared", "-fPIC", "-O1", "-o", built, *files], check=True, timeout=60
-    )
+    files = [SOURCES / name for name in ("expectation.c", "arena.c", "counts.c", "inflate.c")]
+    options = ["-std=c11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1"]
+    subprocess.run([compiler, *options, "-o", built, *files, "-lz"], check=True, timeout=60)
     library = ctypes.CDLL(str(built))
     library.arena_class_bytes.restype = ctypes.c_size_t
     library.arena_class_bytes.argtypes = [ctypes.c_size_t]
+    library.inflate_message.restype = ctypes.c_void_p
     library.expectation_wait_ns.restype = ctypes.c_uint64
     library.expectation_excess_ns.restype = ctypes.c_uint64
     return library
@@ -91,6 +94,85 @@ def test_expected_waits(
 
 def _wait(library: Any, native: Any, ahead: int, now_ns: int) -> int:
     return int(library.expectation_wait_ns(native, ctypes.c_uint32(ahead), ctypes.c_uint64(now_ns)))
+
+
+def _inflated(
+    library: Any, encoding: str, message: bytes, limit_bytes: int, left_ns: int = 10**12
+) -> bytes | None:
+    """What C makes of it; None: it is Python's."""
+    size, left = ctypes.c_size_t(), ctypes.c_uint64(left_ns)
+    content = ctypes.create_string_buffer(message, len(message))
+    # `struct pn_bytes`: data, size, capacity.
+    packed = (ctypes.c_size_t * 3)(ctypes.addressof(content), len(message), len(message))
+    bits = library.inflate_format(encoding.encode(), ctypes.c_size_t(len(encoding)))
+    found = library.inflate_message(
+        bits,
+        ctypes.byref(packed),
+        ctypes.c_uint64(limit_bytes),
+        ctypes.byref(left),
+        ctypes.byref(size),
+    )
+    assert left.value <= left_ns
+    return ctypes.string_at(found, size.value) if found else None
+
+
+def _packed(encoding: str, plain: bytes, level: int) -> bytes:
+    packer = zlib.compressobj(level, wbits={"gzip": 31, "deflate": 15}[encoding])
+    return packer.compress(plain) + packer.flush()
+
+
+PLAIN_BYTES_MAX = 128 * 1024
+PLAIN = st.one_of(
+    st.binary(max_size=3000),
+    # Of pieces, so that they are large and come to few bytes; about as large as C reads, some of them.
+    st.builds(lambda piece, times: piece * times, st.binary(min_size=1, max_size=300), st.integers(1, 600)),
+    st.integers(PLAIN_BYTES_MAX - 2, PLAIN_BYTES_MAX + 2).map(bytes),
+)
+
+
+@given(
+    encoding=st.sampled_from(["gzip", "deflate"]),
+    plain=PLAIN,
+    level=st.integers(0, 9),
+    damage=st.sampled_from(["", "cut", "more", "flipped", "twice"]),
+    at=st.integers(0, 10**6),
+    limit_bytes=st.sampled_from([100, 2000, 10**6]),
+)
+@settings(max_examples=300)
+def test_what_is_inflated_in_c_is_what_python_has(
+    library: Any, encoding: str, plain: bytes, level: int, damage: str, at: int, limit_bytes: int
+) -> None:
+    message = bytearray(_packed(encoding, plain, level))
+    if damage == "cut":
+        del message[-(1 + at % 40) :]
+    elif damage == "more":
+        message.append(at % 256)
+    elif damage == "flipped":
+        message[at % len(message)] ^= 1 + at % 255
+    elif damage == "twice":
+        message *= 2
+    # One of no bytes says nothing, and never comes to be inflated in C.
+    assume(message)
+    try:
+        expected: bytes | None = inflate(bytes(message), encoding, limit_bytes)
+    except UnreadableMessageError:
+        expected = None
+    found = _inflated(library, encoding, bytes(message), limit_bytes)
+    if found is not None or (expected is not None and len(expected) < min(limit_bytes, PLAIN_BYTES_MAX)):
+        assert found == expected
+
+
+def test_encodings_that_are_known(library: Any) -> None:
+    for name in ("gzip", "deflate", "", "identity", "GZIP", "gzipx", "gzi", "snappy"):
+        bits = library.inflate_format(name.encode(), ctypes.c_size_t(len(name)))
+        assert bits == WINDOW_BITS.get(name, 0)
+
+
+def test_what_takes_long_is_not_inflated_in_c(library: Any) -> None:
+    message = _packed("gzip", random.Random(0).randbytes(60_000), 6)
+    assert _inflated(library, "gzip", message, 10**6) is not None
+    assert _inflated(library, "gzip", message, 10**6, left_ns=1) is None
+    assert _inflated(library, "gzip", _packed("gzip", b"a", 6), 10**6, left_ns=0) is None
 
 
 OFFSETS = r"""

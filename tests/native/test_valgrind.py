@@ -19,6 +19,7 @@ SHORT = (
     "test_connections.py",
     "test_uploads.py",
     "test_hot.py",
+    "test_compressed.py",
     "test_forged_completions.py",
 )
 OURS = "_native.abi3.so"

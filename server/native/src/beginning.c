@@ -1,6 +1,5 @@
 /* The inference half: the headers of a call. Who calls, and is it worth receiving? */
 #include <stdlib.h>
-#include <string.h>
 
 #include "hot.h"
 
@@ -25,13 +24,6 @@ void rpc_free(struct rpc *rpc)
         clients_let_go(rpc->client);
     rpc->next_free = free_rpcs;
     free_rpcs = rpc;
-}
-
-static bool is_plain(const struct pn_call *call)
-{
-    size_t size;
-    const char *encoding = call_metadata(call, "grpc-encoding", &size);
-    return !encoding || (size == strlen("identity") && memcmp(encoding, "identity", size) == 0);
 }
 
 const struct grant *rpc_grant(const struct rpc *rpc)
@@ -64,11 +56,10 @@ static enum pn_verdict look(struct rpc *rpc, enum way *why)
 
 enum pn_verdict hot_begin(struct pn_call *call)
 {
-    enum way why = hot_settings.enabled ? WAY_COMPRESSED : WAY_CLOSED;
+    enum way why = WAY_CLOSED;
     struct rpc *rpc = NULL;
     enum pn_verdict verdict = PN_BRIDGE;
-    /* Messages that may be compressed are Python's, and then all of the call's are, so that their order is one's. */
-    if (hot_settings.enabled && is_plain(call)) {
+    if (hot_settings.enabled) {
         why = WAY_MEMORY;
         rpc = new_rpc(call);
         verdict = rpc ? look(rpc, &why) : PN_BRIDGE;

@@ -35,12 +35,12 @@ struct pn_call {
  * more of it, not even hot_gone; PN_REFUSE. Called for the four methods only, not for PN_OTHER. */
 enum pn_verdict hot_begin(struct pn_call *call);
 
-/* A message begins, `length` bytes long, which is within the limit; it is not compressed (those are Python's without a
- * question). PN_MORE, PN_BRIDGE, PN_WAIT, PN_REFUSE. `length` may be 0. Window for the whole of a message that hot takes
+/* A message begins, `length` bytes long, which is within the limit; of a compressed one that is what it was inflated to, and
+ * all of it is fed at once. PN_MORE, PN_BRIDGE, PN_WAIT, PN_REFUSE. `length` may be 0. Window for the whole of a message that hot takes
  * is granted to the client at once. */
 enum pn_verdict hot_message_begin(struct pn_call *call, size_t length);
 
-/* A message begins that is Python's without a question: it is compressed, or much else is uploaded. */
+/* A message is Python's without a question: it is compressed and cannot be inflated here, or much else is uploaded. */
 void hot_pass(struct pn_call *call, bool compressed);
 
 /* More bytes of the message, in order, as they come. PN_MORE, PN_BRIDGE (of this message), PN_REFUSE. */
@@ -53,7 +53,8 @@ enum pn_verdict hot_message_end(struct pn_call *call);
  * the message, those of this feed included, to `to`. Afterwards hot has nothing of this message any more. */
 void hot_replay(struct pn_call *call, uint8_t *to, size_t fed);
 
-/* At any time between two feeds: the rest of the message does not come, and nobody answers it. */
+/* At any time between two feeds: the rest of the message does not come, and nobody answers it. Or, directly after PN_BRIDGE,
+ * instead of hot_replay: Python has the message from elsewhere. */
 void hot_drop(struct pn_call *call);
 
 /* The client sends no more messages. For a stream hot calls call_done when it owes nothing any more, now or later. */

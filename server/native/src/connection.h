@@ -36,6 +36,8 @@ struct pn_connection {
     size_t unread_bytes; /* of messages that are queued and not yet written */
     size_t uploading_bytes; /* of messages that hot has a part of */
     size_t awaited;      /* answers that are to come of messages that hot or a stream's Python has */
+    uint64_t inflated_at_ns;    /* the round in which a message was inflated last */
+    uint64_t inflating_left_ns; /* for more of them in it */
     bool waits_unread;   /* a stream waits until some of that is read */
     struct pn_connection *next;
     struct pn_connection *previous;

@@ -8,6 +8,7 @@
 #include "answer.h"
 #include "bounds.h"
 #include "bridge.h"
+#include "compressed.h"
 #include "connection.h"
 #include "ending.h"
 #include "grpc.h"
@@ -59,13 +60,17 @@ static void begin_message(struct pn_stream *stream)
         answer_failure(stream, GRPC_RESOURCE_EXHAUSTED, text);
         return;
     }
-    if (!stream->hot || (stream_is_hot_unary(stream) && stream->prefix[0] != 0)) {
+    if (!stream->hot) {
         to_python(stream);
         return;
     }
     if (!unread_has_room(stream)) {
         stream->course = WAITS;
         stream->call.connection->waits_unread = true;
+        return;
+    }
+    if (stream->prefix[0] != 0 && compressed_may_be_hot(stream)) {
+        stream->course = TO_INFLATE;
         return;
     }
     if (stream->prefix[0] != 0 || !upload_may_begin(stream)) {
@@ -126,21 +131,42 @@ void incoming_take_back(struct pn_stream *stream)
     to_python(stream);
 }
 
+static void hot_has_taken(struct pn_stream *stream)
+{
+    stream->hot_took = true;
+    unread_taken(stream);
+    begin_anew(stream);
+    if (stream_is_hot_unary(stream))
+        stream->course = TO_NOBODY; /* one request is all that such a call has */
+}
+
 static void end_hot_message(struct pn_stream *stream)
 {
     upload_end(stream);
     switch (hot_message_end(&stream->call)) {
     case PN_TAKEN:
-        stream->hot_took = true;
-        unread_taken(stream);
-        begin_anew(stream);
-        if (stream_is_hot_unary(stream))
-            stream->course = TO_NOBODY; /* one request is all that such a call has */
+        hot_has_taken(stream);
         break;
     case PN_BRIDGE:
         incoming_take_back(stream);
         break;
     default:
+        stream->course = TO_NOBODY;
+    }
+}
+
+static void end_compressed(struct pn_stream *stream)
+{
+    switch (compressed_offer(stream)) {
+    case PN_TAKEN:
+        bytes_free(&stream->message);
+        hot_has_taken(stream);
+        break;
+    case PN_BRIDGE:
+        to_python(stream);
+        break;
+    default:
+        bytes_free(&stream->message);
         stream->course = TO_NOBODY;
     }
 }
@@ -180,7 +206,8 @@ static size_t fill_hot(struct pn_stream *stream, const uint8_t *bytes, size_t si
     return taken;
 }
 
-static size_t fill_python(struct pn_stream *stream, const uint8_t *bytes, size_t size)
+/* Python's, or one to be inflated. */
+static size_t fill_whole(struct pn_stream *stream, const uint8_t *bytes, size_t size)
 {
     size_t left = stream->length - stream->fed;
     size_t taken = size < left ? size : left;
@@ -189,7 +216,11 @@ static size_t fill_python(struct pn_stream *stream, const uint8_t *bytes, size_t
         return size;
     }
     stream->fed += taken;
-    if (stream->fed == stream->length) {
+    if (stream->fed != stream->length)
+        return taken;
+    if (stream->course == TO_INFLATE) {
+        end_compressed(stream);
+    } else {
         stream->course = HELD;
         deliver(stream);
     }
@@ -212,10 +243,11 @@ static size_t take(struct pn_stream *stream, const uint8_t *bytes, size_t size)
                 return taken;
             taken += fill_hot(stream, bytes + taken, size - taken);
             break;
+        case TO_INFLATE:
         case TO_PYTHON:
             if (taken == size && stream->fed != stream->length)
                 return taken;
-            taken += fill_python(stream, bytes + taken, size - taken);
+            taken += fill_whole(stream, bytes + taken, size - taken);
             break;
         case WAITS:
         case HELD:

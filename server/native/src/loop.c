@@ -10,6 +10,7 @@
 #include "connection.h"
 #include "ending.h"
 #include "incoming.h"
+#include "inflate.h"
 #include "bounds.h"
 #include "listener.h"
 #include "message.h"
@@ -52,6 +53,7 @@ void loop_close(void)
     connections_forget();
     streams_forget();
     incoming_forget_all();
+    inflate_forget();
     endings_forget();
     unread_forget();
     sessions_forget();

@@ -16,6 +16,7 @@ enum pn_course {
     IN_PREFIX,  /* to the five bytes before it */
     WAITS,      /* the prefix is whole, hot wants the message later */
     TO_HOT,
+    TO_INFLATE, /* to memory of the stream's, for hot once it is whole */
     TO_PYTHON,
     HELD,       /* the message is whole, Python wants it later */
     TO_NOBODY,  /* the call is over for its client */
@@ -44,7 +45,7 @@ struct pn_stream {
     size_t prefix_size;
     size_t length;           /* of the message */
     size_t fed;              /* of it */
-    struct pn_bytes message; /* for Python */
+    struct pn_bytes message; /* for Python, or to be inflated */
     struct pn_bytes pending; /* came and is wanted later */
     size_t uploading_bytes;  /* its length, while hot has a part of it */
     struct pn_timer upload;  /* when hot has had it long enough */

@@ -9,7 +9,7 @@ enum way {
     WAY_HOT,        /* answered, refused or given up here */
     WAY_HANDED,     /* begun here, and handed to Python before its end */
     WAY_CLOSED,     /* nothing is taken at the moment */
-    WAY_COMPRESSED,
+    WAY_COMPRESSED, /* and large, or broken, or inflating more would keep others waiting */
     WAY_CALLER,     /* Python has to look at who calls */
     WAY_CLIENT,     /* its client has as many requests as it may have */
     WAY_LANE,       /* there is no such lane here, or it has rules of its own */

@@ -31,6 +31,7 @@ def interval(
         in_flight=3,
         lag_ns=more.get("lag_ns", 0),
         cpu_seconds=more.get("cpu_ms", 10) / 1000,
+        waited_seconds=more.get("waited_ms", 0) / 1000,
         failure=failure,
     )
 
@@ -102,6 +103,15 @@ def test_processes_are_put_together_by_the_number_of_the_interval() -> None:
     assert found.in_flight == 6
     assert found.client.busiest_cpu == pytest.approx(0.95)
     assert "95% of a CPU" in found.client.bottleneck[0]
+
+
+@pytest.mark.parametrize(("waited_ms", "said"), [(60, 1), (20, 0)])
+def test_the_load_generator_says_when_others_have_its_cpu(waited_ms: int, said: int) -> None:
+    meter = Meter(1, 1, TIMES)
+    run(meter, lambda n: interval(n, 50, cpu_ms=35, waited_ms=waited_ms))
+    found = point(meter).client.bottleneck
+    assert len(found) == said
+    assert all("used 35% of a CPU and wanted 95%" in reason for reason in found)
 
 
 def test_the_load_generator_says_when_it_is_late() -> None:

@@ -22,6 +22,7 @@ from predictd.server.bench.schedule import arrivals, shared
 from predictd.server.bench.timer import Timer
 
 _DECODER: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_SCHEDULING = Path("/proc/thread-self/schedstat")
 
 
 def _say(answer: Answer) -> None:
@@ -50,6 +51,14 @@ def _loop(command: Drive, payload: Payload, recorder: IntervalRecorder) -> Close
     )
 
 
+def waited_for_cpu_seconds() -> float:
+    """How long this thread could have run so far while others had the CPU; 0 where the kernel does not tell."""
+    try:
+        return int(_SCHEDULING.read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0
+
+
 class _Reporting:
     """Ends the intervals on time, and sees how late it is woken."""
 
@@ -59,6 +68,7 @@ class _Reporting:
         self._loop = loop
         self._number = 0
         self._cpu_seconds = time.process_time()
+        self._waited_seconds = waited_for_cpu_seconds()
         self._timer = Timer(self._tick)
         self._timer.wake_at(self._end_ns())
 
@@ -69,8 +79,10 @@ class _Reporting:
         lag_ns = time.monotonic_ns() - self._end_ns()
         before, self._cpu_seconds = self._cpu_seconds, time.process_time()
         used_seconds = self._cpu_seconds - before
-        loop = self._loop
-        _say(self._recorder.take(self._number, loop.in_flight, lag_ns, used_seconds, loop.failure))
+        before, self._waited_seconds = self._waited_seconds, waited_for_cpu_seconds()
+        waited_seconds = self._waited_seconds - before
+        loop, number = self._loop, self._number
+        _say(self._recorder.take(number, loop.in_flight, lag_ns, used_seconds, waited_seconds, loop.failure))
         self._number += 1
         self._timer.wake_at(self._end_ns())
 

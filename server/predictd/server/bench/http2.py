@@ -65,7 +65,8 @@ class _Stream:
         # Of one that carries many: bytes of `answer`, and how many it must have until there is a message.
         self.size = 0
         self.wanted = PREFIX_BYTES
-        self.unsent: deque[memoryview | bytes] = deque()
+        # What the windows did not allow: most streams never have any.
+        self.unsent: deque[memoryview | bytes] | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -186,6 +187,8 @@ class Connection(asyncio.Protocol):
             flags = 0 if stream.call is None else END_STREAM
             self._out += (FRAME.pack(size << 8 | DATA, flags, stream.number), message)
             return
+        if stream.unsent is None:
+            stream.unsent = deque()
         if not stream.unsent:
             self._blocked.append(stream)
         stream.unsent.append(memoryview(message))
@@ -225,6 +228,8 @@ class Connection(asyncio.Protocol):
     def _frame(self, kind: int, flags: int, number: int, body: bytes, now_ns: int) -> None:
         if kind == DATA:
             self._data(flags, number, body, now_ns)
+        elif kind == HEADERS and flags == END_HEADERS:
+            return  # those before an answer do not tell its status
         elif kind in (HEADERS, CONTINUATION):
             self._header_block(kind, flags, number, body, now_ns)
         elif kind == RST_STREAM:
@@ -308,7 +313,7 @@ class Connection(asyncio.Protocol):
         stream = self._streams.pop(number, None)
         if stream is None:
             return
-        stream.unsent.clear()
+        stream.unsent = None
         if stream.call is None:
             self._carrier = None
             lost, self._by_id = self._by_id, {}
@@ -319,7 +324,8 @@ class Connection(asyncio.Protocol):
         else:
             answer = stream.answer[0] if len(stream.answer) == 1 else b"".join(stream.answer)
             self._events.answered(stream.call, answer[PREFIX_BYTES:], now_ns)
-        self._start_waiting()
+        if self._waiting:
+            self._start_waiting()
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._streams) < self._streams_max:
@@ -369,7 +375,7 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         for number in [number for number in self._streams if number > last_stream]:
             stream = self._streams.pop(number)
-            stream.unsent.clear()
+            stream.unsent = None
             if stream.call is not None:
                 untouched.append(stream.call)
             else:

@@ -226,9 +226,10 @@ class ClosedLoop(_Loop):
 
     @override
     def turn(self, connection: Connection, now_ns: int) -> None:
-        share = self._shares.get(connection, 0)
-        while connection.in_flight < share and not self._recorder.over(now_ns):
+        free = self._shares.get(connection, 0) - connection.in_flight
+        while free > 0 and not self._recorder.over(now_ns):
             self._start(connection, now_ns)
+            free -= 1
         super().turn(connection, now_ns)
 
     @override

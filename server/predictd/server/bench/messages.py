@@ -74,6 +74,7 @@ class Interval(Line, frozen=True, kw_only=True):
         in_flight: Calls under way at its end.
         lag_ns: The longest that the event loop was late.
         cpu_seconds: CPU time of the process.
+        waited_seconds: How long it could have run, but others had the CPU.
         failure: Why there will be no more load; empty if there will.
     """
 
@@ -84,6 +85,7 @@ class Interval(Line, frozen=True, kw_only=True):
     in_flight: int
     lag_ns: int
     cpu_seconds: float
+    waited_seconds: float
     failure: str = ""
 
 

@@ -42,6 +42,7 @@ class Slice:
     in_flight: int = 0
     lag_ns: int = 0
     cpu_seconds: list[float] = field(default_factory=list)
+    wanted_seconds: list[float] = field(default_factory=list)
     told: int = 0
 
     def add(self, part: Interval) -> None:
@@ -53,6 +54,7 @@ class Slice:
         self.in_flight += part.in_flight
         self.lag_ns = max(self.lag_ns, part.lag_ns)
         self.cpu_seconds.append(part.cpu_seconds)
+        self.wanted_seconds.append(part.cpu_seconds + part.waited_seconds)
         self.told += 1
 
     @property
@@ -203,6 +205,12 @@ def _quantile(whole: Histogram, q: float) -> Quantile:
     return Quantile(q, value) if bounds is None else Quantile(q, value, bounds.low / 1e9, bounds.high / 1e9)
 
 
+def _of_busiest(seconds: Sequence[Sequence[float]], interval_seconds: float) -> float:
+    """The share of the time that the busiest process had, from what each had in each interval."""
+    ranked = (sum(each) for each in zip(*map(sorted, seconds), strict=False))
+    return max(ranked, default=0.0) / (len(seconds) * interval_seconds)
+
+
 def client_side(measured: Sequence[Slice], interval_seconds: float, whole: Histogram) -> ClientSide:
     """Whether the load generator was what limited.
 
@@ -213,13 +221,19 @@ def client_side(measured: Sequence[Slice], interval_seconds: float, whole: Histo
     """
     if not measured:
         return ClientSide(0.0, 0.0, 0.0, [])
-    used = [sum(each) for each in zip(*(sorted(one.cpu_seconds) for one in measured), strict=False)]
-    busiest = max(used, default=0.0) / (len(measured) * interval_seconds)
+    busiest = _of_busiest([each.cpu_seconds for each in measured], interval_seconds)
+    wanted = _of_busiest([each.wanted_seconds for each in measured], interval_seconds)
     late = together([each.late for each in measured]).quantile(0.99) / 1e9
     lag = statistics.median(each.lag_ns for each in measured) / 1e9
     found = []
     if busiest >= _CPU_BUSY:
         found.append(f"a process of the load generator used {busiest:.0%} of a CPU: give it more --processes")
+    elif wanted >= _CPU_BUSY:
+        # It was never idle, so a server that answers sooner would not have been asked more.
+        found.append(
+            f"a process of the load generator used {busiest:.0%} of a CPU and wanted {wanted:.0%}, but others had it: "
+            "give it CPUs of its own"
+        )
     if late > max(_LATE_SECONDS, _LATE_SHARE * whole.quantile(0.99) / 1e9):
         found.append(f"1% of the requests left {quantities.seconds(late)} after their time or later")
     if lag > max(_LAG_SECONDS, whole.quantile(0.5) / 1e9):

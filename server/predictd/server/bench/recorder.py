@@ -56,7 +56,13 @@ class IntervalRecorder:
         self._now.late.record(late_ns)
 
     def take(
-        self, number: int, in_flight: int, lag_ns: int, cpu_seconds: float, failure: str = ""
+        self,
+        number: int,
+        in_flight: int,
+        lag_ns: int,
+        cpu_seconds: float,
+        waited_seconds: float,
+        failure: str = "",
     ) -> Interval:
         """End an interval, and begin the next."""
         counts, self._now = self._now, self._empty()
@@ -68,5 +74,6 @@ class IntervalRecorder:
             in_flight=in_flight,
             lag_ns=lag_ns,
             cpu_seconds=cpu_seconds,
+            waited_seconds=waited_seconds,
             failure=failure,
         )

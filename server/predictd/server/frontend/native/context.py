@@ -22,8 +22,11 @@ _NO_DEADLINE = 0
 _READ_UNTOLD_MAX = 4
 
 
-class CallAbortedError(Exception):
-    """Ends a handler whose call has its status."""
+class CallAbortedError(BaseException):
+    """Ends a handler whose call has its status.
+
+    No Exception: handlers make a status of whatever those are, and log what they do not know.
+    """
 
 
 class Call:
