@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # Whether or not the C half is installed, tests mean the same: PREDICTD_FRONTEND=native runs them with it.
 os.environ.setdefault("PREDICTD_FRONTEND", "grpcio")
+
+
+_FAILED = pytest.StashKey[bool]()
 
 
 def _descriptors() -> dict[str, str]:
@@ -47,12 +50,24 @@ def _children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True) if child.is_running()}
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note which test has failed."""
+    report = yield
+    if call.when == "call":
+        item.stash[_FAILED] = report.failed
+    return report
+
+
 @pytest.fixture(autouse=True)
-def _nothing_left_behind() -> Iterator[None]:
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """No process, no shared memory and no descriptor outlives the test that made it."""
     descriptors, memory, children = _descriptors(), _shared_memory(), _children()
     yield
-    left = _new(descriptors)
+    # What failed is kept with all that it had, to be shown.
+    left = {} if request.node.stash.get(_FAILED, False) else _new(descriptors)
     if left:
         # A collection takes a tenth of a second with everything imported: only where it may matter.
         gc.collect()

@@ -152,8 +152,14 @@ def test_connections_that_end_all_the_time_cost_no_call(tmp_path: Path) -> None:
         # Without a grace a stream goes on for as long as it takes.
         assert ended is None
         assert goodbye(daemon.grpc) == NO_ERROR
-        assert daemon.metric("predictd_requests_total") == daemon.metric(
-            "predictd_requests_total", status="OK"
+        daemon.wait_until(
+            lambda: (
+                daemon.metric("predictd_requests_total")
+                == daemon.metric("predictd_requests_total", status="OK")
+                > 0
+            ),
+            30,
+            "done with all, and well",
         )
 
 

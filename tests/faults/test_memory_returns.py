@@ -60,11 +60,14 @@ def test_after_a_burst_memory_is_what_it_was_before_and_the_next_burst_of_anothe
         start_bytes, start = arena_bytes(), mapped(daemon)
         assert 0 < start_bytes < 8 * MIB
         burst(daemon, 64)
-        needed_bytes = arena_bytes() - start_bytes
-        assert needed_bytes > 4 * 64 * ROW_BYTES
+        # On a busy machine it may be gone before we look: what came back tells what it took.
+        daemon.wait_until(
+            lambda: daemon.metric("predictd_arena_given_back_bytes_total") > 4 * 64 * ROW_BYTES,
+            30,
+            "giving back",
+        )
         daemon.wait_until(lambda: arena_bytes() == start_bytes, 30, "back to the start")
         daemon.wait_until(lambda: mapped(daemon) == start, 10, "unmapped by everybody")
-        assert daemon.metric("predictd_arena_given_back_bytes_total") >= needed_bytes
         # Memory for one size is of no use to the others, and numbers of segments go on where they were.
         burst(daemon, 100)
         assert daemon.metric("predictd_worker_restarts_total") == 0

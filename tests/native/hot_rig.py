@@ -51,6 +51,8 @@ PREDICT_STREAM = "/predictd.v1.PredictionService/PredictStream"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 INFER_STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 BOUND_SECONDS = 60
+# So many requests `started` sends.
+STARTED_WITH = 2
 _NO_LOG = RequestLogRule()
 
 
@@ -200,8 +202,8 @@ def play(
                     rows = struct.iter_unpack("<4I", rig.server.command("arena", struct.pack("<II", pool, 0)))
                     assert not any(used for _, used, _, _ in rows), "blocks are still in use"
                 await until(lambda: not sum(worker.collect_releases() for worker in rig.workers.values()))
-            rig.__exit__()
         finally:
+            rig.__exit__()
             await rig.end()
 
     asyncio.run(run())

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import grpc
+import grpc.aio
 
 from predictd.server.bench.frames import (
     ACK,
@@ -90,16 +91,24 @@ def test_calls_that_end_before_python_has_looked_are_not_kept_without_end() -> N
                 statuses = hurry(raw)
             assert statuses[0] == 4
             assert statuses[-1] == 8, "calls are kept for Python without end"
-            await still_serves(served)
-            # And afterwards there is room again.
-            await _answers_soon(served)
+            # Once Python has looked there is room again, and it stays.
+            await _has_room(served)
+            for _ in range(20):
+                await still_serves(served)
 
     run(test)
 
 
-async def _answers_soon(served: Served) -> None:
-    for _ in range(20):
-        await still_serves(served)
+async def _has_room(served: Served) -> None:
+    """Wait until a call is not refused because of those that wait for Python."""
+    while True:
+        try:
+            await still_serves(served)
+        except grpc.aio.AioRpcError as error:
+            if error.details() != "too many calls wait for the front end":
+                raise
+        else:
+            return
 
 
 def test_who_asks_too_often_and_goes_on_is_cut() -> None:
@@ -129,12 +138,14 @@ def test_messages_of_which_nothing_comes_keep_nobody_from_the_fast_way() -> None
     async def played(rig: HotRig) -> None:
         pool, worker = await started(rig, 1, 2)
         with ExitStack() as stack:
-            for _ in range(4):
-                raw = stack.enter_context(raw_client(rig.address))
-                # Nothing but the length: 5 bytes each.
-                _begin(raw, 1, _request(1, 2)[:5])
-                raw.send(frame(PING, 0, 0, bytes(8)))
-                raw.until(PING, ACK)
+
+            def begin_four() -> None:
+                for _ in range(4):
+                    raw = stack.enter_context(raw_client(rig.address))
+                    # Nothing but the length: 5 bytes each.
+                    _begin(raw, 1, _request(1, 2)[:5])
+                    raw.send(frame(PING, 0, 0, bytes(8)))
+                    raw.until(PING, ACK)
 
             async def mine() -> bool:
                 waiting = call(rig, predict(1, 2))
@@ -143,7 +154,10 @@ def test_messages_of_which_nothing_comes_keep_nobody_from_the_fast_way() -> None
                 await waiting
                 return rig.mine(found) == [True]
 
-            assert not await mine()
+            begin_four()
+            # A busy machine may have taken the second that they have.
+            while await mine():
+                begin_four()
             # They are given to Python after a second, and the loop answers by itself again.
             for _ in range(200):
                 if await mine():

@@ -22,6 +22,7 @@ from tests.native.frames import RawClient, raw_client
 
 MIB = 2**20
 THREADS = 4
+ROUNDS_MAX = 5
 CALLS = 20
 ROWS = 16
 
@@ -104,13 +105,15 @@ def test_what_comes_and_goes_leaves_nothing(tmp_path: Path, connections: int) ->
     ):
         (pid,) = daemon.pids("front ends")
         client.predict("affine", {"x": _X}, deadline=20)
-        assert churn(daemon.grpc, connections, 1) > connections
-        rest(daemon)
-        before = descriptors(pid), daemon.metric("predictd_arena_bytes", role="frontend")
-        resident = psutil.Process(pid).memory_info().rss
-        assert churn(daemon.grpc, connections, 2) > connections
-        rest(daemon)
-        assert (descriptors(pid), daemon.metric("predictd_arena_bytes", role="frontend")) == before
+        seen: list[tuple[int, float]] = []
+        resident = 0
+        # The arena grows with the most requests at once, of which there are more while others have the worker's CPU.
+        while len(seen) < 2 or seen[-1] != seen[-2]:
+            assert len(seen) < ROUNDS_MAX, seen
+            resident = psutil.Process(pid).memory_info().rss
+            assert churn(daemon.grpc, connections, len(seen)) > connections
+            rest(daemon)
+            seen.append((descriptors(pid), daemon.metric("predictd_arena_bytes", role="frontend")))
         assert psutil.Process(pid).memory_info().rss - resident < 8 * MIB
         np.testing.assert_array_equal(client.predict("affine", {"x": _X}, deadline=20).outputs["y"], 2 * _X)
         assert complaints(daemon) == []

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from predictd.client import NO_RETRIES, Client
 from tests.fixtures import models
 from tests.fixtures.daemon import REPOSITORY, Daemon, running
 
@@ -34,6 +36,10 @@ def _daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("examples")
     model = models.affine(folder / "double.onnx", scale=2.0, bias=0.0, width=3)
     with running(model, folder=folder / "run") as daemon:
+        # Whichever example comes first, there is something to count.
+        with Client(daemon.grpc, retries=NO_RETRIES) as client:
+            client.predict("double", {"x": np.ones((1, 3), np.float32)})
+        daemon.wait_metric("predictd_requests_total", 1)
         yield daemon
 
 

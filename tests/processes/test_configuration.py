@@ -196,6 +196,7 @@ def _cpus(seen: dict[str, object]) -> list[int]:
 
 
 def _plan_line(daemon: Daemon, start: str) -> str:
+    daemon.wait_said(f'"{start}')
     return next(event.message for event in log(daemon) if event.message.startswith(start))
 
 

@@ -92,7 +92,7 @@ def test_no_answer_names_what_is_inside(tmp_path: Path) -> None:
         assert_answers_keep_it_to_themselves(daemon)
         assert_failures_and_pages_do(daemon)
         # Nobody writes a line of the log of their own.
-        assert all(line.startswith('{"time"') for line in daemon.output().splitlines())
+        assert all(line.startswith('{"time"') for line in daemon.lines())
 
 
 def assert_answers_keep_it_to_themselves(daemon: Daemon) -> None:

@@ -29,7 +29,7 @@ Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
 
 def lines(daemon: Daemon, **fields: object) -> list[Line]:
     """All lines with these fields."""
-    found: list[Line] = [json.loads(line) for line in daemon.output().splitlines()]
+    found: list[Line] = [json.loads(line) for line in daemon.lines()]
     return [line for line in found if all(line.get(name) == value for name, value in fields.items())]
 
 

@@ -129,6 +129,7 @@ def test_names_that_clients_make_up_never_become_labels(tmp_path: Path) -> None:
     model = versioned(tmp_path, "double", {1: 2.0})
     with serving(model, folder=tmp_path / "run") as daemon, Client(daemon.grpc, retries=NO_RETRIES) as client:
         scaled(client, "double")
+        wait_counted(daemon, 1)
         before = len(daemon.get("/metrics")[1].splitlines())
         for number in range(30):
             with pytest.raises(NotFoundError):
@@ -139,6 +140,8 @@ def test_names_that_clients_make_up_never_become_labels(tmp_path: Path) -> None:
                 client.predict("double", {"x": X}, label=f"made-up-{number}")
             with pytest.raises(InvalidRequestError):
                 client.predict("double", {f"made-up-{number}": X})
+        daemon.wait_metric("predictd_requests_total", 90, status="NOT_FOUND", model="")
+        daemon.wait_metric("predictd_requests_total", 30, status="INVALID_ARGUMENT", model="double")
         text = daemon.get("/metrics")[1]
         assert "made-up" not in text
         samples = [sample for family in parse(text) for sample in family.samples if "model" in sample.labels]
@@ -146,8 +149,6 @@ def test_names_that_clients_make_up_never_become_labels(tmp_path: Path) -> None:
             ("double", "1"),
             ("", ""),
         }
-        daemon.wait_metric("predictd_requests_total", 90, status="NOT_FOUND", model="")
-        daemon.wait_metric("predictd_requests_total", 30, status="INVALID_ARGUMENT", model="double")
         # Two new combinations of status and model and one that came for no model, whatever the number of requests.
         assert len(text.splitlines()) <= before + 3
 
@@ -162,6 +163,8 @@ def test_everything_in_the_catalogue_is_there_as_it_is_described(tmp_path: Path)
     ):
         scaled(client, "double")
         assert scaled(client, "triple") == 3.0
+        daemon.wait_metric("predictd_requests_total", 2)
+        daemon.wait_metric("predictd_run_requests_total", 2)
         found = families(daemon)
         assert found.keys() == SPECS.keys()
         for name, spec in SPECS.items():

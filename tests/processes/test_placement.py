@@ -163,7 +163,8 @@ def _load(daemon: Daemon, callers: int) -> Iterator[Callable[[], object]]:
 def test_every_thread_stays_where_the_plan_says_and_none_is_squeezed(
     engine: str, instances: int, tmp_path: Path
 ) -> None:
-    model = _model(engine, tmp_path / "models")
+    # What does not run while it is loaded keeps the threads that are planned, however short its runs are.
+    model = _model(engine, tmp_path / "models", 'warmup = {mode = "none"}')
     flags = {"paths": (str(model),), "instances": str(instances), "frontends": "2"}
     options = (model, "--instances", str(instances), "--frontends", "2")
     with serving(*options, folder=tmp_path / "run", environment=ENVIRONMENT) as daemon:
@@ -238,6 +239,8 @@ def test_workers_have_the_allocator_that_is_asked_for(allocator: str, tmp_path: 
         client.predict(MODEL, {"x": np.ones((1, WIDTH), np.float32)})
         (worker,) = daemon.pids("workers")
         mapped = Path(f"/proc/{worker}/maps").read_text()
+        if library is None:
+            daemon.wait_said(f"allocator {allocator} is asked for")
         warned = [line for line in complaints(daemon) if f"allocator {allocator} is asked for" in line]
         if library is None:
             assert len(warned) == 1

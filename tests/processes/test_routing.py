@@ -161,11 +161,14 @@ def test_a_flip_under_load_loses_nothing_and_is_over_once_it_is_answered(what: s
         why = "what is set at run time ends with the daemon: --state-dir would keep it"
         daemon.wait_said(why)
         assert complaints(daemon) == [why]
-        daemon.wait_metric(
-            "predictd_requests_total",
-            daemon.metric("predictd_requests_total", model="m"),
-            model="m",
-            status="OK",
+        daemon.wait_until(
+            lambda: (
+                daemon.metric("predictd_requests_total", model="m")
+                == daemon.metric("predictd_requests_total", model="m", status="OK")
+                > 0
+            ),
+            30,
+            "done with all, and well",
         )
 
 

@@ -22,7 +22,7 @@ SLOW = "tests.fixtures.slow_engine:load"
 TWO = "instances = 2"
 _SECONDS = 200.0
 # So long that what the machine does beside hardly matters to how many runs there are in a second.
-RUN_SECONDS = 0.02
+RUN_SECONDS = 0.05
 
 
 def command(model: Path, folder: Path, *more: str) -> list[str]:
@@ -68,7 +68,7 @@ def _model(tmp_path: Path) -> Path:
 @pytest.mark.timeout(300)
 def test_what_is_better_is_found_kept_written_and_served(model: Path, tmp_path: Path) -> None:
     before = (model / "model.toml").read_bytes()
-    done = tune(model, tmp_path, "--for", "100s", "--try", "instances=2", "--write")
+    done = tune(model, tmp_path, "--for", "150s", "--try", "instances=2", "--write")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "best: instances 2: " in done.stdout
     assert "| default " in done.stdout
@@ -93,6 +93,7 @@ def test_what_is_better_is_found_kept_written_and_served(model: Path, tmp_path: 
     with serving(model, folder=tmp_path / "run") as daemon:
         assert len(daemon.pids("workers")) == 2
         assert tuned(daemon, "slow").startswith("instances 2 (tuned on ")
+        daemon.wait_said("tuned on")
         assert any("model slow: " in event.message and "tuned on" in event.message for event in log(daemon))
     with serving(model, "--instances", "1", folder=tmp_path / "run") as daemon:
         assert len(daemon.pids("workers")) == 1
@@ -100,6 +101,7 @@ def test_what_is_better_is_found_kept_written_and_served(model: Path, tmp_path: 
     (model / "model.toml").write_text(after["model.toml"].decode().replace('cpu = "', 'cpu = "another '))
     with serving(model, folder=tmp_path / "run") as daemon:
         assert (len(daemon.pids("workers")), tuned(daemon, "slow")) == (1, "")
+        daemon.wait_said("tuned on another")
         warnings = [event.message for event in log(daemon) if event.level == "warning"]
         assert len([text for text in warnings if "tuned on another" in text and "ignored" in text]) == 1
 

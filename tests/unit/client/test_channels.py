@@ -29,7 +29,8 @@ class Handlers:
 
 
 def reporting(**statuses: int) -> grpc.GenericRpcHandler:
-    servicer, server = health.HealthServicer(), Handlers()
+    # Its other way of sending waits for the server with a lock that the server waits for when a client leaves.
+    servicer, server = health.HealthServicer(experimental_non_blocking=False), Handlers()
     for service, status in statuses.items():
         servicer.set(service, status)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

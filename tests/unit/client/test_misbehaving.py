@@ -68,7 +68,8 @@ def retry_info(milliseconds: int) -> Trailers:
     def field(number: int, data: bytes) -> bytes:
         return bytes((number << 3 | 2, len(data))) + data
 
-    delay = field(1, Duration(nanos=milliseconds * 10**6).SerializeToString())
+    whole_seconds, rest = divmod(milliseconds, 1000)
+    delay = field(1, Duration(seconds=whole_seconds, nanos=rest * 10**6).SerializeToString())
     other = AnyMessage(type_url="type.googleapis.com/google.rpc.DebugInfo", value=b"x")
     info = AnyMessage(type_url="type.googleapis.com/google.rpc.RetryInfo", value=delay)
     details = b"".join(field(3, detail.SerializeToString()) for detail in (other, info))
@@ -99,7 +100,7 @@ def test_a_refusal_that_passes_is_not_seen(make_client: Any, refusal: Any) -> No
         ((BUSY, ()), OverloadedError, None),
         ((BUSY, NEVER), OverloadedError, float("inf")),
         ((AWAY, NEVER), UnavailableError, float("inf")),
-        ((BUSY, retry_info(900)), OverloadedError, 0.9),
+        ((BUSY, retry_info(9000)), OverloadedError, 9.0),
         ((BUSY, (("grpc-status-details-bin", b"\x1a\xff"),)), OverloadedError, None),
         ((grpc.StatusCode.INTERNAL, SOON), InternalError, 0.001),
     ],
@@ -114,7 +115,7 @@ def test_what_is_not_to_be_repeated_is_not(
         make_client(target, retries=QUICK) as client,
         pytest.raises(error) as caught,
     ):
-        client.predict("echo", {"x": [7]}, deadline=0.8)
+        client.predict("echo", {"x": [7]}, deadline=8)
     assert len(service.requests) == 1
     assert caught.value.retry_after_seconds == wait
 
@@ -228,7 +229,7 @@ def test_slow_answers_miss_their_deadline_and_the_others_do_not(make_client: Any
                 yield streamed(request)
 
     with serving(FakeService(stream=lazy)) as target, make_client(target) as client:
-        answers = client.predict_many("echo", some(4), deadline=0.3)
+        answers = client.predict_many("echo", some(4), deadline=2)
         assert numbers(answers) == [0, DeadlineExceededError, 2, 3]
         passed = client.predict_many("echo", some(2), deadline=-1.0)
         assert numbers(passed) == [DeadlineExceededError] * 2

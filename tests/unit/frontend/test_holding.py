@@ -7,9 +7,11 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from predictd.server.frontend import queues as queues_module
 from predictd.server.frontend.holding import (
     AWAKE_SHARE,
     HELD_NS_MAX,
@@ -135,6 +137,14 @@ def held(scenario: Callable[[TicketQueues, Pipe], None], *, busy: bool = True) -
     return depth
 
 
+@pytest.fixture
+def _still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes to put tickets, none has waited for long enough."""
+    now_ns = time.monotonic_ns()
+    monkeypatch.setattr(queues_module, "time", SimpleNamespace(monotonic_ns=lambda: now_ns))
+
+
+@pytest.mark.usefixtures("_still")
 def test_held_tickets_leave_by_themselves() -> None:
     def scenario(queues: TicketQueues, pipe: Pipe) -> None:
         for _ in range(3):
@@ -144,6 +154,7 @@ def test_held_tickets_leave_by_themselves() -> None:
     assert held(scenario) == 3
 
 
+@pytest.mark.usefixtures("_still")
 def test_as_many_as_one_write_takes_leave_at_once() -> None:
     def scenario(queues: TicketQueues, pipe: Pipe) -> None:
         for number in range(TICKETS_HELD_MAX):

@@ -119,9 +119,7 @@ def test_a_request_that_waited_long_enough_is_refused_while_all_workers_are_busy
 def test_a_request_that_is_taken_in_time_may_run_as_long_as_it_takes() -> None:
     async def scenario(rig: Rig) -> None:
         pool, worker = start(rig)
-        task = await sent(
-            rig, 1, 2, to=policy(), accepted_ns=time.monotonic_ns() + A_MOMENT_NS * 50, patience_ns=1
-        )
+        task = await sent(rig, 1, 2, to=policy(), accepted_ns=time.monotonic_ns() + HOUR_NS, patience_ns=1)
         tickets = pool.read()
         worker.hold(tickets, running=True)
         (call,) = rig.dispatcher._calls

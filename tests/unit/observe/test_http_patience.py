@@ -44,7 +44,7 @@ def test_a_client_that_drips_a_header_is_let_go_in_the_same_time() -> None:
 
 def test_a_connection_is_let_go_when_idle_between_requests() -> None:
     async def main() -> None:
-        async with world(idle_timeout_seconds=0.05) as it:
+        async with world(idle_timeout_seconds=0.5) as it:
             client = await it.connect()
             client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await client.answer())[0] == 200
@@ -60,7 +60,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off() -> None:
         return Response(b"x" * size)
 
     async def main() -> None:
-        async with world({"/large": large}, idle_timeout_seconds=0.1) as it:
+        async with world({"/large": large}, idle_timeout_seconds=0.5) as it:
             client = await it.connect(buffer_bytes=1024)
             client.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
             await client.reader.readuntil(b"\r\n\r\n")
@@ -177,7 +177,7 @@ def test_close_ends_idle_connections_and_lets_busy_ones_finish() -> None:
 
 def test_close_at_the_moment_of_a_time_out_is_harmless() -> None:
     async def main() -> None:
-        async with world(idle_timeout_seconds=0.05) as it:
+        async with world(idle_timeout_seconds=0.5) as it:
             client = await it.connect()
             client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
             await client.answer()

@@ -19,8 +19,8 @@ def blocked() -> None:
     time.sleep(60)
 
 async def main() -> None:
-    with LoopGuard(limit=3, look_seconds=0.05):
-        await asyncio.sleep(0.3)
+    with LoopGuard(limit=3, look_seconds=0.2):
+        await asyncio.sleep(0.5)
         print("lives", flush=True)
         blocked()
 

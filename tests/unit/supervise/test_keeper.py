@@ -84,12 +84,11 @@ class House:
         return path
 
     async def look(self, times: int = 1) -> None:
-        """Wait for so many more looks, and for what is decided after them."""
+        """Wait for so many more looks, and what is decided after them."""
         wanted = self.looks + times
         async with asyncio.timeout(20):
-            while self.looks < wanted:  # noqa: ASYNC110 - looks are counted in a thread
+            while self.looks < wanted:  # noqa: ASYNC110 - the next look is later than the next turn of this
                 await asyncio.sleep(0.001)
-        await asyncio.sleep(0.01)
 
     def done(self) -> list[str]:
         done, self.lanes.done = self.lanes.done, []
@@ -111,13 +110,14 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     def run(scenario: Scenario, *, polls: bool = True) -> None:
         async def whole() -> None:
             house = House(root, polls)
+            look_at_all = house.keeper.look_at_all
 
-            def looking(paths: list[Path], *more: Any) -> Any:
-                sight = look(paths, *more)
+            async def looking() -> bool:
+                held = await look_at_all()
                 house.looks += 1
-                return sight
+                return held
 
-            monkeypatch.setattr(keeping, "look", looking)
+            monkeypatch.setattr(house.keeper, "look_at_all", looking)
             task = asyncio.ensure_future(house.keeper.run())
             try:
                 await scenario(house)
