@@ -40,10 +40,10 @@ _MEANINGS = (
     ),
     ("(?:TLS|Tls|Ssl|SSL) handshake failed", "the two sides do not agree on how to encrypt"),
 )
-# Also what a daemon looks like that is just ending, so it is a hint and no more. Corrupted data is what gRPC calls an
-# alert after the handshake, which is when a server of TLS 1.3 may refuse the client's certificate.
+# Also what a daemon looks like that is just ending, so it is a hint and no more. Corrupted data, with older gRPC a read
+# that failed, is what becomes of an alert after the handshake, when a server of TLS 1.3 may refuse a certificate.
 _ENDED_AT_ONCE = re.compile(
-    r"last error: .*(?:Socket closed|Connection reset by peer|Broken pipe|TSI_DATA_CORRUPTED)"
+    r"last error: .*(?:Socket closed|Connection reset by peer|Broken pipe|TSI_DATA_CORRUPTED|Secure read failed)"
 )
 
 
