@@ -284,7 +284,8 @@ def test_a_server_that_comes_back_is_found_again(make_client: Any) -> None:
     port = int(target.rpartition(":")[2])
     patient = Retries(attempts=50, first_seconds=0.1, most_seconds=0.2, budget=100)
     with make_client(target, retries=patient) as client:
-        with pytest.raises(UnavailableError):
+        # On a busy machine the time is up before the first try has failed.
+        with pytest.raises((UnavailableError, DeadlineExceededError)):
             client.predict("echo", {"x": [0]}, deadline=0.2)
         with serving(FakeService(stream=in_order), port=port):
             assert numbers([client.predict("echo", {"x": [1]}, deadline=30)]) == [1]
